@@ -1,0 +1,1 @@
+"""Running the network over a scan: numpy in, a prediction out."""

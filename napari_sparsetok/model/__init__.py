@@ -1,0 +1,5 @@
+"""The SCD network: sparse encoding, token completion, dense decoding."""
+
+from napari_sparsetok.model.scd import SCD, Prefix, SCDConfig, TokenRecord
+
+__all__ = ["SCD", "Prefix", "SCDConfig", "TokenRecord"]

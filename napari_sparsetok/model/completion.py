@@ -1,0 +1,56 @@
+"""Token completion: bring every token back to the grid before decoding.
+
+After multi-layer token assembly (MTA) of Zhou et al., IPMI 2023.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from napari_sparsetok.model.layers import NORM_EPS, Block, sincos_positions
+from napari_sparsetok.model.pruning import restore
+
+
+class TokenAssembly(nn.Module):
+    """Tokens from several depths, made comparable, put in order and mixed.
+
+    Each set of tokens passes a linear layer of its own and gets a token that names its depth. Then all are
+    put back in grid order, get a position code, and pass a few transformer blocks.
+    """
+
+    def __init__(self, sets: int, dim: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.pre_linear = nn.ModuleList(nn.Linear(dim, width) for _ in range(sets))
+        self.layer_tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, width)) for _ in range(sets))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.out_linear = nn.Linear(width, dim)
+
+    def forward(self, parts: list[Tensor], ids: list[Tensor], grid: tuple[int, int, int], class_tokens: int) -> Tensor:
+        """Complete the grid.
+
+        Parameters
+        ----------
+        parts : one set (B, Ki, C) for every stage, the tokens pruned there, and last the survivors.
+        ids : their places (B, Ki) among the class token (if any) and the tokens in grid order.
+        grid : the token grid.
+        class_tokens : 1 if place 0 is the class token, else 0. It is dropped at the end.
+
+        Returns
+        -------
+        (B, N, C), tokens in grid order.
+        """
+        sets = [
+            linear(part) + token
+            for linear, token, part in zip(self.pre_linear, self.layer_tokens, parts, strict=True)
+        ]
+        x = restore(sets, ids)  # B c+N W
+        positions = sincos_positions(grid, x.shape[-1], like=x)
+        if class_tokens:
+            positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+        x = x + positions
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.out_linear(self.norm(x))
+        return out[:, class_tokens:]

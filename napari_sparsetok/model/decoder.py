@@ -1,0 +1,77 @@
+"""Dense decoding: from the completed token grid and the image to voxel logits."""
+
+from __future__ import annotations
+
+import math
+
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from torch import Tensor, nn
+
+
+class UnetrDecoder(nn.Module):
+    """A UNETR decoder (Hatamizadeh et al., 2022) for patches of 4, 8 or 16 voxels.
+
+    Every level between the token grid and the voxels gets its skip from the same completed tokens; the
+    finest gets it from the image. Level ``k`` has ``features * 2**k`` channels.
+
+    Parameters
+    ----------
+    in_channels, out_channels : channels of the image, and of the logits.
+    dim : width of the tokens.
+    patch : voxels along the edge of a patch, a power of two.
+    features : channels at full resolution.
+    pooled : add one level below the token grid, from pooled tokens. That keeps the depth of a patch-16
+        decoder for smaller patches (the published ``UNETRx8_decoderv2``).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dim: int, patch: int, features: int, pooled: bool) -> None:
+        super().__init__()
+        levels = int(math.log2(patch))
+        if 2**levels != patch or levels < 2:
+            raise ValueError(f"the decoder needs a patch of 4, 8, 16 … voxels, not {patch}")
+        kind = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+        self.image_block = UnetrBasicBlock(in_channels=in_channels, out_channels=features, stride=1, **kind)
+        self.skips = nn.ModuleList(
+            UnetrPrUpBlock(
+                in_channels=dim,
+                out_channels=features * 2**level,
+                num_layer=levels - 1 - level,
+                stride=1,
+                upsample_kernel_size=2,
+                conv_block=True,
+                **kind,
+            )
+            for level in range(1, levels)
+        )
+        self.pool = nn.AvgPool3d(kernel_size=3, stride=2, padding=1) if pooled else None
+        if pooled:
+            self.skips.append(UnetrBasicBlock(in_channels=dim, out_channels=features * 2**levels, stride=1, **kind))
+        widths = [features * 2**level for level in range(levels + pooled)]  # fine to coarse
+        self.ups = nn.ModuleList(
+            UnetrUpBlock(in_channels=below, out_channels=width, upsample_kernel_size=2, **kind)
+            for width, below in zip(widths, [*widths[1:], dim], strict=True)
+        )
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=features, out_channels=out_channels)
+
+    def image_skip(self, image: Tensor) -> Tensor:
+        """(B, channels, D, H, W) to (B, features, D, H, W): the only part that sees the image."""
+        skip: Tensor = self.image_block(image)
+        return skip
+
+    def forward(self, grid: Tensor, image_skip: Tensor) -> Tensor:
+        """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
+        x = grid if self.pool is None else self.pool(grid)
+        for level in range(len(self.ups) - 1, 0, -1):
+            x = self.ups[level](x, _fitted(self.skips[level - 1](grid), x))
+        logits: Tensor = self.out(self.ups[0](x, image_skip))
+        return logits
+
+
+def _fitted(skip: Tensor, below: Tensor) -> Tensor:
+    """Check that a level is twice the one below, which a pooled odd grid is not."""
+    if any(s != 2 * b for s, b in zip(skip.shape[2:], below.shape[2:], strict=True)):
+        raise ValueError(
+            f"this model pools its token grid, so every side of the grid must be even, not {tuple(skip.shape[2:])}"
+        )
+    return skip

@@ -1,0 +1,87 @@
+"""Sparse encoding: score the tokens, keep the best share, and be able to undo the split.
+
+After soft top-k token pruning (STP) of Zhou et al., "Token Sparsification for Faster Medical Image
+Segmentation", IPMI 2023.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ScoreNetwork(nn.Module):
+    """How much each token matters, seen from itself and from the mean of all.
+
+    Layer norm and a linear layer; half of the features stay the token's own, the other half is
+    replaced by its mean over the tokens; three linear layers make one number of them.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.in_mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.out_mlp = nn.Sequential(
+            nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, dim // 4), nn.GELU(), nn.Linear(dim // 4, 1)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) tokens to (B, N) log-sigmoid scores, at most 0."""
+        x = self.in_mlp(tokens)
+        local, shared = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]  # B N C/2 each
+        shared = shared.mean(dim=1, keepdim=True).expand_as(shared)
+        return F.logsigmoid(self.out_mlp(torch.cat([local, shared], dim=-1)).squeeze(-1))
+
+
+class Split(NamedTuple):
+    """Tokens cut in two. Ids count along the axis that was split and rise within each part."""
+
+    kept: Tensor  # B K C
+    pruned: Tensor  # B N-K C
+    kept_ids: Tensor  # B K
+    pruned_ids: Tensor  # B N-K
+
+
+def gather(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Pick tokens (B, N, C) by ids (B, K) to (B, K, C)."""
+    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def rank_ids(priority: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Ids of the `keep` highest of (B, N) and of the others, each in rising order."""
+    # A stable sort, so that equal scores give the same members on every run.
+    order = priority.argsort(dim=1, descending=True, stable=True)
+    return order[:, :keep].sort(dim=1).values, order[:, keep:].sort(dim=1).values
+
+
+def split(tokens: Tensor, priority: Tensor, keep: int) -> Split:
+    """Cut tokens (B, N, C) into the `keep` of highest priority (B, N) and the others."""
+    kept_ids, pruned_ids = rank_ids(priority, keep)
+    return Split(gather(tokens, kept_ids), gather(tokens, pruned_ids), kept_ids, pruned_ids)
+
+
+def restore(parts: list[Tensor], ids: list[Tensor]) -> Tensor:
+    """Put parts (B, Ki, C) back in order by their ids (B, Ki): the inverse of splitting.
+
+    The ids of all parts together must be a permutation of 0 … N-1 in every row.
+    """
+    joined = torch.cat(parts, dim=1)  # B N C
+    return gather(joined, torch.cat(ids, dim=1).argsort(dim=1))
+
+
+def soft_split(tokens: Tensor, scores: Tensor, keep: int, tau: float = 1.0) -> Split:
+    """The training version of `split`: Gumbel-perturbed, hard forward, soft backward.
+
+    The values are those of a plain split by the perturbed scores; the gradient reaches the scores
+    through the straight-through estimator, for kept and for pruned tokens alike.
+    """
+    gumbel = -torch.empty_like(scores).exponential_().log()
+    soft = ((scores + gumbel.clamp(-50, 50)) / tau).softmax(dim=1)  # B N
+    kept_ids, pruned_ids = rank_ids(soft, keep)
+    hard = torch.zeros_like(soft).scatter(1, kept_ids, 1.0)
+    member = hard - soft.detach() + soft  # B N: 0 or 1, with the gradient of `soft`
+    kept = gather(tokens, kept_ids) * member.gather(1, kept_ids)[..., None]
+    pruned = gather(tokens, pruned_ids) * (1 - member).gather(1, pruned_ids)[..., None]
+    return Split(kept, pruned, kept_ids, pruned_ids)

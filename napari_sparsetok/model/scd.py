@@ -1,0 +1,278 @@
+"""The whole network, put together in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from napari_sparsetok.model.completion import TokenAssembly
+from napari_sparsetok.model.decoder import UnetrDecoder
+from napari_sparsetok.model.layers import NORM_EPS, Block, PatchEmbedding, sincos_positions
+from napari_sparsetok.model.pruning import ScoreNetwork, Split, soft_split, split
+from napari_sparsetok.tokens import count_kept, stage_ratios
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SCDConfig:
+    """Everything that fixes the weights' shapes. The keep ratio is not among it.
+
+    Parameters
+    ----------
+    in_channels, out_channels : channels of the image; classes with background.
+    window : voxels (z, y, x) of the input that the network was made for, multiples of `patch`.
+    patch : voxels along the edge of a patch: 4, 8 or 16.
+    dim, depth, heads, mlp_ratio : the encoder's width, blocks, heads, and its MLPs' widening.
+    prune_after : a pruning stage follows these blocks, counted from 1.
+    completion_dim, completion_depth, completion_heads : the same for token completion.
+    features : the decoder's channels at full resolution.
+    pooled_decoder : see `UnetrDecoder`.
+    positions : "learned" codes fit one window only, "sincos" codes any.
+    class_token : carry one more token that is never pruned, as published.
+    shared_scores : one score network for all stages.
+    drop_path : stochastic depth of the last block; earlier blocks have less.
+    """
+
+    in_channels: int
+    out_channels: int
+    window: Grid
+    patch: int = 16
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    prune_after: tuple[int, ...] = (3, 6, 9)
+    completion_dim: int = 768
+    completion_depth: int = 1
+    completion_heads: int = 12
+    features: int = 16
+    pooled_decoder: bool = False
+    positions: Literal["learned", "sincos"] = "sincos"
+    class_token: bool = False
+    shared_scores: bool = False
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        if any(w % self.patch for w in self.window):
+            raise ValueError(f"the window {self.window} must be a multiple of the patch, {self.patch} voxels")
+        if self.dim % self.heads or self.completion_dim % self.completion_heads:
+            raise ValueError("the width must be a multiple of the number of heads")
+        ordered = list(self.prune_after) == sorted(set(self.prune_after))
+        if not ordered or not all(1 <= b <= self.depth for b in self.prune_after):
+            raise ValueError(f"prune_after {self.prune_after} must rise and lie within 1 … {self.depth}")
+
+    @property
+    def stages(self) -> int:
+        """How many times tokens are pruned."""
+        return len(self.prune_after)
+
+    def grid(self, window: Sequence[int] | None = None) -> Grid:
+        """The token grid of a window of voxels, of this config's own if none is given."""
+        d, h, w = (side // self.patch for side in (window or self.window))
+        return d, h, w
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What of a forward pass does not depend on the keep ratio.
+
+    tokens : (B, c+N, C), after the blocks before the first stage; c is 1 with a class token.
+    scores : (B, N), log-sigmoid scores of the first stage.
+    grid : the token grid; N is its product.
+    """
+
+    tokens: Tensor
+    scores: Tensor
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRecord:
+    """What happened to every token.
+
+    scores : for every stage (B, d, h, w), log-sigmoid scores; NaN where a token was gone by then.
+    stage : (B, d, h, w) uint8, the stage that pruned the token, counted from 1; 0 if it was kept to the end.
+    """
+
+    scores: tuple[Tensor, ...]
+    stage: Tensor
+
+
+class SCD(nn.Module):
+    """Sparse encoding, token completion, dense decoding (Zhou et al., IPMI 2023)."""
+
+    def __init__(self, config: SCDConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.patch_embedding = PatchEmbedding(c.in_channels, c.dim, c.patch)
+        self.class_tokens = int(c.class_token)
+        if c.class_token:
+            self.class_token = nn.Parameter(torch.zeros(1, 1, c.dim))
+        if c.positions == "learned":
+            n = math.prod(c.grid()) + self.class_tokens
+            self.positions = nn.Parameter(torch.randn(1, n, c.dim) * 0.02)
+        rates = [c.drop_path * i / max(1, c.depth - 1) for i in range(c.depth)]
+        self.blocks = nn.ModuleList(Block(c.dim, c.heads, c.mlp_ratio, rate) for rate in rates)
+        self.scores = nn.ModuleList(ScoreNetwork(c.dim) for _ in range(1 if c.shared_scores else c.stages))
+        self.stage_norms = nn.ModuleList(nn.LayerNorm(c.dim, eps=NORM_EPS) for _ in range(c.stages))
+        self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
+        self.completion = TokenAssembly(
+            c.stages + 1, c.dim, c.completion_dim, c.completion_depth, c.completion_heads
+        )
+        self.decoder = UnetrDecoder(
+            c.in_channels, c.out_channels, c.dim, c.patch, c.features, c.pooled_decoder
+        )
+        self.apply(_initialise)
+
+    # The five steps, each usable alone: the engine caches what the first two return.
+
+    def encode_prefix(self, image: Tensor) -> Prefix:
+        """Embed an image (B, channels, D, H, W) and run the blocks before the first stage.
+
+        Raises
+        ------
+        ValueError : the image's channels or size do not fit the network.
+        """
+        self._check(image)
+        x = self.patch_embedding(image)
+        grid = cast(Grid, tuple(x.shape[2:]))
+        x = x.flatten(2).transpose(1, 2)  # B C d h w -> B N C
+        if self.class_tokens:
+            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # B 1+N C
+        x = x + self._encoder_positions(grid, x)
+        for block in self.blocks[: self._first_stage_at]:
+            x = block(x)
+        return Prefix(x, self._score(0, x), grid)
+
+    def image_skip(self, image: Tensor) -> Tensor:
+        """The decoder's view of the image: (B, features, D, H, W)."""
+        return self.decoder.image_skip(image)
+
+    def encode_rest(
+        self, prefix: Prefix, keep_ratio: float | Sequence[float], priority: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Prune and run the remaining blocks.
+
+        Parameters
+        ----------
+        prefix : from `encode_prefix`.
+        keep_ratio : share of the tokens still left that a stage keeps, in (0, 1]; one for all or one a stage.
+        priority : (B, N), added to the scores when tokens are picked; large values force a token in or out.
+
+        Returns
+        -------
+        parts : (B, Ki, C) the tokens pruned at each stage, and last the survivors.
+        ids : (B, Ki) their places among the class token, if any, and the grid.
+        scores : (B, Ni) for each stage, of the tokens that entered it.
+        """
+        ratios = stage_ratios(keep_ratio, self.config.stages)
+        c = self.class_tokens
+        x, scores = prefix.tokens, prefix.scores
+        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
+        parts, ids, all_scores = [], [], []
+        for stage in range(self.config.stages):
+            if stage:
+                scores = self._score(stage, x)
+            all_scores.append(scores)
+            forced = 0.0 if priority is None else priority.gather(1, places[:, c:] - c)
+            cut = self._cut(x[:, c:], scores, scores + forced, ratios[stage])
+            parts.append(self.stage_norms[stage](cut.pruned))
+            ids.append(places[:, c:].gather(1, cut.pruned_ids))
+            x = torch.cat([x[:, :c], cut.kept], dim=1)
+            places = torch.cat([places[:, :c], places[:, c:].gather(1, cut.kept_ids)], dim=1)
+            for block in self.blocks[self.config.prune_after[stage] : self._next_stage_at(stage)]:
+                x = block(x)
+        return [*parts, self.norm(x)], [*ids, places], all_scores
+
+    def complete(self, parts: list[Tensor], ids: list[Tensor], grid: Grid) -> Tensor:
+        """Assemble pruned and kept tokens to the completed grid (B, C, d, h, w)."""
+        x = self.completion(parts, ids, grid, self.class_tokens)
+        return cast(Tensor, x.transpose(1, 2).unflatten(2, grid))  # B N C -> B C d h w
+
+    def decode(self, completed: Tensor, image_skip: Tensor) -> Tensor:
+        """Completed grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
+        return cast(Tensor, self.decoder(completed, image_skip))
+
+    def forward(
+        self, image: Tensor, keep_ratio: float | Sequence[float] = 1.0, priority: Tensor | None = None
+    ) -> tuple[Tensor, TokenRecord]:
+        """Segment a batch of windows.
+
+        Parameters
+        ----------
+        image : (B, channels, D, H, W), each side a multiple of the patch.
+        keep_ratio, priority : see `encode_rest`. A ratio of 1 is exactly the dense network.
+
+        Returns
+        -------
+        logits : (B, classes, D, H, W).
+        record : what happened to every token.
+        """
+        prefix = self.encode_prefix(image)
+        parts, ids, scores = self.encode_rest(prefix, keep_ratio, priority)
+        logits = self.decode(self.complete(parts, ids, prefix.grid), self.image_skip(image))
+        return logits, self.record(ids, scores, prefix.grid)
+
+    def record(self, ids: list[Tensor], scores: list[Tensor], grid: Grid) -> TokenRecord:
+        """Lay what `encode_rest` returned on the token grid."""
+        c, n = self.class_tokens, math.prod(grid)
+        stage = torch.zeros(ids[0].shape[0], n, dtype=torch.uint8, device=ids[0].device)
+        for k, pruned in enumerate(ids[:-1], start=1):
+            stage.scatter_(1, pruned - c, k)
+        maps = []
+        for k, values in enumerate(scores, start=1):
+            # The tokens that entered stage k are those that no earlier stage had pruned, in rising order.
+            entered = (stage == 0) | (stage >= k)
+            laid = torch.full(stage.shape, float("nan"), dtype=torch.float32, device=stage.device)
+            laid[entered] = values.float().flatten()
+            maps.append(laid.unflatten(1, grid))
+        return TokenRecord(tuple(maps), stage.unflatten(1, grid))
+
+    # Details
+
+    @property
+    def _first_stage_at(self) -> int:
+        return self.config.prune_after[0] if self.config.stages else self.config.depth
+
+    def _next_stage_at(self, stage: int) -> int:
+        after = self.config.prune_after
+        return after[stage + 1] if stage + 1 < len(after) else self.config.depth
+
+    def _score(self, stage: int, tokens: Tensor) -> Tensor:
+        network = self.scores[0 if self.config.shared_scores else stage]
+        return cast(Tensor, network(tokens[:, self.class_tokens :]))
+
+    def _cut(self, tokens: Tensor, scores: Tensor, priority: Tensor, ratio: float) -> Split:
+        # Without a class token a stage that keeps nothing would leave no token at all.
+        keep = count_kept(tokens.shape[1], ratio, minimum=1 - self.class_tokens)
+        return soft_split(tokens, scores, keep) if self.training else split(tokens, priority, keep)
+
+    def _encoder_positions(self, grid: Grid, like: Tensor) -> Tensor:
+        if self.config.positions == "learned":
+            if grid != self.config.grid():
+                raise ValueError(f"this model takes windows of {self.config.window} voxels only")
+            return self.positions
+        codes = sincos_positions(grid, self.config.dim, like=like)
+        return torch.cat([torch.zeros_like(codes[:, :1]), codes], dim=1) if self.class_tokens else codes
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 5 or image.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"this model takes {self.config.in_channels} channel(s) of a volume, not an array of {tuple(image.shape)}"
+            )
+        if any(side % self.config.patch or not side for side in image.shape[2:]):
+            raise ValueError(f"a window of {tuple(image.shape[2:])} is not a multiple of {self.config.patch} voxels")
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

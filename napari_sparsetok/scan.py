@@ -1,0 +1,269 @@
+"""A scan: voxels and where they lie. The only place that knows axes and affines.
+
+Inside the program arrays run ``(z, y, x)``, from inferior to **superior**, anterior to **posterior**, and the
+patient's right to **left**, whatever the file's order was. Only flips and transposes lead there, so every voxel
+value is the file's, and saving inverts exactly what opening did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from nibabel import orientations as nio
+from numpy.typing import NDArray
+
+SHOWN_AXES = ("S", "P", "L")
+"""Where rising indices lead along the axes of a shown array."""
+
+AXIS_LABELS = ("z (I-S)", "y (A-P)", "x (R-L)")
+
+# Columns of the affine are turned into napari's world, whose axes point to S, P and L.
+_RAS_TO_WORLD = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
+
+OBLIQUE_DEGREES = 0.5
+"""A tilt below this is rounding in the file, not an oblique scan."""
+
+Shape = tuple[int, int, int]
+
+
+class ScanError(ValueError):
+    """A scan that cannot be used, in a sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box of voxels: from `start` up to but not including `stop`, (z, y, x)."""
+
+    start: Shape
+    stop: Shape
+
+    def __post_init__(self) -> None:
+        if any(a < 0 or b <= a for a, b in zip(self.start, self.stop, strict=True)):
+            raise ScanError(f"the region from {self.start} to {self.stop} is empty; choose a box with some extent")
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Region:
+        """The region that holds a whole array of this shape."""
+        z, y, x = shape
+        return cls((0, 0, 0), (z, y, x))
+
+    @property
+    def shape(self) -> Shape:
+        """Its extent in voxels."""
+        (a, b, c), (d, e, f) = self.start, self.stop
+        return d - a, e - b, f - c
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """For indexing the last three axes."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def clipped(self, shape: Sequence[int]) -> Region:
+        """The part of it that lies within an array of this shape.
+
+        Raises
+        ------
+        ScanError : no part of it does.
+        """
+        start = tuple(max(0, a) for a in self.start)
+        stop = tuple(min(b, n) for b, n in zip(self.stop, shape, strict=True))
+        if any(b <= a for a, b in zip(start, stop, strict=True)):
+            raise ScanError(f"the region from {self.start} to {self.stop} lies outside the scan of {tuple(shape)} voxels")
+        return Region(start, stop)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """How the shown axes relate to the source's axes and to the patient.
+
+    Parameters
+    ----------
+    source_shape : extent of the array in the file, in the file's order, the three spatial axes.
+    source_affine : (4, 4), from the file's voxel indices to RAS+ millimetres.
+    """
+
+    source_shape: Shape
+    source_affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        affine = np.asarray(self.source_affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ScanError("the file's orientation matrix holds values that are not numbers; export the scan again")
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if not (lengths > 0).all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+            raise ScanError(
+                "the file's orientation matrix cannot be inverted (two axes coincide, or a voxel has no size), "
+                "so nobody can say where its voxels lie; export the scan again"
+            )
+        object.__setattr__(self, "source_affine", affine)
+
+    @cached_property
+    def _to_shown(self) -> NDArray[np.float64]:
+        shown = nio.axcodes2ornt(SHOWN_AXES)
+        turn: NDArray[np.float64] = nio.ornt_transform(nio.io_orientation(self.source_affine), shown)
+        return turn
+
+    @cached_property
+    def _to_source(self) -> NDArray[np.float64]:
+        shown = nio.axcodes2ornt(SHOWN_AXES)
+        turn: NDArray[np.float64] = nio.ornt_transform(shown, nio.io_orientation(self.source_affine))
+        return turn
+
+    @cached_property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4), from shown indices (z, y, x) to RAS+ millimetres."""
+        turned: NDArray[np.float64] = self.source_affine @ nio.inv_ornt_aff(self._to_shown, self.source_shape)
+        return turned
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Extent of the shown array."""
+        z, y, x = (self.source_shape[int(np.flatnonzero(self._to_shown[:, 0] == k)[0])] for k in range(3))
+        return z, y, x
+
+    @cached_property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxels along the shown axes."""
+        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return z, y, x
+
+    @cached_property
+    def origin(self) -> tuple[float, float, float]:
+        """Where voxel (0, 0, 0) lies on the viewer's axes: millimetres towards S, P and L."""
+        z, y, x = (_RAS_TO_WORLD @ self.affine[:3, 3]).tolist()
+        return z, y, x
+
+    @cached_property
+    def obliqueness(self) -> float:
+        """Largest angle in degrees between an axis of the scan and the patient axis it is shown as."""
+        columns = self.affine[:3, :3] / np.asarray(self.spacing)
+        cosines = np.abs(np.diag(_RAS_TO_WORLD @ columns)).clip(0, 1)
+        return float(np.degrees(np.arccos(cosines)).max())
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether the scan's axes are turned against the patient's."""
+        return self.obliqueness > OBLIQUE_DEGREES
+
+    @property
+    def source_axes(self) -> str:
+        """The file's own axis order, as in "RAS"."""
+        return "".join(nio.aff2axcodes(self.source_affine))
+
+    def to_shown(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Turn an array from the file's order; further axes must follow the spatial ones."""
+        turned: NDArray[Any] = nio.apply_orientation(array, self._to_shown)
+        return turned
+
+    def to_source(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `to_shown`."""
+        turned: NDArray[Any] = nio.apply_orientation(array, self._to_source)
+        return turned
+
+    def same_grid(self, other: Geometry) -> bool:
+        """Whether both have the same voxels in the same place, to a thousandth of a millimetre."""
+        return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, atol=1e-3))
+
+    @classmethod
+    def shown(
+        cls,
+        shape: Sequence[int],
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> Geometry:
+        """A geometry whose own order is the shown one, for arrays that come from no file.
+
+        `spacing` and `origin` are millimetres along S, P and L.
+        """
+        z, y, x = (int(n) for n in shape)
+        affine = np.eye(4)
+        affine[:3, :3] = _RAS_TO_WORLD.T @ np.diag(np.asarray(spacing, dtype=float))
+        affine[:3, 3] = _RAS_TO_WORLD.T @ np.asarray(origin, dtype=float)
+        return cls((z, y, x), affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a scan came from, with what is needed to write a mask back in the same format."""
+
+    path: Path
+    format: str
+    header: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Voxels and where they lie.
+
+    Parameters
+    ----------
+    voxels : (z, y, x) or, with a leading axis, (n, z, y, x). Stored values with the file's scaling applied.
+    geometry : see `Geometry`; its shape is that of the last three axes.
+    name : what to call it on screen. Free of patient data.
+    leading : what the leading axis is, if there is one.
+    source : the file, if it came from one.
+    notes : sentences that the person should read.
+    """
+
+    voxels: NDArray[Any]
+    geometry: Geometry
+    name: str = "scan"
+    leading: Literal["", "time", "channel"] = ""
+    source: Source | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        expected = 4 if self.leading else 3
+        if self.voxels.ndim != expected:
+            raise ScanError(
+                f"“{self.name}” has {self.voxels.ndim} axes; a scan needs three (a stack of slices). "
+                "A single slice or picture cannot be segmented"
+            )
+        if self.voxels.shape[-3:] != self.geometry.shape:
+            raise ScanError(f"“{self.name}” has {self.voxels.shape[-3:]} voxels but a geometry of {self.geometry.shape}")
+        if 0 in self.voxels.shape:
+            raise ScanError(f"“{self.name}” holds no voxels")
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along z, y, x."""
+        return self.geometry.shape
+
+    def frame(self, index: int) -> Scan:
+        """One volume of a scan with a time axis; a scan without one is its own only frame."""
+        if self.leading != "time":
+            return self
+        return replace(self, voxels=self.voxels[index], leading="")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of voxels and affine, the same for the same scan wherever it is stored."""
+        digest = hashlib.sha256(str((self.voxels.shape, self.voxels.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(self.voxels).data)
+        digest.update(np.round(self.geometry.affine, 4).tobytes())
+        return digest.hexdigest()
+
+
+def stack_channels(scans: Sequence[Scan]) -> Scan:
+    """Several scans of one patient as the channels of one.
+
+    Raises
+    ------
+    ScanError : their grids differ, or one has a time axis.
+    """
+    first = scans[0]
+    for other in scans[1:]:
+        if not first.geometry.same_grid(other.geometry):
+            raise ScanError(
+                f"“{other.name}” does not lie on the grid of “{first.name}”; resample it to the same voxels first"
+            )
+    if any(scan.leading for scan in scans):
+        raise ScanError("a channel must be a single volume; choose one frame of the scan with a time axis")
+    return replace(first, voxels=np.stack([scan.voxels for scan in scans]), leading="channel")

@@ -1,0 +1,1 @@
+"""Training of SCD models from folders of labelled scans."""
