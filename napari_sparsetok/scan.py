@@ -171,6 +171,16 @@ class Geometry:
         """Whether both have the same voxels in the same place, to a thousandth of a millimetre."""
         return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, atol=1e-3))
 
+    def cropped(self, region: Region) -> Geometry:
+        """The geometry of a box that lies within the shown array, in the same source order."""
+        to_source = nio.inv_ornt_aff(self._to_shown, self.source_shape)
+        corners = np.array([(*region.start, 1), (*(n - 1 for n in region.stop), 1)]) @ to_source.T
+        first, last = corners.min(axis=0)[:3], corners.max(axis=0)[:3]
+        x, y, z = (last - first + 1).astype(int).tolist()
+        affine = self.source_affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ first
+        return Geometry((x, y, z), affine)
+
     @classmethod
     def shown(
         cls,
@@ -241,6 +251,17 @@ class Scan:
         if self.leading != "time":
             return self
         return replace(self, voxels=self.voxels[index], leading="")
+
+    def cropped(self, region: Region) -> Scan:
+        """The voxels in a box, where they were; no longer the file's grid, so without its source.
+
+        Raises
+        ------
+        ScanError : the box lies outside the scan.
+        """
+        box = region.clipped(self.shape)
+        voxels = self.voxels[(..., *box.slices)].copy()
+        return replace(self, voxels=voxels, geometry=self.geometry.cropped(box), source=None)
 
     @cached_property
     def content_hash(self) -> str:
