@@ -1,0 +1,84 @@
+"""What a network costs, counted without weights or memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from napari_sparsetok.model.scd import SCD, SCDConfig
+from napari_sparsetok.tokens import tokens_left
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one window.
+
+    learned, fixed : numbers that training changes; entries of the fixed position codes. The published
+        count of parameters is of both.
+    prefix, rest, completion, decoder : GMAC of the encoder up to and after the first stage, of token
+        completion, and of the decoder with its image skip.
+    left : tokens before the first stage and after each, the class token not among them.
+    """
+
+    learned: int
+    fixed: int
+    prefix: float
+    rest: float
+    completion: float
+    decoder: float
+    left: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Learned and fixed, as published."""
+        return self.learned + self.fixed
+
+    @property
+    def total(self) -> float:
+        """GMAC of the whole."""
+        return self.prefix + self.rest + self.completion + self.decoder
+
+
+def count_cost(config: SCDConfig, keep_ratio: float) -> Cost:
+    """Count parameters and multiply-accumulate operations of one window of the config's own size.
+
+    Linear layers, convolutions and both products of attention count, as PyTorch's counter does;
+    additions, norms and activations do not.
+
+    Raises
+    ------
+    ValueError : the keep ratio is outside (0, 1].
+    """
+    n, class_tokens = math.prod(config.grid()), int(config.class_token)
+    left = tokens_left(n, keep_ratio, config.stages, minimum=1 - class_tokens)
+    with torch.device("meta"):  # shapes alone: no memory, no arithmetic
+        network = SCD(config).eval()
+        image = torch.empty(1, config.in_channels, *config.window)
+    prefix, prefix_cost = _counted(lambda: network.encode_prefix(image))
+    (parts, ids, _), rest_cost = _counted(lambda: network.encode_rest(prefix, keep_ratio))
+    completed, completion_cost = _counted(lambda: network.complete(parts, ids, prefix.grid))
+    _, decoder_cost = _counted(lambda: network.decode(completed, network.image_skip(image)))
+    codes = config.completion_dim + (config.dim if config.positions == "sincos" else 0)
+    return Cost(
+        learned=sum(p.numel() for p in network.parameters()),
+        fixed=(n + class_tokens) * codes,
+        prefix=prefix_cost,
+        rest=rest_cost,
+        completion=completion_cost,
+        decoder=decoder_cost,
+        left=left,
+    )
+
+
+def _counted(step: Callable[[], T]) -> tuple[T, float]:
+    """What a step returns, and its GMAC."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        result = step()
+    return result, counter.get_total_flops() / 2e9  # a multiply-accumulate is two operations

@@ -1,0 +1,436 @@
+"""Read what the authors' published code wrote: its options, its checkpoint, and numbers to check against.
+
+The published code (TokenSparse-for-MedSeg) names a network by a file of options and stores weights under
+names of its own. Both are turned into an `SCDConfig` and weights for `SCD`. Anything that is not known to
+leave the network as it is, is refused by name: a guess would give a network that runs and is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_sparsetok.model.layers import sincos_positions
+from napari_sparsetok.model.scd import SCD, SCDConfig
+from napari_sparsetok.tokens import stage_ratios
+
+TOLERANCE = 1e-4
+"""Completed tokens and logits may differ from the stored ones by this much."""
+
+_POSITION_CODE = "completion_net.completion.pos_embed"
+_PATCH_OF_DECODER = {"UNETR_decoder": 16, "UNETRx8_decoder": 8, "UNETRx8_decoderv2": 8}
+_POOLED_DECODER = "UNETRx8_decoderv2"
+_CLASSES_OF_DATASET = {"btcv": 14, "msd_brats": 3}
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "enc_arch": ("VisionTransformerTokenPruningV1", "VisionTransformerTokenPruningV2"),
+    "dec_arch": tuple(_PATCH_OF_DECODER),
+    "score_predictor": ("MlpPredictor",),
+    "completion_net": ("FusionNet",),
+    "patchembed": ("PatchEmbed3D",),
+    "patch_size": (8, 16),
+    "spatial_dim": (3,),
+    "share_pred": (False, True),
+}
+_COUNTS = (
+    *("roi_x", "roi_y", "roi_z", "in_chans", "num_classes", "feature_size"),
+    *("encoder_embed_dim", "encoder_depth", "encoder_num_heads"),
+    *("compl_embed_dim", "compl_depth", "compl_num_heads"),
+)
+_SHARES = ("tp_ratio", "drop_path")
+
+# How the network was trained, logged and stored: none of it changes what the network computes.
+_TRAINING_NAMES = """
+    arch proj_name run_name wandb_id dataset json_list data_path data_seed ts_fold output_dir ckpt_dir
+    space_x space_y space_z a_min a_max b_min b_max RandFlipd_prob RandRotate90d_prob RandScaleIntensityd_prob
+    RandShiftIntensityd_prob infer_overlap cache_rate num_samples trainer_name batch_size val_batch_size
+    vis_batch_size start_epoch warmup_epochs epochs workers pretrain resume mixup cutmix label_smoothing tp_tau
+    perturbation smooth_nr smooth_dr type lr beta1 beta2 weight_decay layer_decay vis_freq save_freq eval_freq
+    print_freq gpu dist_url world_size multiprocessing_distributed dist_backend distributed rank ngpus_per_node
+    seed debug test conf_file
+"""
+_OF_TRAINING = frozenset(_TRAINING_NAMES.split())
+
+
+class ReferenceImportError(ValueError):
+    """A checkpoint or its options that cannot be taken over, in a sentence that names the cause."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the converted network is from the stored numbers.
+
+    completed_tokens, logits : largest absolute difference.
+    members : for every stage, and last for the survivors, whether exactly the same tokens are there.
+    """
+
+    completed_tokens: float
+    logits: float
+    members: tuple[bool, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Members are identical and differences at most `TOLERANCE`."""
+        return all(self.members) and self.completed_tokens <= TOLERANCE and self.logits <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    out : the file written, or None if the comparison failed and nothing was written.
+    config, keep_ratio : the network, and the share of tokens that its options keep at each stage.
+    parameters : numbers learned.
+    ignored : entries of the checkpoint that are constants or unused, and so were left out.
+    check : the comparison, if one was asked for.
+    """
+
+    out: Path | None
+    config: SCDConfig
+    keep_ratio: float
+    parameters: int
+    ignored: tuple[str, ...]
+    check: Comparison | None
+
+
+def import_reference(checkpoint: Path, config: Path, out: Path, check: Path | None = None) -> ImportReport:
+    """Convert a published checkpoint to safetensors, and compare it with stored numbers.
+
+    Parameters
+    ----------
+    checkpoint : a file of `torch.save`; only weights are read from it, never code.
+    config : JSON with the published code's options.
+    out : the safetensors file to write. Its metadata holds `config` and `keep_ratio` as JSON.
+    check : .npz with `image`, `completed_tokens` (B, N, C), `logits`, and `stage*_members` (B, 1+N), 1 where a
+        token was pruned at that stage and, in the last, where it survived. If the comparison fails,
+        nothing is written.
+
+    Raises
+    ------
+    ReferenceImportError : something is missing, unknown, or does not fit; the sentence names it.
+    """
+    options = _read_options(config)
+    network_config, keep_ratio = convert_options(options)
+    weights, ignored = convert_weights(_read_checkpoint(checkpoint), network_config, stage_order(options["tp_loc"]))
+    with torch.device("meta"):
+        network = SCD(network_config)
+    network.load_state_dict(weights, assign=True)
+    network.eval()
+    comparison = compare(network, keep_ratio, check) if check is not None else None
+    written = comparison is None or comparison.passed
+    if written:
+        _write(out, weights, network_config, keep_ratio)
+    count = sum(w.numel() for w in weights.values())
+    return ImportReport(out if written else None, network_config, keep_ratio, count, ignored, comparison)
+
+
+# Options
+
+
+def convert_options(options: Mapping[str, Any]) -> tuple[SCDConfig, float]:
+    """Published options to our config and the keep ratio of a stage.
+
+    Raises
+    ------
+    ReferenceImportError : an option is unknown, missing, or has a value that cannot be taken over.
+    """
+    o = _checked_options(options)
+    patch, pooled = o["patch_size"], o["dec_arch"] == _POOLED_DECODER
+    if _PATCH_OF_DECODER[o["dec_arch"]] != patch:
+        raise ReferenceImportError(
+            f"dec_arch {o['dec_arch']} needs patch_size {_PATCH_OF_DECODER[o['dec_arch']]}, not {patch}"
+        )
+    step = patch * (2 if pooled else 1)
+    for name in ("roi_x", "roi_y", "roi_z"):
+        if o[name] % step:
+            raise ReferenceImportError(f"{name} is {o[name]}, but must be a multiple of {step} for {o['dec_arch']}")
+    for part in ("encoder", "compl"):
+        if o[f"{part}_embed_dim"] % o[f"{part}_num_heads"]:
+            raise ReferenceImportError(f"{part}_embed_dim must be a multiple of {part}_num_heads")
+    if o["compl_embed_dim"] % 6:
+        raise ReferenceImportError(f"compl_embed_dim must be a multiple of 6, not {o['compl_embed_dim']}")
+    locations = sorted(_locations(o["tp_loc"]))
+    if locations[-1] >= o["encoder_depth"]:
+        raise ReferenceImportError(
+            f"tp_loc names block {locations[-1]}, but with encoder_depth {o['encoder_depth']} the last is "
+            f"{o['encoder_depth'] - 1}"
+        )
+    config = SCDConfig(
+        in_channels=o["in_chans"],
+        out_channels=o["num_classes"],
+        window=(o["roi_x"], o["roi_y"], o["roi_z"]),
+        patch=patch,
+        dim=o["encoder_embed_dim"],
+        depth=o["encoder_depth"],
+        heads=o["encoder_num_heads"],
+        prune_after=tuple(at + 1 for at in locations),
+        completion_dim=o["compl_embed_dim"],
+        completion_depth=o["compl_depth"],
+        completion_heads=o["compl_num_heads"],
+        features=o["feature_size"],
+        pooled_decoder=pooled,
+        positions="learned",
+        class_token=True,
+        shared_scores=o["share_pred"],
+        drop_path=float(o["drop_path"]),
+    )
+    # The published code keeps int(tokens * (1 - tp_ratio)); the same difference gives the same counts.
+    return config, stage_ratios(float(1 - o["tp_ratio"]), 1)[0]
+
+
+def stage_order(tp_loc: object) -> tuple[int, ...]:
+    """Which of the published score networks serves our stage 1, 2, …: `tp_loc` need not rise."""
+    locations = _locations(tp_loc)
+    return tuple(sorted(range(len(locations)), key=locations.__getitem__))
+
+
+def _locations(tp_loc: object) -> list[int]:
+    if not re.fullmatch(r"\d+(-\d+)*", str(tp_loc)):
+        raise ReferenceImportError(f'tp_loc must name blocks like "2-5-8", not {tp_loc!r}')
+    locations = [int(part) for part in str(tp_loc).split("-")]
+    if len(set(locations)) < len(locations):
+        raise ReferenceImportError(f"tp_loc {tp_loc} names a block twice")
+    return locations
+
+
+def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make the network, each known to be usable by itself."""
+    wanted = {*_CHOICES, *_COUNTS, *_SHARES, "tp_loc"}
+    unknown = sorted(set(options) - wanted - _OF_TRAINING)
+    if unknown:
+        raise ReferenceImportError(f"the options hold {_named(unknown)}, which this program does not know")
+    o: dict[str, Any] = {"drop_path": 0.0}
+    if options.get("dataset") in _CLASSES_OF_DATASET:  # the published code sets the classes by its data set
+        o["num_classes"] = _CLASSES_OF_DATASET[options["dataset"]]
+    o.update({name: value for name, value in options.items() if name in wanted and value is not None})
+    missing = sorted(wanted - set(o))
+    if missing:
+        raise ReferenceImportError(f"the options lack {_named(missing)}")
+    _check_values(o)
+    return o
+
+
+def _check_values(o: Mapping[str, Any]) -> None:
+    for name, choices in _CHOICES.items():
+        if not any(type(o[name]) is type(c) and o[name] == c for c in choices):
+            known = " or ".join(str(c) for c in choices)
+            raise ReferenceImportError(f"{name} is {o[name]!r}, but only {known} can be imported")
+    for name in _COUNTS:
+        if type(o[name]) is not int or o[name] < 1:
+            raise ReferenceImportError(f"{name} must be a whole number above 0, not {o[name]!r}")
+    for name in _SHARES:
+        if type(o[name]) not in (int, float) or not 0 <= o[name] < 1:
+            raise ReferenceImportError(f"{name} must be at least 0 and below 1, not {o[name]!r}")
+
+
+# Weights
+
+_PUBLISHED_NAMES = {
+    "class_token": "encoder.cls_token",
+    "positions": "encoder.pos_embed",
+    "patch_embedding": "encoder.patch_embed",
+    "blocks": "encoder.blocks",
+    "norm": "encoder.norm",
+    "scores": "encoder.score_predictor_list",
+    "stage_norms": "encoder.mid_norm_list",
+    "completion.pre_linear": "completion_net.pre_linear_list",
+    "completion.layer_tokens": "completion_net.completion.layer_tokens",
+    "completion.blocks": "completion_net.blocks",
+    "completion.norm": "completion_net.out_norm",
+    "completion.out_linear": "completion_net.out_linear",
+    "decoder.image_block": "decoder.encoder1",
+    "decoder.out": "decoder.out",
+}
+
+
+def _published_name(name: str, order: tuple[int, ...], shared_scores: bool) -> str:
+    """What the published code calls a weight of ours."""
+    head, number, rest = _parts(name)
+    if head in ("scores", "stage_norms"):  # a shared score network is the first of the published ones
+        place = 0 if head == "scores" and shared_scores else order[number]
+        return f"{_PUBLISHED_NAMES[head]}.{place}.{rest}"
+    if head in ("decoder.skips", "decoder.ups"):  # ours count from 0, theirs from 2
+        return f"decoder.{'encoder' if head == 'decoder.skips' else 'decoder'}{number + 2}.{rest}"
+    ours = max((h for h in _PUBLISHED_NAMES if name == h or name.startswith(f"{h}.")), key=len)
+    return _PUBLISHED_NAMES[ours] + name[len(ours) :]
+
+
+def _parts(name: str) -> tuple[str, int, str]:
+    """A name like "decoder.ups.0.conv.weight" as its list, the place in it, and the rest."""
+    found = re.match(r"(scores|stage_norms|decoder\.skips|decoder\.ups)\.(\d+)\.(.+)", name)
+    return (found[1], int(found[2]), found[3]) if found else ("", 0, name)
+
+
+def convert_weights(
+    published: Mapping[str, Any], config: SCDConfig, order: tuple[int, ...]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Published weights to ours.
+
+    Parameters
+    ----------
+    published : name to tensor, as the published code stores it.
+    config, order : from `convert_options` and `stage_order`.
+
+    Returns
+    -------
+    weights : for `SCD.load_state_dict`, float32.
+    ignored : names of constants and unused entries that were left out.
+
+    Raises
+    ------
+    ReferenceImportError : an entry is missing, unknown, misshapen or not finite, or a constant differs.
+    """
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in SCD(config).state_dict().items()}
+    names = {ours: _published_name(ours, order, config.shared_scores) for ours in shapes}
+    ignored = tuple(n for n in published if n not in names.values() and _is_unused(n, config, set(published)))
+    unknown = [n for n in published if n not in names.values() and n not in ignored]
+    if unknown:
+        raise ReferenceImportError(f"the checkpoint holds {_named(unknown)}, which this network does not have")
+    missing = [theirs for theirs in (*names.values(), _POSITION_CODE) if theirs not in published]
+    if missing:
+        raise ReferenceImportError(f"the checkpoint lacks {_named(missing)}")
+    _check_position_code(published[_POSITION_CODE], config)
+    return {ours: _weight(published[theirs], theirs, shapes[ours]) for ours, theirs in names.items()}, ignored
+
+
+def _is_unused(name: str, config: SCDConfig, names: set[str]) -> bool:
+    """Whether an entry is a constant, or belongs to a module that the published code builds and never calls."""
+    if name == _POSITION_CODE or re.fullmatch(r"encoder\.policy(_list\.\d+)?", name):
+        return True
+    score = re.match(r"encoder\.score_predictor_list\.(\d+)\.", name)
+    if score:
+        return config.shared_scores and 0 < int(score[1]) < config.stages
+    # Early MONAI versions build the shortcut of a residual block even where nothing changes width.
+    shortcut = re.fullmatch(r"(decoder\..+)\.conv3\.conv\.weight", name)
+    return bool(shortcut and f"{shortcut[1]}.conv1.conv.weight" in names)
+
+
+def _weight(value: object, name: str, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ReferenceImportError(f"{name} in the checkpoint is not a tensor of floating-point numbers")
+    if tuple(value.shape) != shape:
+        raise ReferenceImportError(
+            f"{name} in the checkpoint has the shape {tuple(value.shape)}, but the options ask for {shape}"
+        )
+    if not value.isfinite().all():
+        raise ReferenceImportError(f"{name} in the checkpoint holds NaN or infinity")
+    return value.detach().to(torch.float32).contiguous().clone()
+
+
+def _check_position_code(value: object, config: SCDConfig) -> None:
+    """The published code stores its fixed position code; ours is computed, so the two must agree."""
+    grid = config.grid()
+    stored = _weight(value, _POSITION_CODE, (1, math.prod(grid) + 1, config.completion_dim))
+    code = sincos_positions(grid, config.completion_dim, like=stored)
+    expected = torch.cat([torch.zeros_like(code[:, :1]), code], dim=1)
+    if not torch.allclose(stored, expected, rtol=0, atol=1e-5):
+        raise ReferenceImportError(f"{_POSITION_CODE} in the checkpoint is not the fixed sine-cosine position code")
+
+
+# Files
+
+
+def _read_options(path: Path) -> dict[str, Any]:
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReferenceImportError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ReferenceImportError(f"{path} is not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ReferenceImportError(f"{path} must hold one JSON object of options")
+    return options
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """The named tensors of a checkpoint, without the wrappers that training puts around them."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ReferenceImportError(f"{path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise ReferenceImportError(
+            f"{path} is not a checkpoint of plain weights; anything else in it could run code and is not loaded"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ReferenceImportError(f"{path} is damaged or not a checkpoint") from error
+    weights = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights):
+        raise ReferenceImportError(f"{path} holds no weights by name")
+    if all(name.startswith("module.") for name in weights):
+        return {name.removeprefix("module."): value for name, value in weights.items()}
+    return dict(weights)
+
+
+def _write(path: Path, weights: dict[str, Tensor], config: SCDConfig, keep_ratio: float) -> None:
+    from safetensors.torch import save_file
+
+    metadata = {"config": json.dumps(asdict(config)), "keep_ratio": json.dumps(keep_ratio)}
+    try:
+        save_file(weights, path, metadata=metadata)
+    except OSError as error:
+        raise ReferenceImportError(f"{path} cannot be written: {error}") from error
+
+
+# Comparison
+
+
+@torch.inference_mode()
+def compare(network: SCD, keep_ratio: float, path: Path) -> Comparison:
+    """Run the image of a .npz of the published code's numbers and compare; see `import_reference`.
+
+    Raises
+    ------
+    ReferenceImportError : the file cannot be read, or lacks an array.
+    """
+    stages = network.config.stages
+    member_names = [f"stage{stage}_members" for stage in range(stages + 1)]
+    stored = _read_arrays(path, ["image", "completed_tokens", "logits", *member_names])
+    image = torch.from_numpy(stored["image"].astype(np.float32))
+    prefix = network.encode_prefix(image)
+    parts, ids, _ = network.encode_rest(prefix, keep_ratio)
+    completed = network.complete(parts, ids, prefix.grid)
+    logits = network.decode(completed, network.image_skip(image))
+    everyone = torch.zeros(image.shape[0], prefix.tokens.shape[1])  # B 1+N
+    members = [everyone.scatter(1, places, 1.0).numpy() for places in ids]
+    return Comparison(
+        completed_tokens=_difference(completed.flatten(2).transpose(1, 2), stored["completed_tokens"]),
+        logits=_difference(logits, stored["logits"]),
+        members=tuple(np.array_equal(m, stored[name]) for m, name in zip(members, member_names, strict=True)),
+    )
+
+
+def _read_arrays(path: Path, names: list[str]) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file]
+            if missing:
+                raise ReferenceImportError(f"{path} lacks {_named(missing)}")
+            return {name: file[name] for name in names}
+    except OSError as error:
+        raise ReferenceImportError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
+        raise ReferenceImportError(f"{path} is not an .npz file of plain arrays") from error
+
+
+def _difference(ours: Tensor, stored: Any) -> float:
+    if tuple(ours.shape) != stored.shape:
+        raise ReferenceImportError(f"the numbers to check have the shape {stored.shape}, not {tuple(ours.shape)}")
+    return float(np.abs(ours.numpy() - stored).max())
+
+
+def _named(names: list[str], most: int = 5) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
