@@ -63,6 +63,14 @@ class TokenMap:
 
 
 @dataclass(frozen=True)
+class DeviceReport:
+    """What computes, in words. `warning` says loudly that something faster lies idle, and what to do."""
+
+    name: str
+    warning: str = ""
+
+
+@dataclass(frozen=True)
 class Timing:
     """What a run cost.
 
@@ -110,9 +118,9 @@ class Busy:
     total: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Message:
-    """A sentence for the person."""
+    """A sentence for the person. Two of the same words are two messages, so both are shown."""
 
     text: str
     severity: Literal["info", "warning", "error"] = "info"
@@ -130,6 +138,6 @@ class State:
     focus: Shape | None = None
     tokens: TokenMap | None = None
     prediction: Prediction | None = None
-    device: str = ""
+    device: DeviceReport | None = None
     message: Message | None = None
     busy: Busy | None = None

@@ -1,0 +1,133 @@
+"""Where the results of windows are put together: one mask, one token map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_sparsetok.engine.resampling import ModelGrid, to_scan
+from napari_sparsetok.engine.window import WindowPlan
+from napari_sparsetok.model import TokenRecord
+from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.tokens import tokens_left
+from napari_sparsetok.weights import Card
+
+
+class Canvas:
+    """Collects windows of one region of one scan.
+
+    Parameters
+    ----------
+    scan, region : what is segmented.
+    card : of the model.
+    grid, plan : the model's grid over the region, and its windows.
+    base : an earlier prediction, kept where no window was added yet.
+    """
+
+    def __init__(
+        self, scan: Scan, region: Region, card: Card, grid: ModelGrid, plan: WindowPlan, base: Prediction | None
+    ) -> None:
+        self.scan, self.region = scan, region
+        self._card, self._grid, self._plan, self._base = card, grid, plan, base
+        classes = len(card.labels) + 1
+        self._logits = torch.zeros(classes, *grid.padded)
+        self._weight = torch.zeros(grid.padded)
+        self._window_weight = torch.from_numpy(plan.weight)
+        self._fresh: list[int] = []
+        self._added = 0
+        self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask
+        self._start_tokens(base.tokens if base else None)
+
+    def _start_tokens(self, base: TokenMap | None) -> None:
+        shape, stages = self._plan.owner.shape, self._card.stages
+        if base is not None and base.stage.shape == shape:
+            self._importance, self._stage, self._rank = base.importance.copy(), base.stage.copy(), base.rank.copy()
+            return
+        self._importance = np.full((stages, *shape), np.nan, dtype=np.float32)
+        self._stage = np.zeros(shape, dtype=np.uint8)
+        self._rank = np.full(shape, -1, dtype=np.int32)
+
+    def add(self, index: int, logits: Tensor, record: TokenRecord) -> None:
+        """Add one window: logits (1, classes, D, H, W) and what happened to its tokens."""
+        box = self._plan.regions[index].slices
+        self._logits[(slice(None), *box)] += logits[0].cpu() * self._window_weight
+        self._weight[box] += self._window_weight
+        self._add_tokens(index, record)
+        self._fresh.append(index)
+        self._added += 1
+
+    def _add_tokens(self, index: int, record: TokenRecord) -> None:
+        box = self._plan.tokens(index).slices
+        mine = self._plan.owner[box] == index
+        stage = record.stage[0].cpu().numpy()
+        stage = np.where(stage == 0, self._card.stages + 1, stage).astype(np.uint8)
+        self._stage[box][mine] = stage[mine]
+        for k, scores in enumerate(record.scores):
+            self._importance[k][box][mine] = np.exp(scores[0].cpu().numpy())[mine]
+        first = record.scores[0][0].cpu().numpy() if record.scores else np.zeros(mine.shape, np.float32)
+        self._rank[box][mine] = _ranks(first)[mine]
+
+    def mask(self) -> tuple[NDArray[np.uint8], Region]:
+        """The mask (z, y, x) on the scan's grid so far, and the box that changed since the last call."""
+        changed = self._changed_box()
+        inner = Region(
+            tuple(a - o for a, o in zip(changed.start, self.region.start, strict=True)),  # type: ignore[arg-type]
+            tuple(b - o for b, o in zip(changed.stop, self.region.start, strict=True)),  # type: ignore[arg-type]
+        )
+        labels = to_scan(self._blended(), inner, self._grid).argmax(0).to(torch.uint8).numpy()
+        mask = self._mask.copy()
+        covered = to_scan((self._weight > 0).float()[None], inner, self._grid)[0].numpy() >= 0.5
+        mask[changed.slices] = np.where(covered, labels, mask[changed.slices])
+        mask.flags.writeable = False
+        self._mask = mask
+        self._fresh.clear()
+        return mask, changed
+
+    def _blended(self) -> Tensor:
+        # The weights do not change which class is highest in a voxel, only what lies between two voxels.
+        if not self._grid.resampled:
+            return self._logits
+        return self._logits / self._weight.clamp_min(torch.finfo(torch.float32).tiny)
+
+    def _changed_box(self) -> Region:
+        boxes = [self._plan.regions[i] for i in self._fresh] or list(self._plan.regions)
+        start = tuple(min(b.start[k] for b in boxes) for k in range(3))
+        stop = tuple(min(self._grid.inner[k], max(b.stop[k] for b in boxes)) for k in range(3))
+        box = self._grid.box_of(Region(start, stop))  # type: ignore[arg-type]
+        return Region(_plus(box.start, self.region.start), _plus(box.stop, self.region.start))  # type: ignore[arg-type]
+
+    def tokens(self, keep_ratio: float) -> TokenMap:
+        """The token map so far."""
+        card, grid = self._card, self._grid
+        n = int(np.prod([side // card.patch for side in self._plan.window]))
+        left = tokens_left(n, keep_ratio, card.stages, card.minimum_kept)
+        spacing = tuple(card.patch * s for s in grid.spacing)
+        have, at = self.scan.geometry.spacing, self.scan.geometry.origin
+        edge = [o + (a - 0.5) * s for o, a, s in zip(at, self.region.start, have, strict=True)]
+        return TokenMap(
+            importance=self._importance.copy(),
+            stage=self._stage.copy(),
+            rank=self._rank.copy(),
+            window_tokens=n,
+            left=tuple(count * len(self._plan.regions) for count in left),
+            spacing=spacing,  # type: ignore[arg-type]
+            origin=tuple(e + 0.5 * t for e, t in zip(edge, spacing, strict=True)),  # type: ignore[arg-type]
+        )
+
+
+def _ranks(scores: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Place of each token in its window, 0 for the highest score; the order that pruning uses."""
+    flat = scores.ravel()
+    order = torch.from_numpy(flat).argsort(descending=True, stable=True).numpy()
+    ranks = np.empty(flat.size, dtype=np.int32)
+    ranks[order] = np.arange(flat.size, dtype=np.int32)
+    return ranks.reshape(scores.shape)
+
+
+def _plus(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))

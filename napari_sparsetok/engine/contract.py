@@ -1,0 +1,70 @@
+"""What an engine is, seen from outside. Loads no torch, so that whoever asks for a segmentation need not either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from napari_sparsetok.scan import Region, Scan, Shape
+from napari_sparsetok.state import DeviceReport, Prediction, Settings
+
+
+class Stopped(Exception):
+    """A run ended because it was asked to; nothing went wrong."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a run talks to whoever waits for it. All are called on the computing thread.
+
+    should_stop : asked between windows.
+    on_progress : windows done, windows in all.
+    on_partial : a prediction that is not complete yet.
+    on_notice : a sentence for the person.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_partial: Callable[[Prediction], None] = lambda prediction: None
+    on_notice: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What makes a run feel quicker, and does not change its end.
+
+    focus : the voxel (z, y, x) that the person looks at; its windows come first.
+    focus_only : stop after those.
+    base : an earlier prediction of the same scan, model and region, shown where windows are still to come.
+    """
+
+    focus: Shape | None = None
+    focus_only: bool = False
+    base: Prediction | None = None
+
+
+class Segmenter(Protocol):
+    """Anything that segments scans. Used from one thread at a time."""
+
+    def prepare(self, settings: Settings) -> DeviceReport:
+        """Get ready for these settings, and say what will compute."""
+        ...
+
+    def segment(
+        self,
+        scan: Scan,
+        settings: Settings,
+        *,
+        region: Region | None = None,
+        hints: Hints = ...,
+        watch: Watch = ...,
+    ) -> Prediction:
+        """Segment a scan, or a region of it.
+
+        Raises
+        ------
+        ScanError : the scan, the settings or the model cannot be used; says why.
+        Stopped : `watch.should_stop` said so.
+        """
+        ...

@@ -1,0 +1,68 @@
+"""Which device computes, and why."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from napari_sparsetok.scan import ScanError
+from napari_sparsetok.state import DeviceChoice
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the words for it.
+
+    torch : the device itself.
+    name : what the person reads: "GPU: NVIDIA H200", or "CPU (no GPU found)".
+    dtype : the type that matrix products run in.
+    warning : a sentence, if a GPU lies idle.
+    """
+
+    torch: torch.device
+    name: str
+    dtype: torch.dtype = torch.float32
+    warning: str = ""
+
+    @property
+    def reduced(self) -> bool:
+        """Whether products run in fewer bits than float32."""
+        return self.dtype != torch.float32
+
+
+def choose(choice: DeviceChoice) -> Device:
+    """The device that was asked for; "auto" takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises
+    ------
+    ScanError : that device is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if choice == "cuda" or (choice == "auto" and cuda):
+        if not cuda:
+            raise ScanError(f"no NVIDIA GPU can be used here ({_why_no_cuda()}); choose the device “auto” or “cpu”")
+        half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half)
+    if choice == "mps" or (choice == "auto" and mps):
+        if not mps:
+            raise ScanError("there is no Apple GPU here; choose the device “auto” or “cpu”")
+        return Device(torch.device("mps"), "GPU: Apple")
+    if cuda or mps:
+        return cpu("CPU (chosen)", "A GPU is there but not used, because the device is set to CPU.")
+    if shutil.which("nvidia-smi"):
+        return cpu(
+            "CPU (the GPU cannot be used)",
+            f"An NVIDIA GPU is there but not used: {_why_no_cuda()}. See the README on installing with GPU support.",
+        )
+    return cpu("CPU (no GPU found)")
+
+
+def cpu(name: str = "CPU", warning: str = "") -> Device:
+    """The CPU, called `name`."""
+    return Device(torch.device("cpu"), name, warning=warning)
+
+
+def _why_no_cuda() -> str:
+    return "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch was installed without GPU support"

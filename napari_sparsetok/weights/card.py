@@ -1,0 +1,132 @@
+"""A model's card: everything about it that is not a weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import ScanError
+
+FORMAT = 1
+
+
+class CardError(ScanError):
+    """A card or its weights that cannot be used, in a sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What a model is for, what it expects, and how good it was.
+
+    Parameters
+    ----------
+    id : its name in the registry and on the command line.
+    title : its name on screen.
+    purpose : one sentence: what it segments, and in which part of the body.
+    modality : "MR T1", "CT" …
+    channels : what each input channel is.
+    spacing : (z, y, x) millimetres between voxels that it works at.
+    intensity : rule and parameters; see `napari_sparsetok.engine.intensity`.
+    labels : what its output means.
+    config : the fields of `napari_sparsetok.model.SCDConfig`.
+    overlap : share of a window that its neighbour covers too, 0 … below 1.
+    needs_region : whether it was trained on crops, so that a whole scan needs a box first.
+    keep_ratios : smallest and largest keep ratio met in training.
+    training_data, licence, limits : sentences.
+    dice : measured, {"split": …, "labels": {keep ratio: [Dice of each label]}}.
+    sha256 : of the weights file.
+    weights : the weights file.
+    """
+
+    id: str
+    title: str
+    purpose: str
+    modality: str
+    channels: tuple[str, ...]
+    spacing: tuple[float, float, float]
+    intensity: Mapping[str, Any]
+    labels: LabelTable
+    config: Mapping[str, Any]
+    sha256: str
+    weights: Path
+    overlap: float = 0.25
+    needs_region: bool = False
+    keep_ratios: tuple[float, float] = (0.05, 1.0)
+    training_data: str = ""
+    licence: str = ""
+    limits: str = ""
+    dice: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def patch(self) -> int:
+        """Voxels along the edge of a patch."""
+        return int(self.config["patch"])
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x) of the largest input, at the model's spacing."""
+        z, y, x = (int(n) for n in self.config["window"])
+        return z, y, x
+
+    @property
+    def stages(self) -> int:
+        """How many times it prunes."""
+        return len(self.config["prune_after"])
+
+    @property
+    def minimum_kept(self) -> int:
+        """The fewest tokens a stage leaves: none only if a class token is there."""
+        return 0 if self.config.get("class_token") else 1
+
+    @property
+    def window_mm(self) -> tuple[float, float, float]:
+        """Extent (z, y, x) of the largest input in millimetres."""
+        z, y, x = (n * s for n, s in zip(self.window, self.spacing, strict=True))
+        return z, y, x
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """Read `NAME.json`, whose weights lie beside it as `NAME.safetensors`.
+
+        Raises
+        ------
+        CardError : the file is not a card, or of a later format.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw.pop("format") != FORMAT:
+                raise CardError(f"the model card {path.name} is of another format; update napari-sparsetok")
+            labels = LabelTable.from_json(raw.pop("labels"))
+            tuples = {key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios") if key in raw}
+            return cls(labels=labels, weights=path.with_suffix(".safetensors"), **tuples, **raw)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, CardError):
+                raise
+            raise CardError(f"the model card {path.name} cannot be read ({error}); install the model again") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `read` reads."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("weights", "labels")}
+        return {"format": FORMAT, **plain, "labels": self.labels.to_json()}
+
+    def verified_weights(self) -> bytes:
+        """The weights file, after its hash was found right.
+
+        Raises
+        ------
+        CardError : the file is missing or is not the one that the card describes.
+        """
+        try:
+            stored = self.weights.read_bytes()
+        except OSError as error:
+            raise CardError(f"the weights of “{self.title}” cannot be read ({error.strerror}); install the model again") from None
+        if hashlib.sha256(stored).hexdigest() != self.sha256:
+            raise CardError(
+                f"the weights of “{self.title}” are damaged or not the ones its card describes; install the model again"
+            )
+        return stored
