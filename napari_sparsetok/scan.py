@@ -29,6 +29,10 @@ _RAS_TO_WORLD = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
 OBLIQUE_DEGREES = 0.5
 """A tilt below this is rounding in the file, not an oblique scan."""
 
+# Millimetres that a voxel may measure: from a tenth of a nanometre to a kilometre. Beyond is rubbish in a header.
+_SMALLEST, _LARGEST = 1e-7, 1e6
+_FLATTEST = 1e-3  # volume of a voxel whose sides were of length 1: below it two axes coincide
+
 Shape = tuple[int, int, int]
 
 
@@ -75,8 +79,17 @@ class Region:
         start = tuple(max(0, a) for a in self.start)
         stop = tuple(min(b, n) for b, n in zip(self.stop, shape, strict=True))
         if any(b <= a for a, b in zip(start, stop, strict=True)):
-            raise ScanError(f"the region from {self.start} to {self.stop} lies outside the scan of {tuple(shape)} voxels")
+            raise ScanError(
+                f"the region from {self.start} to {self.stop} lies outside the scan of {tuple(shape)} voxels"
+            )
         return Region(start, stop)  # type: ignore[arg-type]
+
+
+def _invertible(columns: NDArray[np.float64]) -> bool:
+    lengths = np.linalg.norm(columns, axis=0)
+    if not (lengths > _SMALLEST).all() or not (lengths < _LARGEST).all():
+        return False
+    return abs(float(np.linalg.det(columns / lengths))) >= _FLATTEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +109,7 @@ class Geometry:
         affine = np.asarray(self.source_affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise ScanError("the file's orientation matrix holds values that are not numbers; export the scan again")
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        if not (lengths > 0).all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+        if not _invertible(affine[:3, :3]):
             raise ScanError(
                 "the file's orientation matrix cannot be inverted (two axes coincide, or a voxel has no size), "
                 "so nobody can say where its voxels lie; export the scan again"
@@ -237,7 +249,9 @@ class Scan:
                 "A single slice or picture cannot be segmented"
             )
         if self.voxels.shape[-3:] != self.geometry.shape:
-            raise ScanError(f"“{self.name}” has {self.voxels.shape[-3:]} voxels but a geometry of {self.geometry.shape}")
+            raise ScanError(
+                f"“{self.name}” has {self.voxels.shape[-3:]} voxels but a geometry of {self.geometry.shape}"
+            )
         if 0 in self.voxels.shape:
             raise ScanError(f"“{self.name}” holds no voxels")
 

@@ -50,7 +50,7 @@ def make_phantom(seed: int = SEED) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
 
 
 def _centre_line(y: Field | float) -> tuple[Field, Field]:
-    """x and z of the hippocampus's axis at y millimetres before its middle: it bends outwards and sinks forwards."""
+    """The x and z of the axis at y millimetres before its middle: it bends outwards and sinks forwards."""
     t = np.clip(np.asarray(y, dtype=float) / 19.0, -1.0, 1.0)
     return -3.0 + 5.0 * t**2 + 1.5 * t, 1.0 - 8.5 * t - 1.5 * t**2
 
