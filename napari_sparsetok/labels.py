@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 # Okabe and Ito's palette, which stays distinct to colour-blind eyes, without its black.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
@@ -33,6 +34,8 @@ class Label:
     def __post_init__(self) -> None:
         if not 1 <= self.id < NOT_TISSUE:
             raise ValueError(f"label “{self.name}” has the number {self.id}; labels are numbered 1 to {NOT_TISSUE - 1}")
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
+            raise ValueError(f"label “{self.name}” has the colour “{self.color}”; colours are written #rrggbb")
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,11 @@ class LabelTable:
 
         Raises
         ------
-        ValueError : a row has no number or name.
+        ValueError : a row has no number or name, or they cannot be used.
         """
-        try:
-            return cls(tuple(_label_from(row) for row in rows))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"a label of the table cannot be read: {error}") from None
+        if not isinstance(rows, list | tuple):
+            raise ValueError("a table of labels is a list of rows")
+        return cls(tuple(_label_from(row) for row in rows))
 
     def to_json(self) -> list[dict[str, object]]:
         """Plain rows for a card or a report."""
@@ -76,13 +78,23 @@ class LabelTable:
         for label in self.labels:
             row: dict[str, object] = {"id": label.id, "name": label.name, "color": label.color}
             if label.concept:
-                row["concept"] = vars(label.concept)
+                row["concept"] = asdict(label.concept)
             rows.append(row)
         return rows
 
 
 def _label_from(row: Mapping[str, object]) -> Label:
-    concept = row.get("concept")
-    number = int(str(row["id"]))
-    color = str(row.get("color") or PALETTE[(number - 1) % len(PALETTE)])
-    return Label(number, str(row["name"]), color, Concept(**concept) if isinstance(concept, dict) else None)
+    match row:
+        case {"id": int(number), "name": str(name)} if not isinstance(number, bool):
+            color = str(row.get("color") or PALETTE[(number - 1) % len(PALETTE)])
+            return Label(number, name, color, _concept_from(row.get("concept")))
+    raise ValueError(f"a label of the table cannot be read: {row!r} has no number and name")
+
+
+def _concept_from(value: object) -> Concept | None:
+    match value:
+        case None:
+            return None
+        case {"value": str(code), "scheme": str(scheme), "meaning": str(meaning)}:
+            return Concept(code, scheme, meaning)
+    raise ValueError(f"a label of the table cannot be read: {value!r} is no coded concept")

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ OBLIQUE_DEGREES = 0.5
 
 # Millimetres that a voxel may measure: from a tenth of a nanometre to a kilometre. Beyond is rubbish in a header.
 _SMALLEST, _LARGEST = 1e-7, 1e6
+_SAME_PLACE = 0.01  # mm; headers in single precision differ by less
 _FLATTEST = 1e-3  # volume of a voxel whose sides were of length 1: below it two axes coincide
 
 Shape = tuple[int, int, int]
@@ -86,7 +88,8 @@ class Region:
 
 
 def _invertible(columns: NDArray[np.float64]) -> bool:
-    lengths = np.linalg.norm(columns, axis=0)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(columns, axis=0)
     if not (lengths > _SMALLEST).all() or not (lengths < _LARGEST).all():
         return False
     return abs(float(np.linalg.det(columns / lengths))) >= _FLATTEST
@@ -180,8 +183,12 @@ class Geometry:
         return turned
 
     def same_grid(self, other: Geometry) -> bool:
-        """Whether both have the same voxels in the same place, to a thousandth of a millimetre."""
-        return self.shape == other.shape and bool(np.allclose(self.affine, other.affine, atol=1e-3))
+        """Whether both have the same voxels in the same place, to a hundredth of a millimetre."""
+        if self.shape != other.shape:
+            return False
+        # An affine's error is largest in a corner.
+        corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in self.shape))])
+        return float(np.abs(corners @ (self.affine - other.affine).T).max()) <= _SAME_PLACE
 
     def cropped(self, region: Region) -> Geometry:
         """The geometry of a box that lies within the shown array, in the same source order."""
@@ -261,9 +268,16 @@ class Scan:
         return self.geometry.shape
 
     def frame(self, index: int) -> Scan:
-        """One volume of a scan with a time axis; a scan without one is its own only frame."""
+        """One volume of a scan with a time axis; a scan without one is its own only frame.
+
+        Raises
+        ------
+        ScanError : it has no frame of this number.
+        """
         if self.leading != "time":
             return self
+        if not 0 <= index < len(self.voxels):
+            raise ScanError(f"“{self.name}” has the frames 0 to {len(self.voxels) - 1}; there is no frame {index}")
         return replace(self, voxels=self.voxels[index], leading="")
 
     def cropped(self, region: Region) -> Scan:
@@ -282,7 +296,7 @@ class Scan:
         """SHA-256 of voxels and affine, the same for the same scan wherever it is stored."""
         digest = hashlib.sha256(str((self.voxels.shape, self.voxels.dtype.str)).encode())
         digest.update(np.ascontiguousarray(self.voxels).data)
-        digest.update(np.round(self.geometry.affine, 4).tobytes())
+        digest.update((np.round(self.geometry.affine, 4) + 0.0).tobytes())
         return digest.hexdigest()
 
 
@@ -291,8 +305,10 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
 
     Raises
     ------
-    ScanError : their grids differ, or one has a time axis.
+    ScanError : there are none, their grids differ, or one has a time axis.
     """
+    if not scans:
+        raise ScanError("no scan was chosen; choose one for each channel of the model")
     first = scans[0]
     for other in scans[1:]:
         if not first.geometry.same_grid(other.geometry):
