@@ -61,17 +61,18 @@ class UnetrDecoder(nn.Module):
 
     def forward(self, grid: Tensor, image_skip: Tensor) -> Tensor:
         """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
-        x = grid if self.pool is None else self.pool(grid)
+        x = grid if self.pool is None else self.pool(_poolable(grid))
         for level in range(len(self.ups) - 1, 0, -1):
-            x = self.ups[level](x, _fitted(self.skips[level - 1](grid), x))
+            x = self.ups[level](x, self.skips[level - 1](grid))
         logits: Tensor = self.out(self.ups[0](x, image_skip))
         return logits
 
 
-def _fitted(skip: Tensor, below: Tensor) -> Tensor:
-    """Check that a level is twice the one below, which a pooled odd grid is not."""
-    if any(s != 2 * b for s, b in zip(skip.shape[2:], below.shape[2:], strict=True)):
+def _poolable(grid: Tensor) -> Tensor:
+    """Check that pooling halves the grid exactly; PyTorch's kernel needs three tokens along each side."""
+    if any(side % 2 or side < 4 for side in grid.shape[2:]):
         raise ValueError(
-            f"this model pools its token grid, so every side of the grid must be even, not {tuple(skip.shape[2:])}"
+            f"this model pools its token grid, so every side of the grid must be even and at least 4, "
+            f"not {tuple(grid.shape[2:])}"
         )
-    return skip
+    return grid

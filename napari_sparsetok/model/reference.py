@@ -151,10 +151,12 @@ def convert_options(options: Mapping[str, Any]) -> tuple[SCDConfig, float]:
         raise ReferenceImportError(
             f"dec_arch {o['dec_arch']} needs patch_size {_PATCH_OF_DECODER[o['dec_arch']]}, not {patch}"
         )
-    step = patch * (2 if pooled else 1)
+    step, least = (2 * patch, 4 * patch) if pooled else (patch, patch)
     for name in ("roi_x", "roi_y", "roi_z"):
-        if o[name] % step:
-            raise ReferenceImportError(f"{name} is {o[name]}, but must be a multiple of {step} for {o['dec_arch']}")
+        if o[name] % step or o[name] < least:
+            raise ReferenceImportError(
+                f"{name} is {o[name]}, but for {o['dec_arch']} it must be a multiple of {step}, {least} or more"
+            )
     for part in ("encoder", "compl"):
         if o[f"{part}_embed_dim"] % o[f"{part}_num_heads"]:
             raise ReferenceImportError(f"{part}_embed_dim must be a multiple of {part}_num_heads")
