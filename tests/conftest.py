@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("QT_API", "pyqt5")
@@ -20,6 +21,10 @@ atexit.register(shutil.rmtree, _home, ignore_errors=True)
 os.environ["NAPARI_CONFIG"] = ""  # settings live in memory
 for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
     os.environ[name] = os.path.join(_home, name.lower())
+
+# A busy machine is no bug.
+hypothesis.settings.register_profile("sparsetok", deadline=None)
+hypothesis.settings.load_profile("sparsetok")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
