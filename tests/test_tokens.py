@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,7 +38,7 @@ def test_tokens_left_start_with_all_and_never_rise(n: int, ratio: float, stages:
     left = tokens_left(n, ratio, stages)
     assert left[0] == n
     assert len(left) == stages + 1
-    assert all(a >= b >= 1 for a, b in zip(left, left[1:], strict=False))
+    assert all(a >= b >= 1 for a, b in pairwise(left))
     assert left == tokens_left(n, [ratio] * stages, stages)
 
 

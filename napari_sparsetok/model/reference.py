@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from napari_sparsetok.model.layers import sincos_positions
@@ -366,7 +368,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise ReferenceImportError(
             f"{path} is not a checkpoint of plain weights; anything else in it could run code and is not loaded"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ReferenceImportError(f"{path} is damaged or not a checkpoint") from error
     weights = stored.get("state_dict", stored) if isinstance(stored, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights):
@@ -377,12 +379,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, weights: dict[str, Tensor], config: SCDConfig, keep_ratio: float) -> None:
-    from safetensors.torch import save_file
-
     metadata = {"config": json.dumps(asdict(config)), "keep_ratio": json.dumps(keep_ratio)}
     try:
         save_file(weights, path, metadata=metadata)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ReferenceImportError(f"{path} cannot be written: {error}") from error
 
 
@@ -416,15 +416,16 @@ def compare(network: SCD, keep_ratio: float, path: Path) -> Comparison:
 
 def _read_arrays(path: Path, names: list[str]) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise ReferenceImportError(f"{path} lacks {_named(missing)}")
-            return {name: file[name] for name in names}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in names if name in stored}
     except OSError as error:
         raise ReferenceImportError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, AttributeError, TypeError, EOFError) as error:
         raise ReferenceImportError(f"{path} is not an .npz file of plain arrays") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ReferenceImportError(f"{path} lacks {_named(missing)}")
+    return arrays
 
 
 def _difference(ours: Tensor, stored: Any) -> float:

@@ -265,7 +265,8 @@ class SCD(nn.Module):
     def _check(self, image: Tensor) -> None:
         if image.ndim != 5 or image.shape[1] != self.config.in_channels:
             raise ValueError(
-                f"this model takes {self.config.in_channels} channel(s) of a volume, not an array of {tuple(image.shape)}"
+                f"this model takes {self.config.in_channels} channel(s) of a volume, "
+                f"not an array of {tuple(image.shape)}"
             )
         if any(side % self.config.patch or not side for side in image.shape[2:]):
             raise ValueError(f"a window of {tuple(image.shape[2:])} is not a multiple of {self.config.patch} voxels")
