@@ -200,6 +200,16 @@ class Geometry:
         affine[:3, 3] += affine[:3, :3] @ first
         return Geometry((x, y, z), affine)
 
+    def region_around(self, voxel: Sequence[int], extent: Sequence[float]) -> Region:
+        """A box of `extent` millimetres with `voxel` in its middle, moved and cut to lie within the scan."""
+        start, stop = [], []
+        for at, mm, step, n in zip(voxel, extent, self.spacing, self.shape, strict=True):
+            side = min(n, max(1, round(mm / step)))
+            first = min(max(0, int(at) - side // 2), n - side)
+            start.append(first)
+            stop.append(first + side)
+        return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
+
     @classmethod
     def shown(
         cls,

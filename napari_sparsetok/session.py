@@ -90,12 +90,16 @@ class Session:
         self.state.focus = None
         self.state.scan = scan
 
-    def open(self, path: str | Path) -> None:
-        """Read a scan in the background and make it the current one."""
+    def open(self, path: str | Path, then: Callable[[Scan], None]) -> None:
+        """Read a scan in the background and hand it over on the owner's thread."""
+        self.load(lambda: open_scan(path), then)
+
+    def load(self, read: Callable[[], Scan], then: Callable[[Scan], None]) -> None:
+        """Run any function that makes a scan in the background, and hand its scan over on the owner's thread."""
 
         def work() -> None:
-            scan = open_scan(path)
-            self._tell(lambda: self.set_scan(scan))
+            scan = read()
+            self._tell(lambda: then(scan))
 
         self._submit_file(work)
 

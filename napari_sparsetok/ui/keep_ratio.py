@@ -1,0 +1,95 @@
+"""The keep-ratio slider with its echo: counts, funnel, and what the last run cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from superqt import QLabeledDoubleSlider
+from superqt.utils import signals_blocked
+
+from napari_sparsetok.state import Timing
+from napari_sparsetok.ui.funnel import Funnel
+from napari_sparsetok.ui.style import duration, share
+
+SMALLEST = 0.02
+_SETTLED_MS = 250  # after this long without a key or wheel step the value counts as chosen
+
+
+class KeepRatioBox(QWidget):
+    """Emits `moved(ratio, live)`: live while the slider is held, and once more when it rests."""
+
+    moved = Signal(float, bool)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._slider = QLabeledDoubleSlider(Qt.Horizontal)
+        self._slider.setRange(SMALLEST, 1.0)
+        self._slider.setSingleStep(0.01)
+        self._slider.setPageStep(0.1)
+        self._slider.setDecimals(2)
+        self._slider.setAccessibleName("Keep ratio")
+        self._slider.setToolTip(
+            "Share of the tokens still left that each pruning stage keeps.\n"
+            "1 prunes nothing; less is faster. Arrow keys move it by 0.01, Page Up and Down by 0.1."
+        )
+        caption = QLabel("&Keep ratio, at each stage")
+        caption.setBuddy(self._slider)
+        self._counts = QLabel()
+        self._counts.setWordWrap(True)
+        self._funnel = Funnel()
+        self._funnel.setToolTip("What became of the tokens. The colours are those of the tokens layer.")
+        self._cost = QLabel()
+        self._cost.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (caption, self._slider, self._counts, self._funnel, self._cost):
+            layout.addWidget(widget)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_SETTLED_MS)
+        self._rest.timeout.connect(self._on_rest)
+        self._slider.valueChanged.connect(self._on_value_changed)
+        self._slider.sliderReleased.connect(self._on_rest)
+
+    @property
+    def slider(self) -> QLabeledDoubleSlider:
+        """The slider itself."""
+        return self._slider
+
+    def set_keep_ratio(self, ratio: float) -> None:
+        """Show a ratio without asking for anything."""
+        with signals_blocked(self._slider):
+            self._slider.setValue(ratio)
+
+    def set_left(self, left: Sequence[int]) -> None:
+        """Show tokens before the first stage and after each."""
+        self._funnel.set_left(left)
+        self._funnel.setVisible(len(left) > 1)
+        chain = " → ".join(str(n) for n in left)
+        self._counts.setText(f"{chain} tokens, {share(left[-1], left[0])} kept" if left else "")
+
+    def set_timing(self, timing: Timing | None) -> None:
+        """Show what the last run cost."""
+        if timing is None:
+            self._cost.setText("")
+            return
+        windows = f"{timing.windows} window{'s' if timing.windows != 1 else ''}"
+        text = f"mask in {duration(timing.first)} · all of {windows} in {duration(timing.total)}"
+        self._cost.setText(f"{text} · {100 * timing.cached:.0f} % from cache")
+        self._cost.setToolTip(
+            "Time to the first part of the mask, time for all of it, and the share of the windows\n"
+            "whose part that does not depend on the keep ratio was not computed again."
+        )
+
+    def _on_value_changed(self, ratio: float) -> None:
+        self.moved.emit(float(ratio), True)
+        if self._slider.isSliderDown():
+            self._rest.stop()
+        else:
+            self._rest.start()
+
+    def _on_rest(self) -> None:
+        self._rest.stop()
+        self.moved.emit(float(self._slider.value()), False)

@@ -1,0 +1,321 @@
+"""The panel "SCD segmentation". It shows and asks; it knows neither engine nor viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.state import Busy, DeviceReport
+from napari_sparsetok.ui.box_editor import BoxEditor
+from napari_sparsetok.ui.keep_ratio import KeepRatioBox
+from napari_sparsetok.ui.overlays import KINDS
+from napari_sparsetok.weights import Card
+
+WIDTH = 330
+DEVICES = [("automatic", "auto"), ("CPU", "cpu"), ("NVIDIA GPU", "cuda"), ("Apple GPU", "mps")]
+WHERE = [("the whole scan", "whole"), ("a box", "box"), ("around a click", "cursor")]
+_TOGGLES = {
+    "importance": "Scores of the first stage: how much each token matters to the network",
+    "tokens": "Which tokens were pruned, at which stage, and which were kept",
+    "mask": "The segmentation",
+}
+
+
+class Panel(QWidget):
+    """Requests are signals; what to show comes in through `set_…`."""
+
+    scans_chosen = Signal(list)  # one layer for each channel of the model
+    model_chosen = Signal(str)
+    device_chosen = Signal(str)
+    where_chosen = Signal(str)
+    region_edited = Signal(object)
+    run_requested = Signal()
+    cancel_requested = Signal()
+    keep_ratio_moved = Signal(float, bool)
+    overlay_toggled = Signal(str, bool)
+    save_requested = Signal()
+    open_requested = Signal()
+    sample_requested = Signal(str)
+
+    def __init__(self, samples: dict[str, str], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layers: list[Any] = []
+        self._can_run = False
+        self._body = QVBoxLayout()
+        self._build_start(samples)
+        self._build_form()
+        self._build_ratio()
+        self._build_results()
+        self._body.addStretch(1)
+        inner = QWidget()
+        inner.setLayout(self._body)
+        scroll = QScrollArea()
+        scroll.setWidget(inner)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addWidget(scroll)
+        layout.addWidget(self._build_status())
+        self.setMinimumWidth(WIDTH)
+        self._body.setContentsMargins(4, 2, 10, 2)
+        self.set_layers([], [])
+
+    # Building
+
+    def _build_start(self, samples: dict[str, str]) -> None:
+        self._start = QWidget()
+        words = QLabel("Drop a scan into the window (.nii or .nii.gz), open one, or try a sample.")
+        words.setWordWrap(True)
+        opener = QPushButton("&Open a scan…")
+        opener.setToolTip("Choose a NIfTI file")
+        opener.clicked.connect(self.open_requested)
+        sample = QPushButton("&Sample")
+        sample.setToolTip("Open a scan that comes with the program")
+        menu = QMenu(sample)
+        for key, title in samples.items():
+            menu.addAction(title, lambda key=key: self.sample_requested.emit(key))
+        sample.setMenu(menu)
+        buttons = QHBoxLayout()
+        buttons.addWidget(opener)
+        buttons.addWidget(sample)
+        layout = QVBoxLayout(self._start)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(words)
+        layout.addLayout(buttons)
+        self._body.addWidget(self._start)
+
+    def _build_form(self) -> None:
+        self._scans = Container(labels=True)
+        self._scans.margins = (0, 0, 0, 0)
+        self._scan_info = _small_label()
+        self._model = ComboBox(label="Model", choices=[], tooltip="What is to be segmented")
+        self._device = ComboBox(label="Device", choices=DEVICES, value="auto", tooltip="Where the network runs")
+        self._where = ComboBox(label="Where", choices=WHERE, value="whole", tooltip="Which part of the scan to segment")
+        for box in (self._model, self._device, self._where):
+            _narrow(box)
+        form = Container(widgets=[self._model, self._device, self._where])
+        form.margins = (0, 0, 0, 0)
+        self._model_info = _small_label()
+        about = QToolButton()
+        about.setText("About this model")
+        about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")
+        about.clicked.connect(self._on_about)
+        self._card: Card | None = None
+        self._box = BoxEditor()
+        self._box.region_changed.connect(self.region_edited)
+        self._hint = _small_label()
+        self._run = QPushButton("&Segment")
+        self._run.setToolTip("Segment the scan, or the chosen part of it")
+        self._run.clicked.connect(self._on_run)
+        for widget in (self._scans.native, self._scan_info, form.native, self._model_info, about, self._box, self._hint, self._run):
+            self._body.addWidget(widget)
+        self._body.setAlignment(about, Qt.AlignRight)
+        self._form = form  # keeps the magicgui side of the widgets alive
+        self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
+        self._device.changed.connect(self.device_chosen.emit)
+        self._where.changed.connect(self._on_where)
+        self._box.hide()
+
+    def _build_ratio(self) -> None:
+        self._body.addWidget(_line())
+        self.ratio = KeepRatioBox()
+        self.ratio.moved.connect(self.keep_ratio_moved)
+        self._body.addWidget(self.ratio)
+
+    def _build_results(self) -> None:
+        self._body.addWidget(_line())
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Show"))
+        self._toggles: dict[str, QCheckBox] = {}
+        for kind in KINDS:
+            box = QCheckBox(kind)
+            box.setChecked(True)
+            box.setToolTip(_TOGGLES[kind])
+            box.toggled.connect(lambda on, kind=kind: self.overlay_toggled.emit(kind, on))
+            row.addWidget(box)
+            self._toggles[kind] = box
+        row.addStretch(1)
+        self._body.addLayout(row)
+        self._volumes = QLabel()
+        self._volumes.setWordWrap(True)
+        self._volumes.setTextFormat(Qt.RichText)
+        self._body.addWidget(self._volumes)
+        self._save = QPushButton("Save &mask…")
+        self._save.setToolTip("Save the mask as NIfTI, on exactly the grid of the scan's file")
+        self._save.setEnabled(False)
+        self._save.clicked.connect(self.save_requested)
+        self._body.addWidget(self._save)
+
+    def _build_status(self) -> QWidget:
+        status = QWidget()
+        self._device_words = QLabel()
+        self._device_words.setWordWrap(True)
+        self._busy_words = QLabel("idle")
+        self._busy_words.setWordWrap(True)
+        self._progress = QProgressBar()
+        self._progress.setTextVisible(False)
+        self._progress.setMaximumHeight(6)
+        layout = QVBoxLayout(status)
+        layout.setContentsMargins(4, 0, 4, 2)
+        for widget in (self._progress, self._busy_words, self._device_words):
+            layout.addWidget(widget)
+        self._progress.setVisible(False)
+        return status
+
+    # What to show
+
+    def set_layers(self, layers: Sequence[Any], chosen: Sequence[Any]) -> None:
+        """The layers that can be segmented, and the one chosen for each channel."""
+        self._layers = list(layers)
+        choices = [(layer.name, layer) for layer in layers]
+        for box, layer in zip(self._scans, chosen, strict=False):
+            with box.changed.blocked():
+                box.choices = choices
+                if layer is not None:
+                    box.value = layer
+        self._start.setVisible(not layers)
+
+    def set_card(self, card: Card | None) -> None:
+        """The chosen model: one scan box for each of its channels, and what it is for."""
+        self._card = card
+        names = card.channels if card else ("Scan",)
+        labels = ["Scan"] if len(names) == 1 else list(names)
+        if [box.label for box in self._scans] != labels:
+            self._scans.clear()
+            for label in labels:
+                box = ComboBox(label=label, choices=[(x.name, x) for x in self._layers], tooltip="The layer to segment")
+                _narrow(box)
+                box.changed.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
+                self._scans.append(box)
+        self._model_info.setText(card.purpose if card else "No model is installed.")
+
+    def set_models(self, cards: dict[str, Card], chosen: str) -> None:
+        """The models that there are."""
+        with self._model.changed.blocked():
+            self._model.choices = [(card.title, key) for key, card in cards.items()]
+            if chosen in cards:
+                self._model.value = chosen
+
+    def set_device_choice(self, device: str) -> None:
+        """The device that was asked for."""
+        with self._device.changed.blocked():
+            self._device.value = device
+
+    def set_scan(self, scan: Scan | None, problem: str = "") -> None:
+        """Size, spacing and orientation of the scan, and what the person should know of it; or why it is none."""
+        if scan is None:
+            self._scan_info.setText(problem)
+            return
+        z, y, x = scan.geometry.spacing
+        size = " × ".join(str(n) for n in scan.shape)
+        facts = f"{size} voxels · {z:.3g} × {y:.3g} × {x:.3g} mm · stored {scan.geometry.source_axes}"
+        self._scan_info.setText("\n".join([facts, *scan.notes]))
+
+    def set_where(self, where: str, hint: str) -> None:
+        """Whole scan, box or click, and what that means just now."""
+        with self._where.changed.blocked():
+            self._where.value = where
+        self._box.setVisible(where == "box")
+        self._hint.setText(hint)
+        self._hint.setVisible(bool(hint))
+
+    def set_region(self, region: Region, scan: Scan) -> None:
+        """The box."""
+        self._box.set_region(region, scan.shape, scan.geometry.spacing)
+
+    def set_can_run(self, possible: bool) -> None:
+        """Whether there is anything to segment."""
+        self._can_run = possible
+        self._run.setEnabled(possible)
+
+    def set_busy(self, busy: Busy | None) -> None:
+        """What is being done; None is idle."""
+        self._run.setText("&Cancel" if busy else "&Segment")
+        self._run.setEnabled(bool(busy) or self._can_run)
+        self._progress.setVisible(busy is not None)
+        if busy is None:
+            self._busy_words.setText("idle")
+            return
+        counted = f": {busy.done} of {busy.total} windows" if busy.total else " …"
+        self._busy_words.setText(busy.what + counted)
+        self._progress.setRange(0, busy.total)
+        self._progress.setValue(busy.done)
+
+    def set_device(self, device: DeviceReport | None) -> None:
+        """What computes. An idle GPU is said loudly."""
+        self._device_words.setText("" if device is None else device.warning or device.name)
+        self._device_words.setProperty("loud", bool(device and device.warning))
+        self._device_words.setStyleSheet("font-weight: bold;" if device and device.warning else "")
+
+    def set_volumes(self, rows: Sequence[tuple[str, str, float]]) -> None:
+        """Name, colour and millilitres of each label."""
+        cells = [f'<span style="color:{color}">■</span> {name} <b>{ml:.2f} mL</b>' for name, color, ml in rows]
+        self._volumes.setText("<br>".join(cells))
+        self._save.setEnabled(bool(rows))
+
+    def set_overlay_shown(self, kind: str, shown: bool) -> None:
+        """Whether an overlay's layer is visible."""
+        box = self._toggles[kind]
+        box.blockSignals(True)
+        box.setChecked(shown)
+        box.blockSignals(False)
+
+    # Slots
+
+    def _on_run(self) -> None:
+        if self._run.text() == "&Cancel":
+            self.cancel_requested.emit()
+        else:
+            self.run_requested.emit()
+
+    def _on_where(self, where: str) -> None:
+        self.where_chosen.emit(where)
+
+    def _on_about(self) -> None:
+        if self._card is not None:
+            from napari_sparsetok.ui.card_dialog import CardDialog
+
+            CardDialog(self._card, self).exec()
+
+
+def _narrow(box: ComboBox) -> None:
+    """Let a long name be cut rather than widen the panel."""
+    box.native.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+    box.native.setMinimumContentsLength(10)
+
+
+def _small_label() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextSelectableByMouse)
+    font = label.font()
+    font.setPointSizeF(max(7.0, font.pointSizeF() * 0.9))
+    label.setFont(font)
+    return label
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.HLine)
+    line.setFrameShadow(QFrame.Sunken)
+    return line

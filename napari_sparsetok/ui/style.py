@@ -1,0 +1,32 @@
+"""Colours and words of what is drawn."""
+
+from __future__ import annotations
+
+# What happened to a token. Distinct in lightness as well as in hue, so that colour-blind eyes can tell them apart.
+_STAGES = ("#14163F", "#B5488A", "#EE8866", "#99DDFF")
+KEPT = "#F2E85C"
+
+
+def stage_color(stage: int, stages: int) -> str:
+    """Colour of the tokens that `stage` pruned, counted from 1; `stages` + 1 is kept to the end."""
+    return KEPT if stage > stages else _STAGES[(stage - 1) % len(_STAGES)]
+
+
+def stage_name(stage: int, stages: int) -> str:
+    """Words for it."""
+    return "kept to the end" if stage > stages else f"pruned at stage {stage}"
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent, with as many digits as say something: "25 %", "1.6 %"."""
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """ "84 ms", "1.2 s", "2 min 5 s"."""
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
