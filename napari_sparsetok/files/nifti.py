@@ -7,6 +7,7 @@ early, and its checksum stands behind the last voxel, where a reader that stops 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import os
@@ -85,13 +86,13 @@ def read_labels(path: str | Path) -> LabelTable | None:
         raw = _raw_header(stream, path)
         if not 0 < float(raw["vox_offset"]) <= _LARGEST_NOTE:
             return None
-        stream.seek(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an extension of another program, not padded to 16 bytes
-            try:
-                extensions = type(raw).from_fileobj(stream, check=False).extensions
-            except HeaderDataError:
-                return None
+        whole = io.BytesIO(raw.binaryblock + stream.read(int(raw["vox_offset"]) - len(raw.binaryblock)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an extension of another program, not padded to 16 bytes
+        try:
+            extensions = type(raw).from_fileobj(whole, check=False).extensions
+        except (HeaderDataError, ValueError):
+            return None
     tables = (_labels_in(e.get_content()) for e in extensions if e.get_code() == _COMMENT)
     return next((table for table in tables if table), None)
 
@@ -138,16 +139,17 @@ def _opened(path: Path) -> Iterator[Stream]:
 
 def _raw_header(stream: Stream, path: Path) -> Any:
     """The header as it lies in the file, without extensions; nothing in it is corrected."""
-    block = stream.read(540)
-    if not block:
+    first = stream.read(4)
+    if not first:
         raise ScanError(f"{path.name} is empty; copy it again from its source")
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")} & _HEADERS.keys()
+    sizes = {int.from_bytes(first, order) for order in ("little", "big")} & _HEADERS.keys()
     if not sizes:
         raise ScanError(f"{path.name} is not a NIfTI file, whatever its name says; convert the scan to NIfTI first")
     size = sizes.pop()
+    block = first + stream.read(size - 4)
     if len(block) < size:
         raise EOFError
-    return _HEADERS[size](block[:size], check=False)
+    return _HEADERS[size](block, check=False)
 
 
 def _check_kind(raw: Any, header: Any, path: Path) -> None:
@@ -240,6 +242,8 @@ def _scaled(array: NDArray[Any], header: Any, path: Path) -> NDArray[Any]:
 
 
 def _scaling(header: Any) -> tuple[float, float] | None:
+    if np.isinf(header["scl_slope"]):
+        raise HeaderDataError("its scaling is infinite")
     slope, inter = header.get_slope_inter()
     scaling = (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
     return None if scaling == (1.0, 0.0) else scaling
