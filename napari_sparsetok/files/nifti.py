@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import logging
+import math
 import os
 import secrets
 import warnings
@@ -39,6 +40,8 @@ _PLACE = (
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # by NIfTI's code for metres, millimetres and micrometres
 _UNITS = 7  # the bits of xyzt_units that speak of space
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by length in bytes
+_GREY = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of up to 64 bits
+_NOT_GREY = dict.fromkeys((128, 2304), "colours") | dict.fromkeys((32, 1792, 2048), "complex numbers")
 _GZIP = b"\x1f\x8b"
 _DEFLATE = 1032  # no zipped file unpacks to more than this many times its length
 _CHUNK = 1 << 24
@@ -47,18 +50,18 @@ _LARGEST_NOTE = 1 << 20  # bytes of extensions that are looked through for label
 
 Stream = IO[bytes] | gzip.GzipFile
 
-_silent = logging.getLogger("napari_sparsetok.nifti")  # nibabel's remarks on headers; what matters becomes a note
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+# For nibabel's remarks on headers, which go to nobody: what matters of them becomes a note.
+_silent = logging.Logger("silent", level=logging.CRITICAL + 1)
 
 
 def read(path: Path) -> Scan:
     """Read one NIfTI file; see `napari_sparsetok.files.open_scan`."""
     with _explained(path), _opened(path) as stream:
         raw = _raw_header(stream, path)
+        _check_numbers(raw, path)
         header = raw.copy()
         header.check_fix(logger=_silent, error_level=40)
-        _check_kind(raw, header, path)
+        _check_shape(raw, header, path)
         _check_size(header, path)
         voxels = _scaled(_stored(stream, header, path), header, path)
         geometry = Geometry(tuple(header.get_data_shape()[:3]), _affine(header))
@@ -118,8 +121,8 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or "the disk failed"
         raise ScanError(f"{path.name} cannot be read ({reason}); check the disk, or copy it again") from None
-    except (HeaderDataError, ValueError, OverflowError) as error:
-        raise ScanError(f"{path.name} has a damaged header ({error}); export it again") from None
+    except (HeaderDataError, ValueError, OverflowError):
+        raise ScanError(f"{path.name} has a header that contradicts itself or NIfTI; export it again") from None
     except MemoryError:
         raise ScanError(f"{path.name} does not fit into this computer's memory; crop it first") from None
 
@@ -149,24 +152,34 @@ def _raw_header(stream: Stream, path: Path) -> Any:
     block = first + stream.read(size - 4)
     if len(block) < size:
         raise EOFError
-    return _HEADERS[size](block, check=False)
-
-
-def _check_kind(raw: Any, header: Any, path: Path) -> None:
-    shape = tuple(int(n) for n in header.get_data_shape())
+    raw = _HEADERS[size](block, check=False)
     if bytes(raw["magic"])[:2] == b"ni":
         raise ScanError(f"{path.name} is half of a pair of files (.hdr and .img); convert the pair to one .nii.gz file")
+    return raw
+
+
+def _check_numbers(raw: Any, path: Path) -> None:
+    code = int(raw["datatype"])
+    if code in _NOT_GREY:
+        raise ScanError(f"{path.name} stores {_NOT_GREY[code]}; a scan needs one grey value a voxel")
+    if code not in _GREY:
+        raise ScanError(
+            f"{path.name} stores numbers of a kind that is not read (NIfTI's type {code}); "
+            "export it as 16-bit integers or 32-bit floats"
+        )
+    slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if math.isinf(slope) or (math.isfinite(slope) and slope != 0 and not math.isfinite(inter)):
+        raise ScanError(f"{path.name} scales its values with slope {slope:g} and intercept {inter:g}; export it again")
+
+
+def _check_shape(raw: Any, header: Any, path: Path) -> None:
+    shape = tuple(int(n) for n in header.get_data_shape())
     if any(n <= 0 for n in shape):
         raise ScanError(f"{path.name} holds no voxels (its header says {shape}); export it again")
     if len(shape) < 3 or min(shape[:3]) < 2:
         raise ScanError(f"{path.name} holds a flat picture of {shape} voxels; a scan needs a stack of slices")
     if any(n != 1 for n in shape[4:]):
         raise ScanError(f"{path.name} has {len(shape)} axes {shape}; split it into volumes or one series over time")
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise ScanError(f"{path.name} stores colours, bits or complex numbers; a scan needs one grey value a voxel")
-    if dtype.itemsize > 8:
-        raise ScanError(f"{path.name} stores numbers of {8 * dtype.itemsize} bits; export it with 32 bits a voxel")
     lengths = raw["pixdim"][1:4]
     if int(header["sform_code"]) == 0 and not (np.isfinite(lengths).all() and (lengths != 0).all()):
         raise ScanError(f"{path.name} gives its voxels no size ({', '.join(map(str, lengths))} mm); export it again")
@@ -242,8 +255,6 @@ def _scaled(array: NDArray[Any], header: Any, path: Path) -> NDArray[Any]:
 
 
 def _scaling(header: Any) -> tuple[float, float] | None:
-    if np.isinf(header["scl_slope"]):
-        raise HeaderDataError("its scaling is infinite")
     slope, inter = header.get_slope_inter()
     scaling = (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
     return None if scaling == (1.0, 0.0) else scaling
