@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from napari_sparsetok import __version__
+from napari_sparsetok.state import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,6 +74,134 @@ def _global(
     ] = False,
 ) -> None:
     """Options of all commands are declared here; the group reads `traceback` itself."""
+
+
+# The main job
+
+
+@app.command()
+def view(
+    scan: Annotated[Path | None, typer.Argument(metavar="[SCAN]", help="A NIfTI file to open.")] = None,
+) -> None:
+    """Open napari with the panel, and a scan in it."""
+    from napari_sparsetok.ui import app as window
+
+    window.view(scan)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write mask, report, token map and a screenshot here instead of staying open."
+        ),
+    ] = None,
+) -> None:
+    """Segment a sample scan in the viewer."""
+    from napari_sparsetok.ui import app as window
+
+    folder = window.demo(out)
+    if folder is not None:
+        names = ", ".join(sorted(path.name for path in folder.iterdir()))
+        typer.echo(f"Wrote to {folder}: {names}")
+
+
+class DeviceName(StrEnum):
+    """Where a network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+@app.command()
+def segment(  # noqa: PLR0913 - options of a command line
+    scans: Annotated[
+        list[Path],
+        typer.Argument(metavar="SCAN…", help="NIfTI file; several, in order, for a model of several channels."),
+    ],
+    model: Annotated[str, typer.Option(help="Which model; see `sparsetok models`.")],
+    out: Annotated[Path, typer.Option(metavar="MASK.nii.gz", help="The mask to write, on the scan's own grid.")],
+    keep_ratio: Annotated[
+        float, typer.Option(metavar="R", help="Share of the tokens still left that each stage keeps, in (0, 1].")
+    ] = 0.25,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, in voxels from inferior, anterior and right."),
+    ] = None,
+    around: Annotated[
+        str | None,
+        typer.Option(metavar="R,A,S", help="Only a box of the model's size around this point, millimetres in RAS+."),
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(metavar="R.json", help="Write what was done, with volumes in mL.")
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(metavar="T.npz", help="Write scores and stages of all tokens.")] = None,
+    device: Annotated[DeviceName, typer.Option(help="Where the network runs.")] = DeviceName.auto,
+    replace_nonfinite: Annotated[
+        float | None, typer.Option(metavar="VALUE", help="Put this value where the scan holds NaN or infinity.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment a scan and save the mask."""
+    from napari_sparsetok import batch
+
+    order = batch.Order(
+        scans=tuple(scans),
+        settings=Settings(model, keep_ratio, device.value, replace_nonfinite),
+        out=out,
+        region=region,
+        around=around,
+        frame=frame,
+        report=report,
+        tokens=tokens,
+    )
+    with _progress(quiet=as_json) as advance:
+        document = batch.segment_file(order, on_progress=advance, on_notice=lambda text: typer.echo(text, err=True))
+    if as_json:
+        _print_json(document)
+    else:
+        _print_table(_segment_table(document, out))
+
+
+def _segment_table(document: dict[str, Any], out: Path) -> Table:
+    left = document["tokens"]["left_after_each_stage"]
+    rows = [
+        ("tokens", f"{' → '.join(map(str, left))}  ({left[-1] / left[0]:.1%} kept)"),
+        *((x["name"], f"{x['ml']:.2f} mL  ({x['voxels']} voxels)") for x in document["labels"]),
+        ("took", f"{document['seconds']['total']:.2f} s on {document['device']}"),
+        ("written", str(out)),
+    ]
+    return _table(document["model"]["title"], rows)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that there are."""
+    from napari_sparsetok.weights import Registry
+
+    registry = Registry()
+    if as_json:
+        _print_json({"models": [card.to_json() for card in registry.cards.values()], "problems": registry.problems})
+        return
+    for card in registry.cards.values():
+        best = card.dice.get("labels", {}).get("0.25")
+        quality = (
+            f"{sum(best) / len(best):.3f} mean at keep ratio 0.25 ({card.dice['split']})" if best else "not measured"
+        )
+        rows = [
+            ("for", card.purpose),
+            ("input", f"{card.modality}, {' × '.join(f'{s:g}' for s in card.spacing)} mm"),
+            ("labels", ", ".join(label.name for label in card.labels)),
+            ("Dice", quality),
+            ("licence", card.licence),
+        ]
+        _print_table(_table(f"{card.id}: {card.title}", rows))
+    for problem in registry.problems:
+        typer.echo(f"sparsetok: {problem}", err=True)
 
 
 # Model tools
@@ -217,6 +348,17 @@ def _profile_table(preset: str, keep_ratio: float, cost: Cost) -> Table:
 
 
 # Printing
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("segmenting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:

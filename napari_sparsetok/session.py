@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from traceback import format_tb
 from typing import Any
@@ -49,6 +50,8 @@ class Session:
     make_segmenter : called once, on the computing thread, when something is first segmented. By default the
         engine of this package, which loads torch only then.
     registry : the models that there are.
+    settings : to begin with; without a model the first of the registry is taken.
+    cache_bytes : for the default segmenter; see `napari_sparsetok.engine.segmenter.SCDSegmenter`.
     deliver : runs a function on the thread that owns the session; every write to `state` goes through it.
     """
 
@@ -56,10 +59,14 @@ class Session:
         self,
         make_segmenter: Callable[[], Segmenter] | None = None,
         registry: Registry | None = None,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+        cache_bytes: int | None = None,
         deliver: Deliver = lambda function: function(),
     ) -> None:
         self.registry = registry or Registry()
-        self.state = State(settings=Settings(model=next(iter(self.registry.cards), "")))
+        model = settings.model or next(iter(self.registry.cards), "")
+        self.state = State(settings=replace(settings, model=model))
+        self._cache_bytes = cache_bytes
         self._make_segmenter = make_segmenter or self._make_engine
         self._segmenter: Segmenter | None = None
         self._deliver = deliver
@@ -215,7 +222,7 @@ class Session:
     def _make_engine(self) -> Segmenter:
         from napari_sparsetok.engine.segmenter import SCDSegmenter
 
-        return SCDSegmenter(self.registry)
+        return SCDSegmenter(self.registry, self._cache_bytes)
 
     def _show(self, job: _Job, prediction: Prediction) -> None:
         """Hand a result over; on the computing thread."""
@@ -261,7 +268,7 @@ class Session:
                 self._running = job
             if job is None:
                 continue
-            self._guarded(lambda: job.work(job))
+            self._guarded(partial(job.work, job))
             with self._condition:
                 self._running = None
                 self._condition.notify_all()

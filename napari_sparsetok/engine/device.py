@@ -15,13 +15,13 @@ from napari_sparsetok.state import DeviceChoice
 class Device:
     """A device and the words for it.
 
-    torch : the device itself.
+    device : the device itself.
     name : what the person reads: "GPU: NVIDIA H200", or "CPU (no GPU found)".
     dtype : the type that matrix products run in.
     warning : a sentence, if a GPU lies idle.
     """
 
-    torch: torch.device
+    device: torch.device
     name: str
     dtype: torch.dtype = torch.float32
     warning: str = ""

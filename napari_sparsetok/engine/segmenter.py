@@ -96,7 +96,9 @@ class SCDSegmenter:
         network = self._load(settings)
         region = Region.whole(scan.shape) if region is None else region.clipped(scan.shape)
         volume = self._prepared(scan, network.card, region, settings)
-        canvas = Canvas(scan, region, network.card, volume.grid, volume.plan, _usable(hints.base, scan, settings, region))
+        canvas = Canvas(
+            scan, region, network.card, volume.grid, volume.plan, _usable(hints.base, scan, settings, region)
+        )
         order = _order(volume, region, hints)
         for index, window, cached in self._windows(network, volume, order, watch):
             logits, record = self._finish(network, window, settings.keep_ratio)
@@ -118,7 +120,7 @@ class SCDSegmenter:
         old = self._network
         if old and old.card.id == card.id and old.card.sha256 == card.sha256 and old.device == device:
             return old
-        model = load_model(card).to(device.torch)
+        model = load_model(card).to(device.device)
         self._cache.clear()
         self._volume = None
         self._network = _Network(card, model, device)
@@ -170,12 +172,15 @@ def load_model(card: Card) -> SCD:
     """
     stored = card.verified_weights()
     try:
-        config = SCDConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
+        config = SCDConfig(**fields)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
     except (TypeError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
-        raise CardError(f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again") from None
+        raise CardError(
+            f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
+        ) from None
     if config.in_channels != len(card.channels) or config.out_channels != len(card.labels) + 1:
         raise CardError(f"the card of “{card.title}” names other channels or labels than its network has")
     return model.eval().requires_grad_(False)
@@ -234,13 +239,13 @@ def _is_time_to_show(progress: _Progress, volume: _Volume, hints: Hints) -> bool
 
 def _prefix(network: _Network, image: torch.Tensor) -> WindowPrefix:
     with torch.inference_mode(), _autocast(network.device):
-        image = image.to(network.device.torch)
+        image = image.to(network.device.device)
         prefix: Prefix = network.model.encode_prefix(image)
         return WindowPrefix(prefix, network.model.image_skip(image))
 
 
 def _autocast(device: devices.Device) -> torch.autocast:
-    return torch.autocast(device.torch.type, dtype=device.dtype if device.reduced else None, enabled=device.reduced)
+    return torch.autocast(device.device.type, dtype=device.dtype if device.reduced else None, enabled=device.reduced)
 
 
 def _prediction(

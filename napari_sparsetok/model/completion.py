@@ -42,8 +42,7 @@ class TokenAssembly(nn.Module):
         (B, N, C), tokens in grid order.
         """
         sets = [
-            linear(part) + token
-            for linear, token, part in zip(self.pre_linear, self.layer_tokens, parts, strict=True)
+            linear(part) + token for linear, token, part in zip(self.pre_linear, self.layer_tokens, parts, strict=True)
         ]
         x = restore(sets, ids)  # B c+N W
         positions = sincos_positions(grid, x.shape[-1], like=x)

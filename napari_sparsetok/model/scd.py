@@ -123,12 +123,8 @@ class SCD(nn.Module):
         self.scores = nn.ModuleList(ScoreNetwork(c.dim) for _ in range(1 if c.shared_scores else c.stages))
         self.stage_norms = nn.ModuleList(nn.LayerNorm(c.dim, eps=NORM_EPS) for _ in range(c.stages))
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
-        self.completion = TokenAssembly(
-            c.stages + 1, c.dim, c.completion_dim, c.completion_depth, c.completion_heads
-        )
-        self.decoder = UnetrDecoder(
-            c.in_channels, c.out_channels, c.dim, c.patch, c.features, c.pooled_decoder
-        )
+        self.completion = TokenAssembly(c.stages + 1, c.dim, c.completion_dim, c.completion_depth, c.completion_heads)
+        self.decoder = UnetrDecoder(c.in_channels, c.out_channels, c.dim, c.patch, c.features, c.pooled_decoder)
         self.apply(_initialise)
 
     # The five steps, each usable alone: the engine caches what the first two return.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from monai import transforms as mt
@@ -39,17 +40,19 @@ def build(mirror: bool) -> mt.Compose:
     return mt.Compose([affine, *flip, *grey, mt.ToTensord(KEYS, track_meta=False)])
 
 
-def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: mt.Compose) -> tuple[Tensor, Tensor]:
+def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: Callable[..., Any]) -> tuple[Tensor, Tensor]:
     """Augment cases and cut one window of each, anywhere in it.
 
     Returns
     -------
     images (B, channels, *window) float32 and labels (B, 1, *window) int64.
     """
-    crop = mt.Compose([
-        mt.SpatialPadd(KEYS, spatial_size=window, mode=("edge", "constant")),
-        mt.RandSpatialCropd(KEYS, roi_size=window, random_size=False),
-    ])
+    crop = mt.Compose(
+        [
+            mt.SpatialPadd(KEYS, spatial_size=window, mode=("edge", "constant")),
+            mt.RandSpatialCropd(KEYS, roi_size=window, random_size=False),
+        ]
+    )
     samples = [crop(augment({"image": c.image, "labels": c.labels[None]})) for c in cases]
     images = torch.stack([torch.as_tensor(s["image"]).float() for s in samples])
     return images, torch.stack([torch.as_tensor(s["labels"]).long() for s in samples])

@@ -6,9 +6,10 @@ import csv
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,43 +80,61 @@ def train(config: SCDConfig, training: TrainingConfig, cases: Sequence[Case], va
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps({"model": asdict(config), "training": asdict(training)}, indent=1))
     torch.manual_seed(training.seed)
-    rng = np.random.default_rng(training.seed)
-    augment = augmentation.build(training.mirror)
-    augment.set_random_state(training.seed)
-    model = SCD(config)
-    averaged = SCD(config).eval()
-    averaged.load_state_dict(model.state_dict())
-    optimiser = torch.optim.AdamW(_groups(model, training.weight_decay), lr=training.rate, betas=(0.9, 0.95))
-    segmentation_loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+    trainer = _Trainer(config, training, cases)
     started = time.monotonic()
     with (out / "log.csv").open("w", newline="") as file:
         log = csv.writer(file)
         log.writerow(["step", "seconds", "rate", "keep_ratio", "loss", "score_loss", "val_keep_ratio", "val_dice"])
         for step in range(1, training.steps + 1):
-            rate = _schedule(step, training)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            images, labels = _draw(cases, training, rng, augment)
-            keep = 1.0 if rng.random() < training.dense_share else math.exp(rng.uniform(math.log(training.min_keep), 0))
-            model.train()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits, record = model(images, keep)
-            of_scores = score_loss(record, labels, config.patch)
-            loss = segmentation_loss(logits.float(), labels) + training.score_weight * of_scores
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            _average(averaged, model, min(training.average_decay, step / (step + 10)))
-            row = [step, f"{time.monotonic() - started:.1f}", f"{rate:.2e}", f"{keep:.3f}", f"{loss.item():.4f}", f"{of_scores.item():.4f}"]
+            row = [step, f"{time.monotonic() - started:.1f}", *trainer.step(step)]
             if step % training.evaluate_every == 0 or step == training.steps:
-                ratio = (0.25, 1.0)[step == training.steps]
-                scores = mean_dice(averaged, val, ratio)
-                row += [ratio, " ".join(f"{s:.4f}" for s in scores)]
-                save_file(averaged.state_dict(), out / "weights.safetensors")
+                ratio = 1.0 if step == training.steps else 0.25
+                row += [ratio, " ".join(f"{d:.4f}" for d in mean_dice(trainer.averaged, val, ratio))]
+                save_file(trainer.averaged.state_dict(), out / "weights.safetensors")
             log.writerow(row)
             file.flush()
-    return averaged
+    return trainer.averaged
+
+
+class _Trainer:
+    """Network, averaged network and optimiser, a step at a time."""
+
+    def __init__(self, config: SCDConfig, training: TrainingConfig, cases: Sequence[Case]) -> None:
+        self._training, self._cases, self._patch = training, cases, config.patch
+        self._rng = np.random.default_rng(training.seed)
+        self._augment = augmentation.build(training.mirror)
+        self._augment.set_random_state(training.seed)
+        self._model = SCD(config).train()
+        self.averaged = SCD(config).eval()
+        self.averaged.load_state_dict(self._model.state_dict())
+        self._optimiser = torch.optim.AdamW(
+            _groups(self._model, training.weight_decay), lr=training.rate, betas=(0.9, 0.95)
+        )
+        self._loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+
+    def step(self, step: int) -> list[str]:
+        """One step; what the log says of it: rate, keep ratio, loss and score loss."""
+        training = self._training
+        rate = _schedule(step, training)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        images, labels = _draw(self._cases, training, self._rng, self._augment)
+        keep = self._keep_ratio()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits, record = self._model(images, keep)
+        of_scores = score_loss(record, labels, self._patch)
+        loss = self._loss(logits.float(), labels) + training.score_weight * of_scores
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimiser.step()
+        _average(self.averaged, self._model, min(training.average_decay, step / (step + 10)))
+        return [f"{rate:.2e}", f"{keep:.3f}", f"{loss.item():.4f}", f"{of_scores.item():.4f}"]
+
+    def _keep_ratio(self) -> float:
+        if self._rng.random() < self._training.dense_share:
+            return 1.0
+        return math.exp(self._rng.uniform(math.log(self._training.min_keep), 0))
 
 
 @torch.inference_mode()
@@ -134,7 +153,7 @@ def mean_dice(model: SCD, cases: Sequence[Case], keep_ratio: float) -> list[floa
 
 
 def _draw(
-    cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator, augment: augmentation.mt.Compose
+    cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator, augment: Callable[..., Any]
 ) -> tuple[Tensor, Tensor]:
     z, y, x = (int(rng.choice(sides)) for sides in training.windows)
     picked = rng.choice(len(cases), size=training.batch, replace=False)
@@ -159,5 +178,3 @@ def _groups(model: SCD, weight_decay: float) -> list[dict[str, object]]:
 def _average(averaged: SCD, model: SCD, decay: float) -> None:
     for old, new in zip(averaged.parameters(), model.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
-
-

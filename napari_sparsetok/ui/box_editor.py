@@ -53,7 +53,7 @@ class BoxEditor(QWidget):
         values = [slider.value() for slider in self._sliders]
         start = tuple(min(int(a), slider.maximum() - 1) for (a, _), slider in zip(values, self._sliders, strict=True))
         stop = tuple(max(int(b), a + 1) for (_, b), a in zip(values, start, strict=True))
-        return Region(start, stop)  # type: ignore[arg-type]
+        return Region(start, stop)
 
     def _on_moved(self) -> None:
         self._write_labels()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from napari.components import ViewerModel
@@ -16,10 +16,11 @@ from superqt.utils import ensure_main_thread
 from napari_sparsetok.sample import SAMPLES, open_sample
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import Message, Prediction
+from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.tokens import tokens_left
 from napari_sparsetok.ui.overlays import KINDS, Overlays
 from napari_sparsetok.ui.panel import Panel
+from napari_sparsetok.ui.preferences import preferences
 from napari_sparsetok.ui.scan_layer import layer_data, scan_of
 from napari_sparsetok.weights import Card
 
@@ -46,7 +47,7 @@ class Dock(QWidget):
         super().__init__()
         self._viewer = viewer
         self._alive = True
-        self.session = session or Session(deliver=self._deliver)
+        self.session = session or self._default_session()
         self.overlays = Overlays(viewer)
         self.panel = Panel(SAMPLES)
         self._chosen: list[Any] = []
@@ -87,6 +88,11 @@ class Dock(QWidget):
         self.session.close()
 
     # Wiring
+
+    def _default_session(self) -> Session:
+        wanted = preferences()
+        settings = Settings(keep_ratio=wanted.keep_ratio, device=cast(DeviceChoice, wanted.device))
+        return Session(settings=settings, cache_bytes=wanted.cache_bytes, deliver=self._deliver)
 
     def _deliver(self, function: Callable[[], None]) -> None:
         on_gui_thread(lambda: function() if self._alive else None)
@@ -132,7 +138,9 @@ class Dock(QWidget):
 
     def _on_layers_changed(self, event: Any = None) -> None:
         images = [x for x in self._viewer.layers if isinstance(x, Image) and not x.rgb and x.ndim > 2]
-        images = [x for x in images if x is not self.overlays.layer("importance") and not x.name.startswith("importance · ")]
+        images = [
+            x for x in images if x is not self.overlays.layer("importance") and not x.name.startswith("importance · ")
+        ]
         wanted = len(self.session.card.channels) if self.session.card else 1
         kept = [x for x in self._chosen if x in images][:wanted]
         free = [x for x in images if x not in kept]
@@ -204,7 +212,8 @@ class Dock(QWidget):
         elif where == "box":
             region = self.session.state.region or self._window_around(self._view_centre())
             self.session.set_region(region)
-            self.panel.set_region(region, scan)
+            if region is not None:
+                self.panel.set_region(region, scan)
         self._write_where()
 
     def _on_run(self) -> None:
@@ -325,7 +334,9 @@ class Dock(QWidget):
         if self._where == "cursor":
             return f"Click on the structure in the scan: {size} mm around the click are segmented."
         if self._where == "whole" and self._is_too_large(scan):
-            return f"This model knows boxes of {size} mm around the structure; in a whole scan it finds what is not there."
+            return (
+                f"This model knows boxes of {size} mm around the structure; in a whole scan it finds what is not there."
+            )
         return ""
 
     def _is_too_large(self, scan: Scan) -> bool:

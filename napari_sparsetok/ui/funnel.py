@@ -71,6 +71,4 @@ class Funnel(QWidget):
             return []
         pruned = [before - after for before, after in zip(self._left, self._left[1:], strict=False)]
         counts = [*pruned, self._left[-1]]
-        return [
-            (stage_name(k, stages), count, stage_color(k, stages)) for k, count in enumerate(counts, start=1)
-        ]
+        return [(stage_name(k, stages), count, stage_color(k, stages)) for k, count in enumerate(counts, start=1)]

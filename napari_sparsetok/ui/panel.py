@@ -105,7 +105,7 @@ class Panel(QWidget):
         self._body.addWidget(self._start)
 
     def _build_form(self) -> None:
-        self._scans = Container(labels=True)
+        self._scans: Any = Container(labels=True)
         self._scans.margins = (0, 0, 0, 0)
         self._scan_info = _small_label()
         self._model = ComboBox(label="Model", choices=[], tooltip="What is to be segmented")
@@ -127,7 +127,16 @@ class Panel(QWidget):
         self._run = QPushButton("&Segment")
         self._run.setToolTip("Segment the scan, or the chosen part of it")
         self._run.clicked.connect(self._on_run)
-        for widget in (self._scans.native, self._scan_info, form.native, self._model_info, about, self._box, self._hint, self._run):
+        for widget in (
+            self._scans.native,
+            self._scan_info,
+            form.native,
+            self._model_info,
+            about,
+            self._box,
+            self._hint,
+            self._run,
+        ):
             self._body.addWidget(widget)
         self._body.setAlignment(about, Qt.AlignRight)
         self._form = form  # keeps the magicgui side of the widgets alive

@@ -24,7 +24,7 @@ def share(part: int, whole: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "84 ms", "1.2 s", "2 min 5 s"."""
+    """A time in words, as in "84 ms", "1.2 s" or "2 min 5 s"."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 100:

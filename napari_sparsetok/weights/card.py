@@ -102,7 +102,9 @@ class Card:
             if raw.pop("format") != FORMAT:
                 raise CardError(f"the model card {path.name} is of another format; update napari-sparsetok")
             labels = LabelTable.from_json(raw.pop("labels"))
-            tuples = {key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios") if key in raw}
+            tuples: dict[str, Any] = {
+                key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios") if key in raw
+            }
             return cls(labels=labels, weights=path.with_suffix(".safetensors"), **tuples, **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, CardError):
@@ -124,7 +126,9 @@ class Card:
         try:
             stored = self.weights.read_bytes()
         except OSError as error:
-            raise CardError(f"the weights of “{self.title}” cannot be read ({error.strerror}); install the model again") from None
+            raise CardError(
+                f"the weights of “{self.title}” cannot be read ({error.strerror}); install the model again"
+            ) from None
         if hashlib.sha256(stored).hexdigest() != self.sha256:
             raise CardError(
                 f"the weights of “{self.title}” are damaged or not the ones its card describes; install the model again"

@@ -1,0 +1,131 @@
+"""The main job without a window: files in, files out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_sparsetok.engine.contract import Watch
+from napari_sparsetok.engine.report import report as make_report
+from napari_sparsetok.files import open_scan, save_mask
+from napari_sparsetok.files.token_arrays import save_tokens
+from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
+from napari_sparsetok.state import Settings
+from napari_sparsetok.weights import Card, Registry
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be segmented, and what is to be written.
+
+    scans : one file, or one for each channel of the model.
+    settings : see `Settings`.
+    out : the mask.
+    region : "z0:z1,y0:y1,x0:x1", voxels of the shown axes; None is the whole scan.
+    around : "r,a,s" millimetres; a box of the model's size around this point instead.
+    frame : which volume of a scan with a time axis.
+    report, tokens : further files, if wanted.
+    """
+
+    scans: tuple[Path, ...]
+    settings: Settings
+    out: Path
+    region: str | None = None
+    around: str | None = None
+    frame: int = 0
+    report: Path | None = None
+    tokens: Path | None = None
+
+
+def segment_file(
+    order: Order,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Segment and save.
+
+    Returns
+    -------
+    The report.
+
+    Raises
+    ------
+    ScanError : anything about the files, the region, the settings or the model that cannot be used.
+    """
+    registry = Registry()
+    card = registry[order.settings.model]
+    scan = _opened(order)
+    for note in scan.notes:
+        on_notice(note)
+    region = _region(order, scan, card)
+
+    from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
+
+    segmenter = SCDSegmenter(registry, cache_bytes=0)  # nothing is segmented twice here
+    device = segmenter.prepare(order.settings)
+    if device.warning:
+        on_notice(device.warning)
+    watch = Watch(on_progress=on_progress, on_notice=on_notice)
+    prediction = segmenter.segment(scan, order.settings, region=region, watch=watch)
+    save_mask(order.out, prediction.mask, scan, prediction.labels)
+    if order.tokens:
+        save_tokens(order.tokens, prediction.tokens)
+    document = make_report(prediction, card)
+    if order.report:
+        _write_json(order.report, document)
+    return document
+
+
+def _opened(order: Order) -> Scan:
+    scans = [open_scan(path) for path in order.scans]
+    frames = [len(scan.voxels) for scan in scans if scan.leading == "time"]
+    if frames and not 0 <= order.frame < min(frames):
+        raise ScanError(f"the scan has {min(frames)} frames, counted from 0; there is no frame {order.frame}")
+    volumes = [scan.frame(order.frame) for scan in scans]
+    return volumes[0] if len(volumes) == 1 else stack_channels(volumes)
+
+
+def _region(order: Order, scan: Scan, card: Card) -> Region | None:
+    if order.region and order.around:
+        raise ScanError("give either a region or a point around which to segment, not both")
+    if order.region:
+        return _parsed_region(order.region).clipped(scan.shape)
+    if order.around:
+        point = np.append(_numbers(order.around, ",", 3, "a point is three numbers, as in -27,-21,-16"), 1.0)
+        voxel = (np.linalg.inv(scan.geometry.affine) @ point)[:3]
+        if not all(-0.5 <= v <= n - 0.5 for v, n in zip(voxel, scan.shape, strict=True)):
+            raise ScanError(f"the point {order.around} lies outside the scan")
+        return scan.geometry.region_around([round(v) for v in voxel.tolist()], card.window_mm)
+    return None
+
+
+def _parsed_region(text: str) -> Region:
+    hint = f"“{text}” is no region; write it as 10:46,20:70,5:41 (first:end along z, y and x)"
+    parts = [_numbers(part, ":", 2, hint) for part in text.split(",")]
+    if len(parts) != 3:
+        raise ScanError(hint)
+    start, stop = zip(*(tuple(int(n) for n in part) for part in parts), strict=True)
+    return Region(start, stop)
+
+
+def _numbers(text: str, separator: str, count: int, hint: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(separator)]
+    except ValueError:
+        raise ScanError(hint) from None
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ScanError(hint)
+    return numbers
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ScanError(f"{path.name} could not be saved ({error.strerror or error})") from None
