@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -127,3 +128,11 @@ def test_the_top_level_manifest_is_a_link() -> None:
 def test_no_qt_binding_is_forced_on_anyone() -> None:
     base = [r for r in distribution("napari-sparsetok").requires or [] if "extra ==" not in r]
     assert not [r for r in base if r.lower().startswith(("pyqt", "pyside", "napari["))]
+
+
+def test_the_readme_is_the_description() -> None:
+    readme = CHECKOUT / "README.md"
+    if not readme.exists():
+        pytest.skip("no README yet")
+    described = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("readme")
+    assert described == readme.name, 'add `readme = "README.md"` to pyproject.toml'
