@@ -157,6 +157,25 @@ def test_a_crop_stays_where_it_was(geometry, data):
     np.testing.assert_allclose(crop.affine[:3, :3], geometry.affine[:3, :3], atol=1e-9)
 
 
+@given(
+    shapes,
+    spacings,
+    st.tuples(*[st.integers(-3, 9)] * 3),
+    st.tuples(*[st.floats(0, 40)] * 3),
+)
+def test_a_region_around_a_voxel_lies_within_the_scan(shape, spacing, voxel, extent):
+    region = Geometry.shown(shape, spacing).region_around(voxel, extent)
+    assert region.clipped(shape) == region
+    for at, first, stop, n in zip(voxel, region.start, region.stop, shape, strict=True):
+        assert first <= min(max(at, 0), n - 1) < stop
+
+
+def test_a_region_around_a_voxel_has_it_in_the_middle():
+    geometry = Geometry.shown((40, 40, 40), (1.0, 2.0, 4.0))
+    assert geometry.region_around((20, 20, 20), (8, 8, 8)) == Region((16, 18, 19), (24, 22, 21))
+    assert geometry.region_around((0, 39, 20), (8, 8, 999)) == Region((0, 36, 0), (8, 40, 40))
+
+
 @pytest.mark.parametrize(
     "affine",
     [

@@ -109,9 +109,10 @@ def _labels_in(content: str | bytes) -> LabelTable | None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading into a sentence."""
+    """Turn what goes wrong while reading into a sentence; numbers that are none are looked for, not warned of."""
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
     except ScanError:
         raise
     except (EOFError, gzip.BadGzipFile, zlib.error):
@@ -241,10 +242,9 @@ def _scaled(array: NDArray[Any], header: Any, path: Path) -> NDArray[Any]:
     if scaling is None:
         return array
     slope, inter = scaling
-    with np.errstate(over="ignore", invalid="ignore"):  # said in words below
-        values = array.astype(_float_for(array.dtype))
-        values *= slope
-        values += inter
+    values = array.astype(_float_for(array.dtype))
+    values *= slope
+    values += inter
     broken = ~np.isfinite(values)
     if broken.any() and np.isfinite(array[broken]).any():
         raise ScanError(

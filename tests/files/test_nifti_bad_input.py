@@ -396,6 +396,12 @@ def test_a_rotation_that_is_none(value, write):
     refused(write(patched(sform_code=0, quatern_b=value, quatern_c=value)))
 
 
+def test_a_signalling_nan_in_a_field(write):
+    data = bytearray(good())
+    data[280:284] = bytes.fromhex("0100807f")  # in the first row of the matrix
+    assert "orientation matrix" in refused(write(data))
+
+
 # ── nothing but the sentence ─────────────────────────────────────────────────────────────────────
 
 

@@ -172,6 +172,16 @@ def test_an_extension_of_a_wrong_size(size, scan, mask, tmp_path):
     np.testing.assert_array_equal(open_scan(target).voxels, mask)
 
 
+@pytest.mark.parametrize("offset", [0.0, -5.0, float("nan"), 1e30])
+def test_names_in_a_header_without_room(offset, scan, mask, tmp_path):
+    target = save_mask(tmp_path / "mask.nii", mask, scan, LABELS)
+    data = target.read_bytes()
+    header = nib.Nifti1Header(data[:348], check=False)
+    header["vox_offset"] = offset
+    target.write_bytes(header.binaryblock + data[348:])
+    assert read_labels(target) is None
+
+
 def test_names_from_no_nifti(tmp_path):
     (tmp_path / "mask.nii").write_bytes(b"nothing")
     with pytest.raises(ScanError, match="is not a NIfTI file"):
