@@ -94,8 +94,10 @@ class Prediction:
 
     mask : (z, y, x) uint8 on the scan's own grid; 0 is background.
     region : the box that was segmented; outside it the mask is 0.
-    changed : the box in which the mask may differ from the result shown before.
+    changed : the box in which the mask may differ from the prediction that it builds on.
     complete : False while windows are still to come.
+    serial : a number of its own.
+    builds_on : serial of that earlier prediction; 0 if there is none, so that all of the mask is new.
     """
 
     scan: Scan
@@ -107,6 +109,8 @@ class Prediction:
     changed: Region
     complete: bool
     timing: Timing
+    serial: int = 0
+    builds_on: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ class Canvas:
     card : of the model.
     grid, plan : the model's grid over the region, and its windows.
     base : an earlier prediction, kept where no window was added yet.
+
+    Attributes
+    ----------
+    builds_on : serial number of the prediction that the next mask differs from only in its changed box.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class Canvas:
         self._weight = torch.zeros(grid.padded)
         self._window_weight = torch.from_numpy(plan.weight)
         self._fresh: list[int] = []
-        self._added = 0
+        self.builds_on = base.serial if base else 0
         self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask
         self._start_tokens(base.tokens if base else None)
 
@@ -59,7 +63,6 @@ class Canvas:
         self._weight[box] += self._window_weight
         self._add_tokens(index, record)
         self._fresh.append(index)
-        self._added += 1
 
     def _add_tokens(self, index: int, record: TokenRecord) -> None:
         box = self._plan.tokens(index).slices

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
 from napari_sparsetok.model import SCD, Prefix, SCDConfig, TokenRecord
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
-from napari_sparsetok.state import DeviceReport, Prediction, Settings, Timing
+from napari_sparsetok.state import DeviceChoice, DeviceReport, Prediction, Settings, Timing
 from napari_sparsetok.weights import Card, CardError, Registry
 
 SHOW_EVERY = 0.5
@@ -31,11 +31,12 @@ SHOW_EVERY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class _Network:
-    """A model in memory on a device."""
+    """A model in memory on a device, and what was asked for: after a failure the device may be another."""
 
     card: Card
     model: SCD
     device: devices.Device
+    asked: DeviceChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,9 @@ class _Progress:
     shown: float = 0.0
     done: int = 0
     cached: int = 0
+
+
+_SERIALS = itertools.count(1)
 
 
 class SCDSegmenter:
@@ -100,15 +104,18 @@ class SCDSegmenter:
             scan, region, network.card, volume.grid, volume.plan, _usable(hints.base, scan, settings, region)
         )
         order = _order(volume, region, hints)
-        for index, window, cached in self._windows(network, volume, order, watch):
-            logits, record = self._finish(network, window, settings.keep_ratio)
+        for index in order:
+            if watch.should_stop():
+                raise Stopped
+            logits, record, cached = self._run_window(volume, index, settings.keep_ratio, watch)
             canvas.add(index, logits, record)
             progress.done += 1
             progress.cached += cached
             watch.on_progress(progress.done, len(order))
-            if progress.done < len(order) and _is_time_to_show(progress, volume, hints):
-                watch.on_partial(_prediction(canvas, settings, network, progress))
-        return _prediction(canvas, settings, network, progress, complete=len(order) == len(volume.plan.regions))
+            if progress.done < len(order) and _is_time_to_show(progress):
+                watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
+        complete = len(order) == len(volume.plan.regions)
+        return _prediction(canvas, settings, self._ready_network, progress, complete)
 
     # Steps
 
@@ -116,14 +123,14 @@ class SCDSegmenter:
         if not settings.model:
             raise ScanError("no model is chosen; choose one first")
         card = self._registry[settings.model]
-        device = devices.choose(settings.device)
         old = self._network
-        if old and old.card.id == card.id and old.card.sha256 == card.sha256 and old.device == device:
+        if old and old.card.sha256 == card.sha256 and old.asked == settings.device:
             return old
+        device = devices.choose(settings.device)
         model = load_model(card).to(device.device)
         self._cache.clear()
         self._volume = None
-        self._network = _Network(card, model, device)
+        self._network = _Network(card, model, device, settings.device)
         return self._network
 
     def _prepared(self, scan: Scan, card: Card, region: Region, settings: Settings) -> _Volume:
@@ -136,31 +143,52 @@ class SCDSegmenter:
         for voxels in _channels(scan, card):
             box = _finite(voxels[region.slices], settings.replace_nonfinite)
             channels.append(np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge"))
+        _check_memory(grid, card)
         plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap)
         self._volume = _Volume(key, torch.from_numpy(np.stack(channels)), grid, plan)
         return self._volume
 
-    def _windows(
-        self, network: _Network, volume: _Volume, order: Sequence[int], watch: Watch
-    ) -> Iterator[tuple[int, WindowPrefix, bool]]:
-        for index in order:
-            if watch.should_stop():
-                raise Stopped
-            key = (volume.key, index)
-            entry = self._cache.get(key)
-            cached = entry is not None
-            if entry is None:
-                entry = _prefix(network, volume.image[(slice(None), *volume.plan.regions[index].slices)][None])
-                self._cache.put(key, entry)
-            yield index, entry, cached
+    @property
+    def _ready_network(self) -> _Network:
+        if self._network is None:
+            raise RuntimeError("no model was loaded")
+        return self._network
 
-    def _finish(self, network: _Network, window: WindowPrefix, keep_ratio: float) -> tuple[torch.Tensor, TokenRecord]:
-        with torch.inference_mode(), _autocast(network.device):
-            prefix = window.prefix
-            parts, ids, scores = network.model.encode_rest(prefix, keep_ratio)
-            completed = network.model.complete(parts, ids, prefix.grid)
-            logits = network.model.decode(completed, window.image_skip)
-            return logits.float(), network.model.record(ids, scores, prefix.grid)
+    def _run_window(
+        self, volume: _Volume, index: int, keep_ratio: float, watch: Watch
+    ) -> tuple[torch.Tensor, TokenRecord, bool]:
+        """Logits (1, classes, D, H, W), tokens, and whether the prefix came from the cache."""
+        while True:
+            try:
+                window, cached = self._window_prefix(volume, index)
+                return *_finish(self._ready_network, window, keep_ratio), cached
+            except torch.OutOfMemoryError:
+                self._make_room(watch)
+
+    def _window_prefix(self, volume: _Volume, index: int) -> tuple[WindowPrefix, bool]:
+        key = (volume.key, index)
+        entry = self._cache.get(key)
+        if entry is not None:
+            return entry, True
+        entry = _prefix(self._ready_network, volume.image[(slice(None), *volume.plan.regions[index].slices)][None])
+        self._cache.put(key, entry)
+        return entry, False
+
+    def _make_room(self, watch: Watch) -> None:
+        """After the GPU ran out of memory: give up the cache, then the GPU."""
+        network = self._ready_network
+        if network.device.device.type == "cpu":
+            raise ScanError("there is not enough memory for this model; close other programs, or choose a region")
+        if self._cache.budget:
+            watch.on_notice("The GPU is out of memory; going on without the cache, so the slider is slower.")
+            self._cache.budget = 0
+        else:
+            watch.on_notice("The GPU is out of memory; going on with the CPU, which is slower.")
+            device = devices.cpu("CPU (the GPU ran out of memory)")
+            self._network = replace(network, model=network.model.to(device.device), device=device)
+        self._cache.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def load_model(card: Card) -> SCD:
@@ -205,6 +233,16 @@ def _finite(voxels: NDArray[Any], replacement: float | None) -> NDArray[Any]:
     return np.where(np.isfinite(voxels), voxels, np.asarray(replacement, dtype=voxels.dtype))
 
 
+def _check_memory(grid: ModelGrid, card: Card) -> None:
+    needed = 4 * int(np.prod(grid.padded)) * (len(card.channels) + len(card.labels) + 2)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ScanError(
+            f"segmenting all of this scan needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
+            "are free; choose a region"
+        )
+
+
 def _largest_window(card: Card, grid: ModelGrid) -> Shape:
     if card.config.get("positions") != "learned":
         return card.window
@@ -228,13 +266,22 @@ def _order(volume: _Volume, region: Region, hints: Hints) -> list[int]:
     return volume.plan.holding(point) if hints.focus_only else volume.plan.by_distance(point)
 
 
-def _is_time_to_show(progress: _Progress, volume: _Volume, hints: Hints) -> bool:
+def _is_time_to_show(progress: _Progress) -> bool:
     now = time.perf_counter()
     if not progress.first or now - progress.shown >= SHOW_EVERY:
         progress.first = progress.first or now - progress.started
         progress.shown = now
         return True
     return False
+
+
+def _finish(network: _Network, window: WindowPrefix, keep_ratio: float) -> tuple[torch.Tensor, TokenRecord]:
+    with torch.inference_mode(), _autocast(network.device):
+        prefix = window.prefix
+        parts, ids, scores = network.model.encode_rest(prefix, keep_ratio)
+        completed = network.model.complete(parts, ids, prefix.grid)
+        logits = network.model.decode(completed, window.image_skip)
+        return logits.float(), network.model.record(ids, scores, prefix.grid)
 
 
 def _prefix(network: _Network, image: torch.Tensor) -> WindowPrefix:
@@ -252,6 +299,8 @@ def _prediction(
     canvas: Canvas, settings: Settings, network: _Network, progress: _Progress, complete: bool = False
 ) -> Prediction:
     mask, changed = canvas.mask()
+    serial, builds_on = next(_SERIALS), canvas.builds_on
+    canvas.builds_on = serial
     now = time.perf_counter() - progress.started
     timing = Timing(
         first=progress.first or now,
@@ -270,4 +319,6 @@ def _prediction(
         changed=changed,
         complete=complete,
         timing=timing,
+        serial=serial,
+        builds_on=builds_on,
     )

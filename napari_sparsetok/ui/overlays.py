@@ -34,6 +34,7 @@ class Overlays:
         self._layers: dict[str, Layer] = {}
         self._visible = dict.fromkeys(KINDS, True)
         self._region: Layer | None = None
+        self._shown = 0  # serial number of the prediction whose mask is drawn
 
     def set_scan(self, scan: Scan | None) -> None:
         """From now on lay over this scan."""
@@ -70,8 +71,12 @@ class Overlays:
         layer = self._present("mask")
         if layer is None:
             self._add("mask", self._mask_layer(prediction))
+            self._shown = prediction.serial
             return
-        box = prediction.changed.slices
+        # A box is enough only if the layer shows the very mask that the new one was made from.
+        follows = prediction.builds_on and prediction.builds_on == self._shown
+        box = (prediction.changed if follows else Region.whole(prediction.mask.shape)).slices
+        self._shown = prediction.serial
         layer.data[box] = prediction.mask[box]
         layer.refresh(extent=False, thumbnail=False)
 

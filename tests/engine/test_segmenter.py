@@ -1,0 +1,292 @@
+"""The engine against plain runs of the network, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from napari_sparsetok.engine import device as devices
+from napari_sparsetok.engine import segmenter as engine
+from napari_sparsetok.engine.contract import Hints, Stopped, Watch
+from napari_sparsetok.engine.intensity import apply_rule
+from napari_sparsetok.engine.segmenter import SCDSegmenter, load_model
+from napari_sparsetok.model.presets import PRESETS
+from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
+from napari_sparsetok.state import Settings
+from napari_sparsetok.tokens import first_stage_preview, tokens_left
+from napari_sparsetok.weights import CardError, Registry
+
+SETTINGS = Settings(model="tiny", keep_ratio=0.4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    tiny.write_model(folder)
+    tiny.write_model(folder, "pair", tiny.with_channels(2))
+    return folder
+
+
+@pytest.fixture
+def segmenter(folder):
+    return SCDSegmenter(Registry([folder]))
+
+
+def make_scan(shape=(16, 24, 16), spacing=(1.0, 1.0, 1.0), seed=0) -> Scan:
+    voxels = np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+    return Scan(voxels, Geometry.shown(shape, spacing, (5.0, -7.0, 11.0)), name="noise")
+
+
+def plain_mask(folder, scan: Scan, keep_ratio: float) -> np.ndarray:
+    card = Registry([folder])["tiny"]
+    image = torch.from_numpy(apply_rule(card.intensity, scan.voxels))[None, None]
+    with torch.inference_mode():
+        logits, _ = load_model(card)(image, keep_ratio)
+    return logits[0].argmax(0).numpy()
+
+
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.5, 0.1])
+def test_one_window_is_a_plain_run_of_the_network_cached_or_not(segmenter, folder, keep_ratio):
+    scan = make_scan()
+    expected = plain_mask(folder, scan, keep_ratio)
+    assert len(np.unique(expected)) > 1
+    first = segmenter.segment(scan, Settings("tiny", keep_ratio))
+    again = segmenter.segment(scan, Settings("tiny", keep_ratio))
+    assert (first.timing.cached, again.timing.cached) == (0, 1)
+    assert (first.mask == expected).mean() > 0.999
+    assert np.array_equal(first.mask, again.mask)
+    assert np.array_equal(first.tokens.stage, again.tokens.stage)
+    assert first.complete
+
+
+def test_without_room_for_a_cache_the_result_is_the_same(segmenter, folder):
+    scan = make_scan((24, 32, 20))
+    without = SCDSegmenter(Registry([folder]), cache_bytes=0)
+    for _ in range(2):
+        a, b = segmenter.segment(scan, SETTINGS), without.segment(scan, SETTINGS)
+        assert b.timing.cached == 0
+        assert np.array_equal(a.mask, b.mask)
+        assert np.array_equal(a.tokens.importance, b.tokens.importance, equal_nan=True)
+
+
+def test_a_region_is_the_crop_put_back(segmenter):
+    scan = make_scan((30, 40, 36))
+    region = Region((5, 9, 11), (21, 33, 27))
+    whole = segmenter.segment(scan, SETTINGS, region=region)
+    crop = Scan(scan.voxels[region.slices], Geometry.shown(region.shape))
+    alone = segmenter.segment(crop, SETTINGS)
+    assert np.array_equal(whole.mask[region.slices], alone.mask)
+    outside = whole.mask.copy()
+    outside[region.slices] = 0
+    assert not outside.any()
+    assert whole.region == region
+
+
+def test_focus_and_base_change_the_order_but_not_the_end(segmenter):
+    scan = make_scan((40, 40, 40))
+    plain = segmenter.segment(scan, SETTINGS)
+    other = segmenter.segment(scan, Settings("tiny", 0.9), hints=Hints(focus=(39, 39, 39)))
+    again = segmenter.segment(scan, SETTINGS, hints=Hints(focus=(0, 39, 0), base=other))
+    # The order of the sum moves the last digit of a logit, and so a voxel here and there.
+    assert (plain.mask == again.mask).mean() > 0.999
+    assert np.array_equal(plain.tokens.stage, again.tokens.stage)
+
+
+def test_focus_only_runs_the_windows_there_and_keeps_the_base_elsewhere(segmenter):
+    scan = make_scan((40, 40, 40))
+    base = segmenter.segment(scan, Settings("tiny", 1.0))
+    part = segmenter.segment(scan, Settings("tiny", 0.05), hints=Hints(focus=(0, 0, 0), focus_only=True, base=base))
+    assert not part.complete
+    assert part.timing.windows < base.timing.windows
+    assert part.timing.cached == 1
+    assert part.builds_on == base.serial
+    outside = np.ones(scan.shape, dtype=bool)
+    outside[part.changed.slices] = False
+    assert outside.any()
+    assert np.array_equal(part.mask[outside], base.mask[outside])
+    assert not np.array_equal(part.mask, base.mask)
+
+
+def test_a_base_of_another_scan_is_not_mixed_in(segmenter):
+    base = segmenter.segment(make_scan((40, 40, 40), seed=1), SETTINGS)
+    part = segmenter.segment(make_scan((40, 40, 40), seed=2), SETTINGS, hints=Hints((0, 0, 0), True, base))
+    outside = part.mask.copy()
+    outside[part.changed.slices] = 0
+    assert not outside.any()
+    assert part.builds_on == 0
+
+
+def test_partial_results_lead_to_the_last_one(segmenter, monkeypatch):
+    monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
+    partial, progress = [], []
+    watch = Watch(on_partial=partial.append, on_progress=lambda done, total: progress.append((done, total)))
+    final = segmenter.segment(make_scan((40, 40, 24)), SETTINGS, watch=watch)
+    total = final.timing.windows
+    assert progress == [(k, total) for k in range(1, total + 1)]
+    assert len(partial) == total - 1
+    shown = np.zeros_like(final.mask)
+    last = 0
+    for prediction in [*partial, final]:
+        assert prediction.builds_on == last
+        last = prediction.serial
+        shown[prediction.changed.slices] = prediction.mask[prediction.changed.slices]
+        assert np.array_equal(shown, prediction.mask)
+    assert [p.complete for p in [*partial, final]] == [False] * (total - 1) + [True]
+
+
+def test_stopping_ends_between_windows(segmenter):
+    seen = []
+    watch = Watch(should_stop=lambda: len(seen) == 2, on_progress=lambda done, total: seen.append(done))
+    with pytest.raises(Stopped):
+        segmenter.segment(make_scan((40, 40, 40)), SETTINGS, watch=watch)
+    assert seen == [1, 2]
+
+
+def test_tokens_lie_where_the_scan_lies(segmenter):
+    scan = make_scan((20, 26, 18), spacing=(2.0, 1.0, 0.5))
+    tokens = segmenter.segment(scan, SETTINGS).tokens
+    first = np.asarray(scan.geometry.origin) - 0.5 * np.asarray(scan.geometry.spacing)
+    assert np.allclose(np.asarray(tokens.origin) - 0.5 * np.asarray(tokens.spacing), first)
+    end = first + np.asarray(scan.shape) * scan.geometry.spacing
+    reach = first + np.asarray(tokens.stage.shape) * tokens.spacing
+    assert (reach >= end - 1e-6).all()
+    assert (reach < end + np.asarray(tokens.spacing)).all()
+
+
+def test_the_token_map_counts_what_was_kept(segmenter):
+    prediction = segmenter.segment(make_scan(), Settings("tiny", 0.3))
+    tokens = prediction.tokens
+    left = tokens_left(96, 0.3, 2)
+    assert tokens.left == left
+    assert [(tokens.stage == k).sum() for k in (1, 2, 3)] == [96 - left[1], left[1] - left[2], left[2]]
+    assert np.array_equal(np.isnan(tokens.importance[1]), tokens.stage == 1)
+    assert np.nanmin(tokens.importance) >= 0
+    assert np.nanmax(tokens.importance) <= 1
+    assert np.array_equal(np.sort(tokens.rank, axis=None), np.arange(96))
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.77, 1.0])
+def test_the_preview_is_what_the_engine_would_do_at_stage_one(segmenter, ratio):
+    scan = make_scan((40, 40, 24))
+    tokens = segmenter.segment(scan, SETTINGS).tokens
+    preview = first_stage_preview(tokens, ratio)
+    truth = segmenter.segment(scan, Settings("tiny", ratio)).tokens
+    assert np.array_equal(preview.stage == 1, truth.stage == 1)
+    assert preview.left == truth.left
+
+
+def test_several_channels(segmenter):
+    a, b = make_scan(seed=1), make_scan(seed=2)
+    both = Scan(np.stack([a.voxels, b.voxels]), a.geometry, leading="channel")
+    assert segmenter.segment(both, Settings("pair")).mask.shape == a.shape
+    with pytest.raises(ScanError, match="needs 2 volume"):
+        segmenter.segment(a, Settings("pair"))
+
+
+# What is wrong is said in words
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.5, float("nan")])
+def test_a_keep_ratio_out_of_range(segmenter, ratio):
+    with pytest.raises(ScanError, match="keep ratio"):
+        segmenter.segment(make_scan(), Settings("tiny", ratio))
+
+
+def test_nan_is_refused_unless_it_is_to_be_replaced(segmenter):
+    scan = make_scan()
+    scan.voxels[3, 4, 5] = np.nan
+    with pytest.raises(ScanError, match="1 voxel"):
+        segmenter.segment(scan, SETTINGS)
+    assert segmenter.segment(scan, Settings("tiny", replace_nonfinite=0.0)).complete
+
+
+def test_no_model_unknown_model_and_no_gpu(segmenter, monkeypatch):
+    with pytest.raises(ScanError, match="no model is chosen"):
+        segmenter.segment(make_scan(), Settings())
+    with pytest.raises(CardError, match="no model “nope”"):
+        segmenter.segment(make_scan(), Settings("nope"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ScanError, match="no NVIDIA GPU"):
+        segmenter.segment(make_scan(), Settings("tiny", device="cuda"))
+
+
+def test_a_time_axis_needs_a_frame(segmenter):
+    scan = make_scan()
+    film = Scan(np.stack([scan.voxels] * 2), scan.geometry, leading="time")
+    with pytest.raises(ScanError, match="choose one frame"):
+        segmenter.segment(film, SETTINGS)
+
+
+def test_damaged_weights_are_refused_and_the_old_model_goes_on(tmp_path):
+    card = tiny.write_model(tmp_path, "good")
+    bad = tiny.write_model(tmp_path, "bad")
+    bad.weights.write_bytes(bad.weights.read_bytes()[:-1] + b"x")
+    segmenter = SCDSegmenter(Registry([tmp_path]))
+    with pytest.raises(CardError, match="damaged"):
+        segmenter.segment(make_scan(), Settings("bad"))
+    assert segmenter.segment(make_scan(), Settings(card.id)).complete
+
+
+def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
+    card = tiny.write_model(tmp_path)
+    path = card.weights.with_suffix(".json")
+    raw = json.loads(path.read_text())
+    raw["config"]["dim"] = 48
+    path.write_text(json.dumps(raw))
+    with pytest.raises(CardError, match="do not fit"):
+        SCDSegmenter(Registry([tmp_path])).segment(make_scan(), SETTINGS)
+
+
+def test_learned_positions_need_a_whole_window(tmp_path):
+    from dataclasses import replace
+
+    tiny.write_model(tmp_path, config=replace(tiny.CONFIG, positions="learned"))
+    segmenter = SCDSegmenter(Registry([tmp_path]))
+    assert segmenter.segment(make_scan((20, 30, 20)), SETTINGS).complete
+    with pytest.raises(ScanError, match="choose a larger region"):
+        segmenter.segment(make_scan((12, 24, 16)), SETTINGS)
+
+
+def test_a_scan_too_large_for_the_memory_is_refused_before_anything_is_made(segmenter, monkeypatch):
+    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    with pytest.raises(ScanError, match="choose a region"):
+        segmenter.segment(make_scan(), SETTINGS)
+
+
+def test_out_of_gpu_memory_gives_up_the_cache_then_the_gpu_and_says_each_once(segmenter, monkeypatch):
+    """The GPU is played by a device of another name; its memory fails a given number of times."""
+    fails = iter([True, False, True, False] + [False] * 100)
+    monkeypatch.setattr(devices, "choose", lambda choice: devices.Device(torch.device("meta"), "GPU: played"))
+    monkeypatch.setattr(engine.SCD, "to", lambda self, device: self)
+    real = engine._finish
+
+    def finish(network, window, keep_ratio):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return real(network, window, keep_ratio)
+
+    def prefix(network, image):
+        with torch.inference_mode():
+            return engine.WindowPrefix(network.model.encode_prefix(image), network.model.image_skip(image))
+
+    monkeypatch.setattr(engine, "_finish", finish)
+    monkeypatch.setattr(engine, "_prefix", prefix)
+    monkeypatch.setattr(engine, "_autocast", lambda device: torch.autocast("cpu", enabled=False))
+    notices = []
+    prediction = segmenter.segment(make_scan((40, 24, 16)), SETTINGS, watch=Watch(on_notice=notices.append))
+    assert prediction.complete
+    assert len(notices) == 2
+    assert "without the cache" in notices[0]
+    assert "with the CPU" in notices[1]
+    assert prediction.timing.device == "CPU (the GPU ran out of memory)"
+    # The next run does not try the GPU again.
+    assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
+
+
+def test_the_presets_are_models_that_a_card_can_describe():
+    for config in PRESETS.values():
+        assert config.stages == 3

@@ -1,0 +1,71 @@
+"""Windows cover the volume on one lattice, and every token has one owner."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_sparsetok.engine.window import plan_windows
+
+side = st.integers(1, 12)
+
+
+@st.composite
+def plans(draw):
+    patch = draw(st.sampled_from([4, 8]))
+    volume = tuple(patch * draw(side) for _ in range(3))
+    largest = tuple(patch * draw(side) for _ in range(3))
+    return volume, largest, patch, draw(st.sampled_from([0.0, 0.25, 0.5, 0.75]))
+
+
+@given(plans())
+def test_windows_cover_the_volume_and_start_on_the_lattice(arguments):
+    volume, largest, patch, overlap = arguments
+    plan = plan_windows(volume, largest, patch, overlap)
+    covered = np.zeros(volume, dtype=bool)
+    for region in plan.regions:
+        assert all(a % patch == 0 and b <= n for a, b, n in zip(region.start, region.stop, volume, strict=True))
+        assert region.shape == plan.window
+        covered[region.slices] = True
+    assert covered.all()
+
+
+@given(plans())
+def test_neighbours_overlap_as_asked(arguments):
+    volume, largest, patch, overlap = arguments
+    plan = plan_windows(volume, largest, patch, overlap)
+    for axis in range(3):
+        starts = sorted({region.start[axis] for region in plan.regions})
+        window = plan.window[axis]
+        for a, b in zip(starts, starts[1:], strict=False):
+            # A step of less than one patch is not on the lattice.
+            assert b - a <= max(patch, window * (1 - overlap))
+
+
+@given(plans())
+def test_every_token_is_owned_by_a_window_that_holds_it(arguments):
+    volume, largest, patch, overlap = arguments
+    plan = plan_windows(volume, largest, patch, overlap)
+    for index in np.unique(plan.owner):
+        mine = np.argwhere(plan.owner == index)
+        box = plan.tokens(int(index))
+        assert (mine >= box.start).all()
+        assert (mine < box.stop).all()
+
+
+def test_the_nearest_window_comes_first_and_holds_the_point():
+    plan = plan_windows((32, 32, 32), (16, 16, 16), 4, 0.5)
+    order = plan.by_distance((30, 1, 1))
+    assert sorted(order) == list(range(len(plan.regions)))
+    assert plan.regions[order[0]].start == (16, 0, 0)
+    assert order[0] in plan.holding((30, 1, 1))
+    assert len(plan.holding((16, 16, 16))) == 8
+    assert plan.holding((1000, 0, 0)) == plan.by_distance((1000, 0, 0))[:1]
+
+
+def test_weights_peak_in_the_middle_and_never_vanish():
+    weight = plan_windows((16, 24, 8), (16, 24, 8), 4, 0.5).weight
+    assert weight.max() == 1
+    assert weight.min() > 0
+    assert np.allclose(weight, weight[::-1, ::-1, ::-1])
