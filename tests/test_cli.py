@@ -1,0 +1,187 @@
+"""The command line: the same as the window, in files."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from napari_sparsetok.cli import app
+from napari_sparsetok.files import open_scan
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    tiny.write_model(folder)
+    tiny.write_model(folder, "pair", tiny.with_channels(2))
+    monkeypatch.setenv("SPARSETOK_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """A scan stored in an order that is not the shown one."""
+    voxels = np.random.default_rng(0).integers(0, 500, (20, 28, 18)).astype(np.int16)
+    affine = np.array([[0, -1.0, 0, 30], [0, 0, 1.0, -20], [1.0, 0, 0, 5], [0, 0, 0, 1]])
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def run(*arguments, code=0):
+    result = runner.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output + result.stderr
+    return result
+
+
+def refused(*arguments) -> str:
+    """Run what must fail: exit code 2, and one line on standard error."""
+    result = run(*arguments, code=2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("sparsetok: ")
+    return lines[0]
+
+
+def test_segment_writes_mask_report_and_tokens(models, scan, tmp_path):
+    mask, report, tokens = (tmp_path / name for name in ("m.nii.gz", "r.json", "t.npz"))
+    arguments = ["--model", "tiny", "--out", mask, "--report", report, "--tokens", tokens, "--keep-ratio", 0.5]
+    result = run("segment", scan, *arguments, "--json")
+    document = json.loads(result.stdout)
+    assert document == json.loads(report.read_text())
+    written, source = nib.load(mask), nib.load(scan)
+    assert written.shape == source.shape
+    assert np.array_equal(written.affine, source.affine)
+    counts = np.bincount(np.asarray(written.dataobj).ravel(), minlength=3)
+    assert [row["voxels"] for row in document["labels"]] == counts[1:3].tolist()
+    assert [row["ml"] for row in document["labels"]] == pytest.approx(counts[1:3] / 1000)
+    with np.load(tokens, allow_pickle=False) as arrays:
+        assert arrays["left"].tolist() == document["tokens"]["left_after_each_stage"]
+        assert (arrays["stage"] > 0).all()
+    assert document["model"]["id"] == "tiny"
+    assert document["settings"]["keep_ratio"] == 0.5
+
+
+def test_the_report_holds_no_name_and_no_path(models, scan, tmp_path):
+    named = scan.with_name("DOE_JANE_19700101.nii.gz")
+    scan.rename(named)
+    result = run("segment", named, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--json")
+    assert "DOE" not in result.stdout
+    assert str(tmp_path) not in result.stdout
+
+
+def test_for_people_there_is_a_table(models, scan, tmp_path):
+    result = run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz")
+    assert "mL" in result.stdout
+    assert "kept" in result.stdout
+
+
+def test_a_region_and_a_point_restrict_the_mask(models, scan, tmp_path):
+    out = tmp_path / "m.nii.gz"
+    run("segment", scan, "--model", "tiny", "--out", out, "--region", "2:12,4:20,3:18")
+    mask = open_scan(out).voxels
+    outside = mask.copy()
+    outside[2:12, 4:20, 3:18] = 0
+    assert mask.any()
+    assert not outside.any()
+    corner = open_scan(scan).geometry.affine @ [0, 0, 0, 1]
+    around = ",".join(f"{v:g}" for v in corner[:3])
+    document = json.loads(run("segment", scan, "--model", "tiny", "--out", out, f"--around={around}", "--json").stdout)
+    assert document["region_zyx"]["start"] == [0, 0, 0]
+    assert document["region_zyx"]["stop"] == [min(a, b) for a, b in zip((16, 24, 16), mask.shape, strict=True)]
+
+
+def test_several_channels_and_frames(models, scan, tmp_path):
+    source = nib.load(scan)
+    film = tmp_path / "film.nii.gz"
+    frames = np.stack([np.asarray(source.dataobj), np.asarray(source.dataobj)[::-1]], axis=3)
+    nib.save(nib.Nifti1Image(frames, source.affine), film)
+    masks = []
+    for frame in (0, 1):
+        out = tmp_path / f"{frame}.nii.gz"
+        run("segment", film, "--model", "tiny", "--out", out, "--frame", frame)
+        masks.append(np.asarray(nib.load(out).dataobj))
+    assert not np.array_equal(*masks)
+    run("segment", scan, scan, "--model", "pair", "--out", tmp_path / "two.nii.gz")
+    assert "no frame 2" in refused("segment", film, "--model", "tiny", "--out", tmp_path / "x.nii.gz", "--frame", 2)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--keep-ratio", "0"], "keep ratio"),
+        (["--keep-ratio", "1.01"], "keep ratio"),
+        (["--region", "1:2"], "no region"),
+        (["--region", "a:b,1:2,3:4"], "no region"),
+        (["--region", "5:5,0:9,0:9"], "empty"),
+        (["--region", "90:99,0:9,0:9"], "outside the scan"),
+        (["--region", "0:2,0:9,0:9"], "one patch"),
+        (["--around", "1,2"], "three numbers"),
+        (["--around", "999,0,0"], "outside the scan"),
+        (["--around", "0,0,0", "--region", "0:9,0:9,0:9"], "not both"),
+        (["--model", "nope"], "known models"),
+        (["--model", "pair"], "needs 2 volume"),
+        (["--device", "cuda"], "no NVIDIA GPU"),
+        (["--tokens", "t.txt"], ".npz"),
+        (["--out", "m.mha"], ".nii.gz"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(models, scan, tmp_path, monkeypatch, extra, words):
+    monkeypatch.chdir(tmp_path)
+    if "cuda" in extra:
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert words in refused("segment", scan, "--model", "tiny", "--out", "m.nii.gz", *extra)
+    assert not (tmp_path / "m.nii.gz").exists() or "--tokens" in extra
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"\x1f\x8b" + b"x" * 50), "bad.nii.gz"),
+        (lambda path: None, "no file"),
+        (lambda path: nib.save(nib.Nifti1Image(np.ones((20, 20), np.int16), np.eye(4)), path), "flat"),
+        (lambda path: nib.save(nib.Nifti1Image(np.ones((20, 20, 20), np.int16), np.eye(4)), path), "same value"),
+        (lambda path: nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, "f4"), np.eye(4)), path), "not numbers"),
+        (
+            lambda path: nib.save(nib.Nifti1Image(np.eye(9, dtype="f4")[:, :, None].repeat(3, 2), np.eye(4)), path),
+            "patch",
+        ),
+    ],
+)
+def test_bad_scans_are_one_line_and_exit_code_2(models, tmp_path, make, words):
+    path = tmp_path / "bad.nii.gz"
+    make(path)
+    line = refused("segment", path, "--model", "tiny", "--out", tmp_path / "m.nii.gz")
+    assert words in line
+    assert not (tmp_path / "m.nii.gz").exists()
+
+
+def test_the_scan_itself_is_never_overwritten(models, scan):
+    before = scan.read_bytes()
+    assert "not overwritten" in refused("segment", scan, "--model", "tiny", "--out", scan)
+    assert scan.read_bytes() == before
+
+
+def test_models_lists_cards_and_names_broken_ones(models):
+    (models / "broken.json").write_text("{}")
+    result = run("models", "--json")
+    document = json.loads(result.stdout)
+    assert {"tiny", "pair", "hippocampus-t1"} <= {card["id"] for card in document["models"]}
+    assert "broken.json" in document["problems"][0]
+    assert "A tiny model" in run("models").stdout
+
+
+def test_help_and_version():
+    assert "segment" in run("--help").stdout
+    assert "keep" in run("segment", "--help").stdout
+    assert run("--version").stdout.startswith("napari-sparsetok ")

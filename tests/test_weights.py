@@ -1,0 +1,84 @@
+"""Cards and the registry."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+
+from napari_sparsetok.weights import Card, CardError, Registry
+from napari_sparsetok.weights.registry import BUNDLED
+
+
+def test_a_card_reads_back_as_it_was_written(tmp_path):
+    card = tiny.write_model(tmp_path)
+    copy = tmp_path / "copy.json"
+    copy.write_text(json.dumps(card.to_json()))
+    again = Card.read(copy)
+    assert again.to_json() == card.to_json()
+    assert again.weights == copy.with_suffix(".safetensors")
+
+
+def test_what_a_card_says_of_its_network(tmp_path):
+    card = tiny.write_model(tmp_path, spacing=[2.0, 1.0, 0.5])
+    assert (card.patch, card.stages, card.window, card.minimum_kept) == (4, 2, (16, 24, 16), 1)
+    assert card.window_mm == (32.0, 24.0, 8.0)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 1}', '{"format": 1, "labels": 3}', "\x00"])
+def test_what_is_no_card_is_a_problem_and_not_a_crash(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    tiny.write_model(tmp_path, "good")
+    registry = Registry([tmp_path])
+    assert list(registry.cards) == ["good"]
+    assert len(registry.problems) == 1
+    assert "bad.json" in registry.problems[0]
+
+
+def test_a_card_of_a_later_format_asks_for_an_update(tmp_path):
+    with pytest.raises(CardError, match="update napari-sparsetok"):
+        tiny.write_model(tmp_path, format=2)
+    assert "update napari-sparsetok" in Registry([tmp_path]).problems[0]
+
+
+def test_weights_are_only_handed_out_if_they_are_the_right_ones(tmp_path):
+    card = tiny.write_model(tmp_path)
+    assert card.verified_weights() == card.weights.read_bytes()
+    card.weights.write_bytes(b"something else")
+    with pytest.raises(CardError, match="damaged"):
+        card.verified_weights()
+    card.weights.unlink()
+    with pytest.raises(CardError, match="cannot be read"):
+        card.verified_weights()
+
+
+def test_folders_are_searched_in_order_and_a_missing_one_is_none(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "a", "same", title="first")
+    tiny.write_model(tmp_path / "b", "same", title="second")
+    folders = [tmp_path / "a", tmp_path / "nowhere", tmp_path / "b"]
+    assert Registry(folders)["same"].title == "second"
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "a"))
+    assert "same" in Registry().cards
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path):
+    tiny.write_model(tmp_path)
+    with pytest.raises(CardError, match="known models: tiny"):
+        Registry([tmp_path])["other"]
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.json")), ids=lambda p: p.stem)
+def test_bundled_models_load_and_are_small(path):
+    from napari_sparsetok.engine.segmenter import load_model
+
+    card = Card.read(path)
+    assert card.id == path.stem
+    assert card.weights.stat().st_size <= 15_000_000
+    for said in (card.purpose, card.training_data, card.licence, card.limits, card.dice):
+        assert said
+    assert load_model(card).config.patch == card.patch
+
+
+def test_there_is_a_bundled_model():
+    assert "hippocampus-t1" in Registry([BUNDLED]).cards
