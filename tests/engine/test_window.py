@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_neighbours_overlap_as_asked(arguments):
     for axis in range(3):
         starts = sorted({region.start[axis] for region in plan.regions})
         window = plan.window[axis]
-        for a, b in zip(starts, starts[1:], strict=False):
+        for a, b in itertools.pairwise(starts):
             # A step of less than one patch is not on the lattice.
             assert b - a <= max(patch, window * (1 - overlap))
 
