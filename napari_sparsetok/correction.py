@@ -1,0 +1,181 @@
+"""A clinician's corrections, what they compose to with a prediction, and tools that work on masks.
+
+Corrections are an array of the scan's shape: 0 no opinion, k label k, 255 (`NOT_TISSUE`) not any label. The model never
+writes them and a person never writes a prediction, so a new prediction can never undo what a person did.
+Everything here is a pure function of arrays; masks of one label may have two axes (a slice) or three.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_sparsetok.labels import NOT_TISSUE
+
+Mask = NDArray[np.uint8]
+Binary = NDArray[np.bool_]
+
+
+def compose(prediction: Mask, corrections: Mask) -> Mask:
+    """The final mask: corrections where there is one, else the prediction.
+
+    Works on any part as on the whole, so a change is composed in its box alone.
+    """
+    said = np.where(corrections == NOT_TISSUE, 0, corrections).astype(np.uint8)
+    return np.where(corrections == 0, prediction, said)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Voxels of the corrections to be written in one undo step.
+
+    at : index arrays, one for each axis.
+    values : (n,) uint8, the opinions to put there.
+    """
+
+    at: tuple[NDArray[np.intp], ...]
+    values: Mask
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def edit_towards(wanted: Mask, mask: Mask) -> Edit:
+    """What must be written into the corrections so that they compose to `wanted` instead of `mask`.
+
+    Voxels that already are as wanted get no opinion from this: the model may still change its mind about them.
+    """
+    at = np.nonzero(wanted != mask)
+    values = wanted[at]
+    return Edit(at, np.where(values == 0, NOT_TISSUE, values).astype(np.uint8))
+
+
+def replace_label(mask: Mask, label: int, shape: Binary, locked: Collection[int] = ()) -> Mask:
+    """A mask in which `label` has another shape. It takes background, and of other labels nothing.
+
+    A locked label keeps its own shape as well.
+    """
+    if label in locked:
+        return mask
+    wanted = mask.copy()
+    wanted[(mask == label) & ~shape] = 0
+    wanted[(mask == 0) & shape] = label
+    return wanted
+
+
+# Tools: a binary mask in, one of the same shape out. Lengths are millimetres.
+
+
+def keep_largest(mask: Binary) -> Binary:
+    """Only the largest connected part; parts that touch at an edge or corner are one."""
+    parts, count = _parts(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts == sizes.argmax()
+
+
+def remove_islands(mask: Binary, spacing: Sequence[float], smallest: float) -> Binary:
+    """Without the connected parts that are smaller than `smallest` mm³ (mm² in a slice)."""
+    parts, _ = _parts(mask)
+    sizes = np.bincount(parts.ravel()) * float(np.prod(spacing))
+    large = sizes >= smallest
+    large[0] = False
+    kept: Binary = large[parts]
+    return kept
+
+
+def fill_holes(mask: Binary) -> Binary:
+    """With everything filled that the mask encloses on all sides."""
+    filled: Binary = ndimage.binary_fill_holes(mask)
+    return filled
+
+
+def grow(mask: Binary, spacing: Sequence[float], by: float) -> Binary:
+    """Grown by a number of millimetres in every direction; shrunk if the number is negative.
+
+    The border of the array counts as a continuation of what is there, so shrinking does not eat from the edge.
+    """
+    if by == 0 or not mask.any() or mask.all():
+        return mask
+    box = _around(mask, spacing, abs(by))
+    result = mask.copy()
+    if by > 0:
+        result[box] = ndimage.distance_transform_edt(~mask[box], sampling=spacing) <= by
+    elif not mask[box].all():
+        result[box] = ndimage.distance_transform_edt(mask[box], sampling=spacing) > -by
+    return result
+
+
+def smooth(mask: Binary, spacing: Sequence[float], width: float) -> Binary:
+    """With corners and dents below about `width` mm rounded off. The volume stays as it was."""
+    if width <= 0 or not mask.any():
+        return mask
+    box = _around(mask, spacing, 2 * width)
+    # Smoothing the distance to the surface, not the mask: thin parts then move less than they would vanish.
+    distance = _signed_distance(mask[box], spacing)
+    sigma = [width / 2 / s for s in spacing]
+    smoothed = ndimage.gaussian_filter(distance, sigma, mode="nearest")
+    # A filter pulls every convex surface inwards; the level that holds as many voxels as before undoes that.
+    voxels = int(np.count_nonzero(mask))
+    result = mask.copy()
+    result[box] = smoothed >= np.partition(smoothed.ravel(), -voxels)[-voxels]
+    return result
+
+
+def fill_between(mask: Binary, spacing: Sequence[float], axis: int, keys: Sequence[int] | None = None) -> Binary:
+    """With the slices between key slices interpolated by shape.
+
+    Parameters
+    ----------
+    mask : (z, y, x).
+    spacing : millimetres along the axes.
+    axis : across the slices.
+    keys : the slices that are right; None takes all that are not empty. Slices outside them stay as they are.
+
+    Returns
+    -------
+    The signed distance to the outline runs linearly from key to key (Raya and Udupa, 1990).
+    """
+    slices = np.moveaxis(mask, axis, 0)
+    within = [s for k, s in enumerate(spacing) if k != axis]
+    filled = slices.copy()
+    given = sorted(set(keys)) if keys is not None else np.flatnonzero(slices.any(axis=(1, 2))).tolist()
+    for first, last in itertools.pairwise(given):
+        if last - first < 2 or not (slices[first].any() and slices[last].any()):
+            continue
+        a, b = (_signed_distance(slices[k], within) for k in (first, last))
+        for k in range(first + 1, last):
+            share = (k - first) / (last - first)
+            filled[k] = (1 - share) * a + share * b > 0
+    return np.moveaxis(filled, 0, axis)
+
+
+def _parts(mask: Binary) -> tuple[NDArray[np.int32], int]:
+    parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    return parts, int(count)
+
+
+def _signed_distance(mask: Binary, spacing: Sequence[float]) -> NDArray[np.float64]:
+    """Millimetres to the outline, positive inside; it runs between the voxels, so no voxel is at 0."""
+    inside = ndimage.distance_transform_edt(mask, sampling=spacing)
+    outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    half = 0.5 * min(spacing)
+    signed: NDArray[np.float64] = np.where(mask, inside - half, half - outside)
+    return signed
+
+
+def _around(mask: Binary, spacing: Sequence[float], margin: float) -> tuple[slice, ...]:
+    """The mask's box with a margin in millimetres, for doing no work where nothing is."""
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    grown = []
+    for side, step, n in zip(box, spacing, mask.shape, strict=True):
+        voxels = int(np.ceil(margin / step)) + 1
+        grown.append(slice(max(0, side.start - voxels), min(n, side.stop + voxels)))
+    return tuple(grown)

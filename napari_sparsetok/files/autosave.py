@@ -1,0 +1,136 @@
+"""Corrections kept safe while a person works, and offered back when the same scan is opened again.
+
+One file for each scan, named by the hash of the scan's content, so it is found wherever the scan lies and says nothing
+of whose it is. Only voxels with an opinion are stored.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from napari_sparsetok.scan import ScanError
+
+_SUFFIX = ".corrections.npz"
+
+
+def default_folder() -> Path:
+    """Where they are kept if nothing else is said."""
+    return platformdirs.user_data_path("napari-sparsetok", appauthor=False) / "corrections"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One kept set of corrections, as listed: nothing of the patient's.
+
+    scan : content hash of the scan.
+    at : when it was kept, in UTC.
+    voxels : how many voxels have an opinion.
+    nbytes : on disk.
+    """
+
+    scan: str
+    at: datetime
+    voxels: int
+    nbytes: int
+
+
+class CorrectionStore:
+    """Keeps, lists and gives back corrections. Nothing is ever removed but by `remove`."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else folder
+
+    def keep(self, scan: str, corrections: NDArray[np.uint8]) -> Path:
+        """Write the corrections (z, y, x) of a scan, whole or not at all.
+
+        Raises
+        ------
+        ScanError : the disk refuses; what was kept before is still there.
+        """
+        flat = np.flatnonzero(corrections)
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            shape=np.asarray(corrections.shape, dtype=np.int64),
+            # Neighbours lie close together, so their distances compress far better than their places.
+            steps=np.diff(flat, prepend=0).astype(np.uint64 if corrections.size >= 2**32 else np.uint32),
+            values=corrections.ravel()[flat],
+            at=np.asarray(datetime.now(UTC).timestamp()),
+        )
+        path = self._path(scan)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, buffer.getvalue())
+        except OSError as error:
+            raise ScanError(
+                f"your corrections could not be kept safe on disk ({error.strerror or error}); save the mask now"
+            ) from None
+        return path
+
+    def find(self, scan: str) -> Kept | None:
+        """What is kept for a scan, if anything is."""
+        path = self._path(scan)
+        return self._listed(path) if path.exists() else None
+
+    def give_back(self, scan: str) -> NDArray[np.uint8]:
+        """The corrections (z, y, x) kept for a scan.
+
+        Raises
+        ------
+        ScanError : nothing is kept for it, or the file is damaged.
+        """
+        try:
+            with np.load(self._path(scan), allow_pickle=False) as stored:
+                shape = tuple(int(n) for n in stored["shape"])
+                corrections = np.zeros(int(np.prod(shape)), dtype=np.uint8)
+                corrections[np.cumsum(stored["steps"], dtype=np.int64)] = stored["values"]
+                return corrections.reshape(shape)
+        except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+            raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
+
+    def all(self) -> list[Kept]:
+        """Everything that is kept, newest first; files that cannot be read are left out."""
+        found = [self._listed(path) for path in self.folder.glob(f"*{_SUFFIX}")]
+        return sorted((kept for kept in found if kept), key=lambda kept: kept.at, reverse=True)
+
+    def remove(self, scan: str) -> None:
+        """Forget what is kept for a scan, because the person said so."""
+        self._path(scan).unlink(missing_ok=True)
+
+    def _path(self, scan: str) -> Path:
+        if not scan or not set(scan) <= set("0123456789abcdef"):
+            raise ValueError("corrections are kept under a hash")
+        return self.folder / f"{scan}{_SUFFIX}"
+
+    def _listed(self, path: Path) -> Kept | None:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                at, voxels = float(stored["at"]), len(stored["values"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+        return Kept(path.name.removesuffix(_SUFFIX), datetime.fromtimestamp(at, UTC), voxels, path.stat().st_size)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write beside the target, to the disk itself, then rename over it: a crash leaves the old or the new."""
+    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,119 @@
+"""Corrections survive whatever happens between two strokes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from napari_sparsetok.files import autosave
+from napari_sparsetok.files.autosave import CorrectionStore
+from napari_sparsetok.scan import ScanError
+
+HASH = "ab" * 32
+
+
+@given(hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 3), elements=st.sampled_from([0, 0, 1, 7, 255])))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_kept_comes_back(tmp_path, corrections):
+    store = CorrectionStore(tmp_path)
+    store.keep(HASH, corrections)
+    back = store.give_back(HASH)
+    assert back.dtype == np.uint8
+    assert np.array_equal(back, corrections)
+    kept = store.find(HASH)
+    assert kept is not None
+    assert kept.voxels == np.count_nonzero(corrections)
+
+
+def test_a_day_of_corrections_is_small(tmp_path):
+    """A million voxels in strokes, on a large scan."""
+    rng = np.random.default_rng(0)
+    corrections = np.zeros((300, 512, 512), dtype=np.uint8)
+    while np.count_nonzero(corrections) < 1_000_000:
+        z, y, x = (int(rng.integers(10, n - 30)) for n in corrections.shape)
+        disk = np.hypot(*np.ogrid[-12:13, -12:13]) <= rng.uniform(4, 12)
+        corrections[z, y : y + 25, x : x + 25][disk] = rng.choice([1, 2, 255])
+    path = CorrectionStore(tmp_path).keep(HASH, corrections)
+    assert path.stat().st_size < 5_000_000
+    assert np.array_equal(CorrectionStore(tmp_path).give_back(HASH), corrections)
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_kept(tmp_path, monkeypatch):
+    store = CorrectionStore(tmp_path)
+    old = np.eye(3, dtype=np.uint8)[None]
+    store.keep(HASH, old)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(autosave.os, "fsync", full)
+    with pytest.raises(ScanError, match="No space left.*save the mask now"):
+        store.keep(HASH, old * 2)
+    assert np.array_equal(store.give_back(HASH), old)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04garbage", b"not a zip at all"])
+def test_a_damaged_file_is_a_sentence(tmp_path, damage):
+    store = CorrectionStore(tmp_path)
+    path = store.keep(HASH, np.ones((2, 2, 2), np.uint8))
+    path.write_bytes(damage)
+    with pytest.raises(ScanError, match="cannot be read"):
+        store.give_back(HASH)
+    assert store.find(HASH) is None
+    assert store.all() == []
+    assert path.exists()  # never removed by itself
+
+
+def test_listing_and_removing(tmp_path):
+    store = CorrectionStore(tmp_path)
+    assert store.all() == []
+    for number in range(3):
+        store.keep(f"{number:064x}", np.full((2, 2, 2), number + 1, np.uint8))
+    listed = store.all()
+    assert [kept.scan[-1] for kept in listed] == ["2", "1", "0"]
+    store.remove(listed[0].scan)
+    store.remove(listed[0].scan)
+    assert len(store.all()) == 2
+    with pytest.raises(ValueError, match="hash"):
+        store.keep("../../evil", np.ones((1, 1, 1), np.uint8))
+
+
+def test_a_kill_in_the_middle_leaves_a_whole_file(tmp_path):
+    """A process that keeps growing corrections is killed at some moment; what it left is one of its states."""
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from napari_sparsetok.files.autosave import CorrectionStore
+        store = CorrectionStore(Path(sys.argv[1]))
+        corrections = np.zeros((40, 200, 200), np.uint8)
+        for number in range(1, 40 * 200):
+            corrections.reshape(-1, 200)[number - 1] = 1 + number % 3
+            store.keep("cd" * 32, corrections)
+            print(number, flush=True)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    last = 0
+    for line in process.stdout:
+        last = int(line)
+        if last >= 12:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    back = CorrectionStore(tmp_path).give_back("cd" * 32)
+    rows = np.count_nonzero(back.reshape(-1, 200).any(axis=1))
+    assert rows >= last
+    assert np.array_equal(back.reshape(-1, 200)[:rows, 0], 1 + np.arange(1, rows + 1) % 3)
