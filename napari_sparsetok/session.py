@@ -1,21 +1,18 @@
 """The one place where things happen: it takes requests, computes on one thread, and writes the state.
 
 Requests come from the thread that owns the session (the GUI's). Computing has a thread of its own, with one
-running job and one waiting; a newer request replaces the waiting one, and every finished result is shown. Reading
-and writing files has another thread, on which nothing is ever replaced: a save that was asked for is done.
+running job and one waiting; a newer request replaces the waiting one, and every finished result is shown. Files are
+read and written on further threads, on which nothing is ever replaced: a save that was asked for is done.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from traceback import format_tb
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.files import open_scan, save_mask
@@ -23,23 +20,12 @@ from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
+from napari_sparsetok.worker import InTurn, Job, NewestFirst
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
-
-
-@dataclass(eq=False)
-class _Job:
-    """Something to compute.
-
-    stop : set to end it at the next chance.
-    shown : whether a result of it was handed over; from then on a newer job may end it.
-    """
-
-    work: Callable[[_Job], None]
-    stop: threading.Event = field(default_factory=threading.Event)
-    shown: bool = False
 
 
 class Session:
@@ -70,14 +56,14 @@ class Session:
         self._make_segmenter = make_segmenter or self._make_engine
         self._segmenter: Segmenter | None = None
         self._deliver = deliver
-        self._latest: Prediction | None = None  # the last one handed over; of the computing thread only
-        self._condition = threading.Condition()
-        self._waiting: _Job | None = None
-        self._running: _Job | None = None
+        self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
+        self._expected: Job | None = None  # the last request whose end the owner has not heard of
+        self._loaded: tuple[str, str] | None = None  # model and device that the segmenter has ready
+        self._latest: Prediction | None = None  # the last one handed over
         self._closed = False
-        self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sparsetok-files")
-        self._thread = threading.Thread(target=self._work, name="sparsetok-compute", daemon=True)
-        self._thread.start()
+        self._readers = InTurn("sparsetok-read", self._on_file_done)
+        self._writers = InTurn("sparsetok-write", self._on_file_done)
+        self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
 
     # What can be asked for
 
@@ -90,25 +76,30 @@ class Session:
         """Work on another scan. What was computed for the old one is dropped; its layers are the view's business."""
         if scan is self.state.scan:
             return
-        self.cancel()
-        self.state.prediction = None
-        self.state.tokens = None
+        self._stop_computing()
+        self._drop_results()
         self.state.region = None
         self.state.focus = None
         self.state.scan = scan
+        self._refresh_busy()
 
     def open(self, path: str | Path, then: Callable[[Scan], None]) -> None:
         """Read a scan in the background and hand it over on the owner's thread."""
-        self.load(lambda: open_scan(path), then)
+        self.load(lambda: open_scan(path), then, f"opening {Path(path).name}")
 
-    def load(self, read: Callable[[], Scan], then: Callable[[Scan], None]) -> None:
-        """Run any function that makes a scan in the background, and hand its scan over on the owner's thread."""
+    def load(self, read: Callable[[], T], then: Callable[[T], None], what: str) -> None:
+        """Run a function that reads something in the background, and hand what it read over on the owner's thread.
+
+        `what` says in words what is being done, as in "opening head.nii.gz".
+        """
 
         def work() -> None:
-            scan = read()
-            self._tell(lambda: then(scan))
+            if not self._closed:
+                found = read()
+                self._tell(lambda: then(found))
 
-        self._submit_file(work)
+        self._readers.submit(lambda: self._guarded(work), what)
+        self._refresh_busy()
 
     def choose(self, **changes: Any) -> None:
         """Change fields of the settings other than the keep ratio. Nothing runs until `run`."""
@@ -116,10 +107,10 @@ class Session:
         if settings == self.state.settings:
             return
         if settings.model != self.state.settings.model:
-            self.cancel()
-            self.state.prediction = None
-            self.state.tokens = None
+            self._stop_computing()
+            self._drop_results()
         self.state.settings = settings
+        self._refresh_busy()
 
     def set_region(self, region: Region | None) -> None:
         """Segment this box from now on; None is the whole scan."""
@@ -140,9 +131,9 @@ class Session:
             if self.state.tokens is not None:
                 self.state.tokens = first_stage_preview(self.state.tokens, keep_ratio)
         shown = self.state.prediction
-        if shown is None:
+        if shown is None and self._asked is None:
             return
-        if not live and shown.complete and shown.settings == self.state.settings and self._is_idle():
+        if shown is not None and not live and self._is_up_to_date(shown):
             self.state.tokens = shown.tokens
             return
         self._segment(focus_only=live)
@@ -152,70 +143,74 @@ class Session:
         self._segment(focus_only=False)
 
     def cancel(self) -> None:
-        """End what runs at the next chance, and forget what waits."""
-        with self._condition:
-            self._waiting = None
-            if self._running:
-                self._running.stop.set()
-        self.state.busy = None
+        """End what is computed at the next chance, and forget what waits. Files are read and written to their end."""
+        self._stop_computing()
+        self._refresh_busy()
 
     def save_mask(self, path: str | Path) -> None:
         """Save the mask on its scan's own grid, in the background."""
         prediction = self.state.prediction
         if prediction is None:
-            self._say("There is no mask yet: segment the scan first.", "warning")
+            self.say("There is no mask yet: segment the scan first.", "warning")
             return
 
         def work() -> None:
             written = save_mask(path, prediction.mask, prediction.scan, prediction.labels)
-            self._tell(lambda: self._say(f"Saved the mask as {written.name}.", "info"))
+            self._tell(lambda: self._say_saved(written.name, prediction.complete))
 
-        self._submit_file(work)
+        self._writers.submit(lambda: self._guarded(work), f"saving {Path(path).name}")
+        self._refresh_busy()
+
+    def say(self, text: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
+        """Tell the person something."""
+        self.state.message = Message(text, severity)
 
     def close(self) -> None:
-        """End the threads, after every save that was asked for. The session cannot be used afterwards."""
-        with self._condition:
-            self._closed = True
-            self._waiting = None
-            if self._running:
-                self._running.stop.set()
-            self._condition.notify_all()
-        self._files.shutdown(wait=True)
+        """End the threads, after every save that was asked for; does not wait. It cannot be used afterwards."""
+        self._closed = True
+        self._computer.close()
+        self._readers.close()
+        self._writers.close()
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until nothing runs or waits; False if that took too long."""
-        with self._condition:
-            return self._condition.wait_for(self._idle_now, timeout=seconds)
+        """Wait until nothing is computed, read or written; False if that took too long."""
+        return all(worker.wait(seconds) for worker in (self._readers, self._computer, self._writers))
 
     # Segmenting
 
     def _segment(self, focus_only: bool) -> None:
         state = self.state
         if state.scan is None:
-            self._say("Open a scan first.", "warning")
+            self.say("Open a scan first.", "warning")
             return
         scan, settings, region, focus = state.scan, state.settings, state.region, state.focus
         words = f"segmenting “{scan.name}”"
 
-        def work(job: _Job) -> None:
-            segmenter = self._ready(settings)
+        def work(job: Job) -> None:
+            segmenter = self._ready(job, settings)
+            self._progress(job, Busy(words))
             watch = Watch(
-                should_stop=lambda: self._should_stop(job),
-                on_progress=lambda done, total: self._tell(lambda: self._show_busy(Busy(words, done, total))),
+                should_stop=lambda: self._computer.should_stop(job),
+                on_progress=lambda done, total: self._progress(job, Busy(words, done, total)),
                 on_partial=lambda partial: self._show(job, partial),
-                on_notice=lambda text: self._tell(lambda: self._say(text, "warning")),
+                on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
             )
             hints = Hints(focus=focus, focus_only=focus_only, base=self._latest)
             result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
             self._show(job, result)
 
-        self._submit(work, Busy(words))
+        self._asked = self._expected = Job(work, Busy(words))
+        self._computer.submit(self._asked)
+        self._refresh_busy()
 
-    def _ready(self, settings: Settings) -> Segmenter:
+    def _ready(self, job: Job, settings: Settings) -> Segmenter:
+        if self._loaded != (settings.model, settings.device):
+            self._progress(job, Busy("loading the model"))
+        self._loaded = None
         if self._segmenter is None:
-            self._tell(lambda: self._show_busy(Busy("loading the model")))
             self._segmenter = self._make_segmenter()
         device = self._segmenter.prepare(settings)
+        self._loaded = (settings.model, settings.device)
         self._tell(lambda: self._set_device(device))
         return self._segmenter
 
@@ -224,15 +219,22 @@ class Session:
 
         return SCDSegmenter(self.registry, self._cache_bytes)
 
-    def _show(self, job: _Job, prediction: Prediction) -> None:
+    def _progress(self, job: Job, busy: Busy) -> None:
+        job.busy = busy
+        self._tell(self._refresh_busy)
+
+    def _show(self, job: Job, prediction: Prediction) -> None:
         """Hand a result over; on the computing thread."""
+        if job.stop.is_set():
+            raise Stopped
         self._latest = prediction
         job.shown = True
-        self._tell(lambda: self._accept(job, prediction))
+        _ = prediction.voxel_counts  # counted here, so that the GUI thread need not
+        self._tell(lambda: self._accept(prediction))
 
-    def _accept(self, job: _Job, prediction: Prediction) -> None:
+    def _accept(self, prediction: Prediction) -> None:
         state = self.state
-        if job.stop.is_set() or prediction.scan is not state.scan or prediction.settings.model != state.settings.model:
+        if prediction.scan is not state.scan or prediction.settings.model != state.settings.model:
             return
         # A result for a ratio that the slider has left still shows its mask, but not its old tokens.
         if prediction.settings.keep_ratio == state.settings.keep_ratio:
@@ -241,83 +243,86 @@ class Session:
             state.tokens = first_stage_preview(prediction.tokens, state.settings.keep_ratio)
         state.prediction = prediction
 
-    # The computing thread
+    def _is_up_to_date(self, shown: Prediction) -> bool:
+        state = self.state
+        if not shown.complete or shown.settings != state.settings or state.scan is None:
+            return False
+        return self._computer.is_idle and shown.region == (state.region or Region.whole(state.scan.shape))
 
-    def _submit(self, work: Callable[[_Job], None], busy: Busy) -> None:
-        with self._condition:
-            if self._closed:
-                return
-            self._waiting = _Job(work)
-            self._condition.notify_all()
-        self.state.busy = busy
+    def _stop_computing(self) -> None:
+        self._asked = self._expected = None
+        self._computer.stop()
 
-    def _submit_file(self, work: Callable[[], None]) -> None:
-        if not self._closed:
-            self._files.submit(self._guarded, work)
+    def _drop_results(self) -> None:
+        self._latest = None
+        self.state.prediction = None
+        self.state.tokens = None
 
-    def _should_stop(self, job: _Job) -> bool:
-        return job.stop.is_set() or (job.shown and self._waiting is not None)
+    # On the threads
 
-    def _work(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._waiting is not None or self._closed)
-                if self._closed:
-                    return
-                job, self._waiting = self._waiting, None
-                self._running = job
-            if job is None:
-                continue
-            self._guarded(partial(job.work, job))
-            with self._condition:
-                self._running = None
-                self._condition.notify_all()
-            self._tell(self._clear_busy)
+    def _run_job(self, job: Job) -> None:
+        if not self._guarded(lambda: job.work(job)):
+            job.failed = True
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _on_job_ended(self, job: Job) -> None:
+        self._tell(lambda: self._accept_end(job))
+
+    def _on_file_done(self) -> None:
+        self._tell(self._refresh_busy)
+
+    def _guarded(self, work: Callable[[], None]) -> bool:
+        """Do it; False if it failed, which was said then."""
         try:
             work()
         except Stopped:
             pass
         except ScanError as error:
-            self._fail(_sentence(str(error)))
+            self._fail(error, _sentence(str(error)))
+            return False
         except Exception as error:
-            # Only where it happened: the error's own words may hold a path with a patient's name.
-            logger.error("a job failed with %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
-            self._fail(f"That did not work ({type(error).__name__}: {error}). Nothing was changed; try again.")
+            words = f"{type(error).__name__}: {error}"
+            self._fail(error, f"That did not work ({words}). Your scan is unchanged; you can go on, or try again.")
+            return False
+        return True
 
-    def _fail(self, text: str) -> None:
-        self._tell(lambda: self._say(text, "error"))
+    def _fail(self, error: Exception, text: str) -> None:
+        # In the log only where it happened: the error's own words may hold a path with a patient's name.
+        if not isinstance(error, ScanError):
+            logger.error("a job failed with %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
+        elif self._closed:
+            logger.error("after the window was closed, a job failed: a mask that was being saved may not be on disk")
+        self._tell(lambda: self.say(text, "error"))
 
     # Writing the state, on the owner's thread
 
     def _tell(self, function: Callable[[], None]) -> None:
         if not self._closed:
-            self._deliver(function)
+            self._deliver(lambda: None if self._closed else function())
 
-    def _say(self, text: str, severity: Any) -> None:
-        self.state.message = Message(text, severity)
+    def _say_saved(self, name: str, complete: bool) -> None:
+        if complete:
+            self.say(f"Saved the mask as {name}.", "info")
+        else:
+            text = "Parts of the scan were not segmented yet when you saved; segment it to the end and save again."
+            self.say(f"Saved an unfinished mask as {name}. {text}", "warning")
 
-    def _show_busy(self, busy: Busy) -> None:
-        if not self._is_idle():
+    def _accept_end(self, job: Job) -> None:
+        if self._expected is job:
+            self._expected = None
+        if self._asked is job and job.failed:  # the slider does not ask for the same again; a person may
+            self._asked = None
+        self._refresh_busy()
+
+    def _refresh_busy(self) -> None:
+        busy = self._computer.busy or self._writers.busy or self._readers.busy
+        if busy is not None or self._expected is None:  # idle is said last, after every result
             self.state.busy = busy
-
-    def _clear_busy(self) -> None:
-        if self._is_idle():
-            self.state.busy = None
 
     def _set_device(self, device: DeviceReport) -> None:
         if device != self.state.device:
             self.state.device = device
             if device.warning:
-                self._say(device.warning, "warning")
-
-    def _is_idle(self) -> bool:
-        with self._condition:
-            return self._idle_now()
-
-    def _idle_now(self) -> bool:
-        return self._running is None and self._waiting is None
+                self.say(device.warning, "warning")
 
 
 def _sentence(text: str) -> str:

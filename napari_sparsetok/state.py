@@ -6,6 +6,7 @@ Only `napari_sparsetok.session.Session` writes `State`; everyone may listen. Val
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -112,6 +113,13 @@ class Prediction:
     serial: int = 0
     builds_on: int = 0
 
+    @cached_property
+    def voxel_counts(self) -> NDArray[np.int64]:
+        """How many voxels have each of the numbers 0 to 255. Slow once for a large mask, so not on the GUI thread."""
+        counts = np.bincount(self.mask[self.region.slices].ravel(), minlength=256)
+        counts[0] += self.mask.size - counts.sum()  # all that lies outside the region
+        return counts
+
 
 @dataclass(frozen=True)
 class Busy:
@@ -120,6 +128,7 @@ class Busy:
     what: str
     done: int = 0
     total: int = 0
+    can_cancel: bool = True
 
 
 @dataclass(frozen=True, eq=False)
