@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from napari_sparsetok.scan import ScanError
 
 _SUFFIX = ".corrections.npz"
+_DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 def default_folder() -> Path:
@@ -90,12 +91,12 @@ class CorrectionStore:
         ScanError : nothing is kept for it, or the file is damaged.
         """
         try:
-            with np.load(self._path(scan), allow_pickle=False) as stored:
+            with self._path(scan).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 shape = tuple(int(n) for n in stored["shape"])
                 corrections = np.zeros(int(np.prod(shape)), dtype=np.uint8)
                 corrections[np.cumsum(stored["steps"], dtype=np.int64)] = stored["values"]
                 return corrections.reshape(shape)
-        except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        except (*_DAMAGED, IndexError) as error:
             raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
 
     def all(self) -> list[Kept]:
@@ -114,9 +115,9 @@ class CorrectionStore:
 
     def _listed(self, path: Path) -> Kept | None:
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 at, voxels = float(stored["at"]), len(stored["values"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except _DAMAGED:
             return None
         return Kept(path.name.removesuffix(_SUFFIX), datetime.fromtimestamp(at, UTC), voxels, path.stat().st_size)
 
