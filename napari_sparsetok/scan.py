@@ -8,7 +8,7 @@ value is the file's, and saving inverts exactly what opening did.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -95,6 +95,13 @@ def _invertible(columns: NDArray[np.float64]) -> bool:
     return abs(float(np.linalg.det(columns / lengths))) >= _FLATTEST
 
 
+def _turned(array: NDArray[Any], orientation: NDArray[np.float64]) -> NDArray[Any]:
+    """Flip and transpose the first three axes; row k says where axis k goes, and whether it is flipped."""
+    flips = tuple(slice(None, None, int(sign)) for sign in orientation[:, 1])
+    order = np.argsort(orientation[:, 0])
+    return array[flips].transpose(*order.tolist(), *range(3, array.ndim))
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """How the shown axes relate to the source's axes and to the patient.
@@ -173,14 +180,15 @@ class Geometry:
         return "".join(nio.aff2axcodes(self.source_affine))
 
     def to_shown(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Turn an array from the file's order; further axes must follow the spatial ones."""
-        turned: NDArray[Any] = nio.apply_orientation(array, self._to_shown)
-        return turned
+        """Turn an array from the file's order; further axes must follow the spatial ones.
+
+        Only indexing and transposing are used, so an array that is read piece by piece stays unread.
+        """
+        return _turned(array, self._to_shown)
 
     def to_source(self, array: NDArray[Any]) -> NDArray[Any]:
         """The inverse of `to_shown`."""
-        turned: NDArray[Any] = nio.apply_orientation(array, self._to_source)
-        return turned
+        return _turned(array, self._to_source)
 
     def same_grid(self, other: Geometry) -> bool:
         """Whether both have the same voxels in the same place, to a hundredth of a millimetre."""
@@ -230,11 +238,15 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where a scan came from, with what is needed to write a mask back in the same format."""
+    """Where a scan came from, with what is needed to write a mask back in the same format.
+
+    frame : which volume of a file with a time axis this is; None for all of them.
+    """
 
     path: Path
     format: str
     header: Any = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +261,8 @@ class Scan:
     leading : what the leading axis is, if there is one.
     source : the file, if it came from one.
     notes : sentences that the person should read.
+    identity : only for voxels that stay on disk (any array that numpy can index): what tells this scan from others
+        without reading all of it.
     """
 
     voxels: NDArray[Any]
@@ -257,6 +271,7 @@ class Scan:
     leading: Literal["", "time", "channel"] = ""
     source: Source | None = None
     notes: tuple[str, ...] = field(default=())
+    identity: str = ""
 
     def __post_init__(self) -> None:
         expected = 4 if self.leading else 3
@@ -288,7 +303,8 @@ class Scan:
             return self
         if not 0 <= index < len(self.voxels):
             raise ScanError(f"“{self.name}” has the frames 0 to {len(self.voxels) - 1}; there is no frame {index}")
-        return replace(self, voxels=self.voxels[index], leading="")
+        source = replace(self.source, frame=index) if self.source else None
+        return replace(self, voxels=self.voxels[index], leading="", source=source)
 
     def cropped(self, region: Region) -> Scan:
         """The voxels in a box, where they were; no longer the file's grid, so without its source.
@@ -298,16 +314,45 @@ class Scan:
         ScanError : the box lies outside the scan.
         """
         box = region.clipped(self.shape)
-        voxels = self.voxels[(..., *box.slices)].copy()
-        return replace(self, voxels=voxels, geometry=self.geometry.cropped(box), source=None)
+        voxels = np.array(self.voxels[(..., *box.slices)])
+        return replace(self, voxels=voxels, geometry=self.geometry.cropped(box), source=None, identity="")
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the voxels stay on disk until they are asked for."""
+        return not isinstance(self.voxels, np.ndarray)
+
+    def sampled(self, count: int = 500_000) -> NDArray[Any]:
+        """About `count` voxel values, one-dimensional: evenly spread ones, or of a lazy scan a few boxes of it."""
+        if not self.is_lazy:
+            return self.voxels.flat[:: max(1, self.voxels.size // count)]
+        side = max(1, round((count / 27) ** (1 / 3)))
+        return np.concatenate([np.asarray(self.voxels[box]).ravel() for box in self._boxes(side)])
+
+    def _boxes(self, side: int) -> Iterator[tuple[Any, ...]]:
+        """27 small boxes, evenly spread."""
+        starts = [
+            sorted({max(0, round((n - side) * share)) for share in (0.1, 0.5, 0.9)}) for n in self.voxels.shape[-3:]
+        ]
+        for corner in product(*starts):
+            yield (..., *(slice(a, a + side) for a in corner))
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of voxels and affine, the same for the same scan wherever it is stored."""
+        """SHA-256 of voxels and affine, the same for the same scan wherever it is stored.
+
+        A lazy scan is not read for this: its digest is made of `identity`, the affine and 27 small boxes of voxels,
+        and says so by ending in "-sampled". Two such scans that differ only elsewhere share it.
+        """
         digest = hashlib.sha256(str((self.voxels.shape, self.voxels.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(self.voxels).data)
+        if self.is_lazy:
+            digest.update(self.identity.encode())
+            for box in self._boxes(side=16):
+                digest.update(np.ascontiguousarray(self.voxels[box]).data)
+        else:
+            digest.update(np.ascontiguousarray(self.voxels).data)
         digest.update((np.round(self.geometry.affine, 4) + 0.0).tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest() + ("-sampled" if self.is_lazy else "")
 
 
 def stack_channels(scans: Sequence[Scan]) -> Scan:

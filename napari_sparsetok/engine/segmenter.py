@@ -141,7 +141,7 @@ class SCDSegmenter:
         pads = [(0, p - n) for p, n in zip(grid.padded, grid.inner, strict=True)]
         channels = []
         for voxels in _channels(scan, card):
-            box = _finite(voxels[region.slices], settings.replace_nonfinite)
+            box = _finite(np.asarray(voxels[region.slices]), settings.replace_nonfinite)
             channels.append(np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge"))
         _check_memory(grid, card)
         plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap)

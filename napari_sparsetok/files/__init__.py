@@ -2,37 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files import nifti
+from napari_sparsetok.files import formats, nifti
+from napari_sparsetok.files.formats import Format
+from napari_sparsetok.files.reading import OpeningStopped, RepairableScanError, SeveralSeriesError, Watch
+from napari_sparsetok.files.regrid import resampled_to
+from napari_sparsetok.files.series import SeriesInfo
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 
-__all__ = ["can_open", "open_scan", "save_mask"]
+__all__ = [
+    "can_open",
+    "find_series",
+    "open_scan",
+    "open_labels",
+    "resampled_to",
+    "save_mask",
+    "MASK_SUFFIXES",
+    "SeriesInfo",
+    "OpeningStopped",
+    "RepairableScanError",
+    "SeveralSeriesError",
+]
+
+MASK_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")
+"""How the name of a saved mask may end."""
 
 
 def can_open(path: str | Path) -> bool:
-    """Whether the name is that of a format that `open_scan` reads."""
-    return str(path).lower().endswith(nifti.SUFFIXES)
+    """Whether `open_scan` would try: by the name, or a short look inside where the name says nothing.
+
+    A folder counts only if it holds DICOM, as far as a few dozen of its files tell, or is an OME-Zarr image.
+    """
+    return formats.recognise(_path(path)) is not None
 
 
-def open_scan(path: str | Path) -> Scan:
-    """Read a scan from disk and turn it to the shown axes.
+def find_series(
+    path: str | Path,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[SeriesInfo]:
+    """What there is to choose from: the series of a DICOM folder, zip, DICOMDIR or file, the levels of an OME-Zarr.
+
+    Parameters
+    ----------
+    on_progress : files looked at, files in all (0 while they are counted).
+    should_stop : asked between files.
+
+    Returns
+    -------
+    Best candidate first; empty for a format that holds one scan a file.
 
     Raises
     ------
-    ScanError : in one sentence, what is wrong with the file and what to do.
+    ScanError : nothing can be read there.
+    OpeningStopped : `should_stop` asked for it.
     """
-    path = _path(path)
-    try:
-        _check_file(path)
-    except OSError as error:
-        raise ScanError(f"{path} cannot be reached ({error.strerror}); check the name and your permissions") from None
-    return nifti.read(path)
+    path, kind = _recognised(path)
+    watch = Watch(on_progress, should_stop)
+    if kind is Format.DICOM:
+        from napari_sparsetok.files import dicom
+
+        return dicom.find_series(path, watch)
+    if kind is Format.OME_ZARR:
+        from napari_sparsetok.files import ome_zarr
+
+        return ome_zarr.find_levels(path)
+    return []
+
+
+def open_scan(
+    path: str | Path,
+    *,
+    series: SeriesInfo | str | None = None,
+    repair: str | Collection[str] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Scan:
+    """Read a scan from disk and turn it to the shown axes.
+
+    Parameters
+    ----------
+    path : a file, or the folder of a DICOM study or an OME-Zarr image.
+    series : one of `find_series`, or its key. None takes the only one that there is; of an OME-Zarr, the finest level.
+    repair : what the person agreed to, of the names in `RepairableScanError.repairs`.
+    on_progress, should_stop : as for `find_series`; formats of one file are read in one step.
+
+    Raises
+    ------
+    RepairableScanError : the slices do not make a volume; it says what could be done.
+    SeveralSeriesError : there are several scans and none was chosen; it lists them.
+    ScanError : in one sentence, what is wrong with the file and what to do.
+    OpeningStopped : `should_stop` asked for it.
+    """
+    path, kind = _recognised(path)
+    watch = Watch(on_progress, should_stop)
+    watch.step(0, 1)
+    scan = _read(path, kind, series, _Opening(frozenset(_names(repair)), watch))
+    watch.step(1, 1)
+    return scan
+
+
+def open_labels(
+    path: str | Path, scan: Scan, *, should_stop: Callable[[], bool] = lambda: False
+) -> tuple[NDArray[np.uint8], LabelTable]:
+    """Read a mask of a scan that is open: NIfTI, NRRD, MetaImage or .mgz on the same voxels, or a DICOM SEG.
+
+    Returns
+    -------
+    The mask (z, y, x) on the scan's grid, uint8, and what its numbers mean.
+
+    Raises
+    ------
+    ScanError : it lies on other voxels, is no mask, or cannot be read.
+    OpeningStopped : `should_stop` asked for it.
+    """
+    from napari_sparsetok.files import dicom_seg, masks
+
+    path, kind = _recognised(path)
+    if kind is Format.DICOM and path.is_file() and dicom_seg.is_segmentation(path):
+        return masks.read_segmentation(path, scan)
+    stored = _read(path, kind, None, _Opening(frozenset(), Watch(should_stop=should_stop)))
+    return masks.as_labels(path, stored, scan)
 
 
 def save_mask(path: str | Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable) -> Path:
@@ -40,23 +138,78 @@ def save_mask(path: str | Path, mask: NDArray[np.integer[Any]], scan: Scan, labe
 
     Parameters
     ----------
+    path : ends in one of `MASK_SUFFIXES`; every kind goes with every scan.
     mask : whole numbers or booleans, 0 for background and below 255.
-    labels : what the numbers mean; stored in the file, see `napari_sparsetok.files.nifti.read_labels`.
+    labels : what the numbers mean; stored in the file, see `napari_sparsetok.files.open_labels`.
 
     Raises
     ------
     ScanError : the mask does not fit, the name is the scan's own file, or the disk refuses.
     """
     path = _path(path)
-    if not can_open(path):
-        raise ScanError(f"a mask is saved as NIfTI; let the name end in .nii.gz, not {path.suffix or 'nothing'}")
+    if not str(path).lower().endswith(MASK_SUFFIXES):
+        raise ScanError(
+            f"a mask is saved as NIfTI, NRRD or MetaImage; let the name end in .nii.gz, .nrrd or .mha, "
+            f"not {path.suffix or 'nothing'}"
+        )
     if mask.shape != scan.shape:
         raise ScanError(f"the mask has {mask.shape} voxels, the scan {scan.shape}; segment this scan again")
     _check_numbers(mask)
     if scan.source and _same_file(path, scan.source.path):
         raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
-    nifti.write_mask(path, mask, scan, labels)
+    if str(path).lower().endswith(nifti.SUFFIXES):
+        nifti.write_mask(path, mask, scan, labels)
+    else:
+        from napari_sparsetok.files import itk
+
+        itk.write_mask(path, mask, scan, labels)
     return path
+
+
+@dataclass(frozen=True)
+class _Opening:
+    repair: frozenset[str]
+    watch: Watch
+
+
+def _recognised(path: str | Path) -> tuple[Path, Format]:
+    path = _path(path)
+    return path, formats.recognised(path)
+
+
+def _read(path: Path, kind: Format, series: SeriesInfo | str | None, opening: _Opening) -> Scan:
+    """Open with the module of the format, which is loaded only now."""
+    if kind is Format.DICOM:
+        from napari_sparsetok.files import dicom
+
+        return dicom.read(path, series, opening.repair, opening.watch)
+    if kind is Format.OME_ZARR:
+        from napari_sparsetok.files import ome_zarr
+
+        return ome_zarr.read(path, series.key if isinstance(series, SeriesInfo) else series)
+    if series is not None:
+        raise ScanError(f"{path.name} holds one scan, so there is no series {series} to choose")
+    return _one_file_reader(kind)(path)
+
+
+def _one_file_reader(kind: Format) -> Callable[[Path], Scan]:
+    if kind is Format.ITK:
+        from napari_sparsetok.files import itk
+
+        return itk.read
+    if kind is Format.MGH:
+        from napari_sparsetok.files import mgh
+
+        return mgh.read
+    if kind is Format.TIFF:
+        from napari_sparsetok.files import tiff
+
+        return tiff.read
+    return nifti.read
+
+
+def _names(repair: str | Collection[str]) -> list[str]:
+    return [name.strip() for name in repair.split(",")] if isinstance(repair, str) else list(repair)
 
 
 def _path(path: str | Path) -> Path:
@@ -64,19 +217,6 @@ def _path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # “~someone” who has no home here
         return Path(path)
-
-
-def _check_file(path: Path) -> None:
-    if path.suffix.lower() in (".hdr", ".img"):
-        raise ScanError(f"{path.name} is half of a pair of files (.hdr and .img); convert the pair to one .nii.gz file")
-    if path.is_dir():
-        raise ScanError(f"{path} is a folder; choose a NIfTI file (.nii or .nii.gz) in it")
-    if not can_open(path):
-        raise ScanError(f"{path.name} is not a NIfTI file (.nii or .nii.gz); convert it to NIfTI first")
-    if not path.exists():
-        raise ScanError(f"there is no file {path}; check the name")
-    if not path.is_file():
-        raise ScanError(f"{path} is not a file that can be read; choose a NIfTI file (.nii or .nii.gz)")
 
 
 def _check_numbers(mask: NDArray[Any]) -> None:

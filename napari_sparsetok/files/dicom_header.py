@@ -1,0 +1,302 @@
+"""What a DICOM header says of the frames in its file. Reads headers only, never pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.uid import UID
+
+from napari_sparsetok.files.dicom_source import Item
+from napari_sparsetok.files.reading import size_text
+from napari_sparsetok.files.stack import Plane
+from napari_sparsetok.scan import ScanError
+
+# Looked at only to keep their words out of a scan's name.
+_PERSONAL = (
+    *("PatientName", "PatientID", "OtherPatientNames", "PatientBirthDate", "AccessionNumber", "StudyID"),
+    *("ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName"),
+)
+_SERIES = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("SeriesDescription", "SeriesNumber", "InstanceNumber", "ImagesInAcquisition", "ImageType"),
+)
+_PIXELS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+)
+_PLACE = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_MARKS = (
+    *("TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "EchoTime", "TriggerTime"),
+    *("AcquisitionNumber", "AcquisitionTime", "ContentTime"),
+)
+TAGS = [Tag(name) for name in (*_PERSONAL, *_SERIES, *_PIXELS, *_PLACE, *_MARKS)]
+
+SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MOST_FRAMES = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What holds for all frames of a file. Kept out of every printed form: it holds identifiers.
+
+    Parameters
+    ----------
+    name : description and number of the series, or empty where they might name a person.
+    bits : allocated, stored, highest.
+    padding : stored values from the first to the second are no image.
+    trouble : a sentence, if the file cannot be used.
+    """
+
+    sop_class: str
+    study: str
+    series: str
+    frame_of_reference: str
+    modality: str
+    name: str
+    transfer_syntax: str
+    bits: tuple[int, int, int]
+    signed: bool
+    photometric: str
+    expected: int
+    padding: tuple[float, float] | None = None
+    trouble: str = ""
+
+    def __repr__(self) -> str:
+        return "Head(…)"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One slice: where its pixels are, where it lies, and what tells it from others in its place.
+
+    Parameters
+    ----------
+    number : which frame of the file, from 0.
+    scaling : slope and intercept.
+    marks : what may tell volumes apart, by name.
+    """
+
+    item: Item
+    head: Head
+    number: int
+    uid: str
+    instance: int
+    plane: Plane | None
+    shape: tuple[int, int]
+    scaling: tuple[float, float]
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "Frame(…)"
+
+
+def read_frames(item: Item, stream: BinaryIO) -> list[Frame]:
+    """The frames of one DICOM file; empty if it holds no image.
+
+    Raises
+    ------
+    ScanError : it is damaged.
+    """
+    try:
+        stream = _inflated(stream)
+        dataset = dcmread(stream, stop_before_pixels=True, specific_tags=TAGS, force=True)
+        left = item.size - stream.tell()
+        if not dataset.get("Rows") or not dataset.get("SeriesInstanceUID"):
+            return []
+        head = _head(dataset, left)
+        return _frames(item, dataset, head)
+    except InvalidDicomError:
+        return []
+
+
+def _inflated(stream: BinaryIO) -> BinaryIO:
+    """A deflated data set is refused where it would unpack to more than any header and its image hold."""
+    start = stream.read(4096)
+    stream.seek(0)
+    if _DEFLATED not in start:
+        return stream
+    raise ScanError("a file here is deflated as a whole, which is not read; let the archive export it uncompressed")
+
+
+def _head(dataset: Dataset, left: int) -> Head:
+    allocated = int(dataset.get("BitsAllocated") or 16)
+    stored = int(dataset.get("BitsStored") or allocated)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    expected = rows * columns * samples * frames * allocated // 8
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "1.2.840.10008.1.2")
+    return Head(
+        sop_class=str(dataset.get("SOPClassUID", "")),
+        study=str(dataset.get("StudyInstanceUID", "")),
+        series=str(dataset.SeriesInstanceUID),
+        frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
+        modality=_plain(dataset.get("Modality", ""))[:16],
+        name=_safe_name(dataset),
+        transfer_syntax=syntax,
+        bits=(allocated, stored, int(dataset.get("HighBit") or stored - 1)),
+        signed=bool(dataset.get("PixelRepresentation")),
+        photometric=str(dataset.get("PhotometricInterpretation") or "MONOCHROME2"),
+        expected=expected,
+        padding=_padding(dataset),
+        trouble=_trouble(dataset, (samples, frames, allocated, stored), left, expected, syntax),
+    )
+
+
+def _trouble(dataset: Dataset, sizes: tuple[int, int, int, int], left: int, expected: int, syntax: str) -> str:
+    samples, frames, allocated, stored = sizes
+    if samples != 1:
+        return "it holds colour pictures; a scan needs one grey value a voxel"
+    if not 0 < frames <= _MOST_FRAMES or not 0 < stored <= allocated or allocated not in (1, 8, 16, 32, 64):
+        return "a header contradicts itself (frames or bits of a pixel); export the series again"
+    if dataset.get("ModalityLUTSequence"):
+        return "its values go through a table that is not read; let the scanner export values with slope and intercept"
+    if left < 10:
+        return "it holds no pixel data; export it again"
+    if not is_compressed(syntax) and left < expected:
+        return f"it is cut short ({size_text(expected)} of pixels announced, {size_text(left)} there); copy it again"
+    return ""
+
+
+def is_compressed(syntax: str) -> bool:
+    """Whether pixels of this transfer syntax need a decoder."""
+    try:
+        return bool(UID(syntax).is_compressed)
+    except ValueError:  # not a transfer syntax that the standard knows
+        return True
+
+
+def _padding(dataset: Dataset) -> tuple[float, float] | None:
+    value = dataset.get("PixelPaddingValue")
+    if value is None or not isinstance(value, int):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    limit = limit if isinstance(limit, int) else value
+    return float(min(value, limit)), float(max(value, limit))
+
+
+def _frames(item: Item, dataset: Dataset, head: Head) -> list[Frame]:
+    per_frame: Sequence[Dataset] = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if head.trouble or not per_frame:
+        count = 1 if head.trouble else min(count, _MOST_FRAMES)
+        return [_frame(item, dataset, head, (k, Dataset(), shared)) for k in range(count)]
+    if len(per_frame) < count:
+        raise ScanError("a file announces more frames than it describes; export the series again")
+    return [_frame(item, dataset, head, (k, per_frame[k], shared)) for k in range(count)]
+
+
+def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, Dataset]) -> Frame:
+    number, own, shared = group
+
+    def macro(name: str) -> Dataset:
+        sequence = own.get(name) or shared.get(name)
+        return sequence[0] if sequence else Dataset()
+
+    measures, values = macro("PixelMeasuresSequence"), macro("PixelValueTransformationSequence")
+    shape = int(dataset.Rows), int(dataset.Columns)
+    place = [
+        _numbers(macro("PlanePositionSequence").get("ImagePositionPatient") or dataset.get("ImagePositionPatient")),
+        _numbers(
+            macro("PlaneOrientationSequence").get("ImageOrientationPatient") or dataset.get("ImageOrientationPatient")
+        ),
+        _numbers(measures.get("PixelSpacing") or dataset.get("PixelSpacing")),
+    ]
+    return Frame(
+        item=item,
+        head=head,
+        number=number,
+        uid=str(dataset.get("SOPInstanceUID", "")),
+        instance=_whole(dataset.get("InstanceNumber")) + number,
+        plane=_plane(place, shape),
+        shape=shape,
+        scaling=(_scale(values, dataset, "RescaleSlope", 1.0), _scale(values, dataset, "RescaleIntercept", 0.0)),
+        marks=_marks(dataset, macro),
+    )
+
+
+def _plane(place: list[tuple[float, ...]], shape: tuple[int, int]) -> Plane | None:
+    position, orientation, spacing = place
+    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2:
+        return None
+    plane = Plane(position, orientation, (spacing[0], spacing[1]), shape)
+    return plane if plane.is_sound else None
+
+
+def _marks(dataset: Dataset, macro: Any) -> dict[str, Any]:
+    content, diffusion = macro("FrameContentSequence"), macro("MRDiffusionSequence")
+    kind = macro("MRImageFrameTypeSequence").get("FrameType") or dataset.get("ImageType") or ()
+    direction = (macro("MRDiffusionSequence").get("DiffusionGradientDirectionSequence") or [Dataset()])[0]
+    gradient = direction.get("DiffusionGradientOrientation") or dataset.get("DiffusionGradientOrientation")
+    return {
+        "time": content.get("TemporalPositionIndex") or dataset.get("TemporalPositionIdentifier"),
+        "b-value": _number(diffusion.get("DiffusionBValue", dataset.get("DiffusionBValue"))),
+        "gradient direction": tuple(round(g, 4) for g in _numbers(gradient)),
+        "echo time": _number(macro("MREchoSequence").get("EffectiveEchoTime", dataset.get("EchoTime"))),
+        "image type": "/".join(str(part) for part in ([kind] if isinstance(kind, str) else list(kind))),
+        "acquisition": _number(content.get("FrameAcquisitionNumber", dataset.get("AcquisitionNumber"))),
+        "trigger time": _number(
+            macro("CardiacSynchronizationSequence").get("NominalCardiacTriggerDelayTime", dataset.get("TriggerTime"))
+        ),
+        "acquisition time": str(content.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionTime") or ""),
+        "content time": str(dataset.get("ContentTime") or ""),
+    }
+
+
+def _scale(values: Dataset, dataset: Dataset, name: str, default: float) -> float:
+    number = _number(values.get(name, dataset.get(name)))
+    return default if number is None else number
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None or value == "" else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if value is None or isinstance(value, str):
+        return ()
+    try:
+        return tuple(float(v) for v in value)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _whole(value: Any) -> int:
+    number = _number(value)
+    return int(number) if number is not None and np.isfinite(number) else 0
+
+
+def _plain(value: Any) -> str:
+    return " ".join(re.sub(r"[^\w\s().,+*/:-]", " ", str(value or "")).split())
+
+
+def _safe_name(dataset: Dataset) -> str:
+    """The series' description and number, or only what of it can name nobody."""
+    number = _number(dataset.get("SeriesNumber"))
+    suffix = f"series {int(number)}" if number is not None and 0 <= number < 100_000 else ""
+    text = _plain(dataset.get("SeriesDescription", ""))[:64]
+    personal = {
+        word.lower()
+        for name in _PERSONAL
+        for word in re.findall(r"\w{3,}", str(dataset.get(name) or "").replace("_", " "))
+    }
+    lowered = text.lower().replace("_", " ")
+    if not text or re.search(r"\d{5,}|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}", text) or any(w in lowered for w in personal):
+        return suffix
+    return f"{text} ({suffix})" if suffix else text

@@ -1,0 +1,225 @@
+"""Pixels of DICOM frames as values: decoded, scaled, padding put aside."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from napari_sparsetok.files.dicom_header import Frame, Head, is_compressed
+from napari_sparsetok.files.dicom_source import Opener
+from napari_sparsetok.files.reading import Watch, check_memory, explained
+from napari_sparsetok.scan import ScanError
+
+_MEASURED = ("CT", "PT", "NM")
+"""Modalities whose values are a quantity: they are never turned round, whatever a screen should do with them."""
+
+_MISSING_DECODER = (
+    "these pictures are compressed ({name}), and nothing that unpacks them is installed; "
+    'pip install "napari-sparsetok[dicom]"'
+)
+_WHOLE = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32)
+_MOST_PIXELS = 1 << 28  # of a compressed frame
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Values (volumes, slices, rows, columns), and sentences about what was done to them."""
+
+    values: NDArray[Any]
+    notes: tuple[str, ...] = ()
+
+
+def check_decoders(frames: Sequence[Frame]) -> None:
+    """Say what to install before anything is read.
+
+    Raises
+    ------
+    ScanError : a decoder is missing, or the transfer syntax is known to nobody.
+    """
+    for syntax in {frame.head.transfer_syntax for frame in frames}:
+        if not is_compressed(syntax):
+            continue
+        try:
+            available = get_decoder(UID(syntax)).is_available
+        except (NotImplementedError, ValueError):
+            raise ScanError("these pictures are packed in a way that is not known; export them uncompressed") from None
+        if not available:
+            raise ScanError(_MISSING_DECODER.format(name=UID(syntax).name))
+
+
+def load(volumes: Sequence[Sequence[Frame]], watch: Watch) -> Pixels:
+    """Read the pixels of frames in their places.
+
+    Raises
+    ------
+    ScanError : a file is damaged, or there is too little memory.
+    OpeningStopped : `watch` asked for it.
+    """
+    frames = [frame for volume in volumes for frame in volume]
+    check_decoders(frames)
+    kind = value_type(frames)
+    shape = (len(volumes), len(volumes[0]), *frames[0].shape)
+    largest = max(frame.item.size for frame in frames)
+    count = len(frames) * frames[0].shape[0] * frames[0].shape[1]
+    check_memory(count * kind.itemsize + 3 * largest, "this series")
+    values = np.empty(shape, dtype=kind)
+    places: dict[Any, list[tuple[Frame, int, int]]] = defaultdict(list)
+    for t, volume in enumerate(volumes):
+        for z, frame in enumerate(volume):
+            places[frame.item].append((frame, t, z))
+    padded: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    with Opener() as opener:
+        for done, here in enumerate(places.values()):
+            watch.step(done, len(places))
+            padded |= _load_file(opener, here, values)
+    watch.step(len(places), len(places))
+    notes = [*_cleared(values, padded)]
+    if any(_is_inverted(frame.head) for frame in frames):
+        notes.append("The file stores bright as low (MONOCHROME1); values are turned round, so that bright is high.")
+    return Pixels(values, tuple(notes))
+
+
+def _load_file(
+    opener: Opener, here: Sequence[tuple[Frame, int, int]], values: NDArray[Any]
+) -> dict[tuple[int, int], NDArray[np.bool_]]:
+    """Fill in the frames of one file; returns where their padding is."""
+    first = here[0][0]
+    padded = {}
+    with explained(f"slice {first.instance} of this series"), opener.open(first.item) as stream:
+        dataset = dcmread(stream, force=True)
+        stored = _stored(dataset, first.head)
+        for frame, t, z in here:
+            plane = stored[frame.number] if stored.ndim == 3 else stored
+            if frame.head.padding is not None:
+                low, high = frame.head.padding
+                padded[t, z] = (plane >= low) & (plane <= high)
+            values[t, z] = scaled(plane, frame, values.dtype)
+    return padded
+
+
+def thumbnail_plane(frame: Frame) -> NDArray[Any]:
+    """The pixels (rows, columns) of one frame, unscaled; zeros where they cannot be read."""
+    try:
+        check_decoders([frame])
+        check_memory(3 * frame.item.size, "this file")
+        with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
+            stored = _stored(dcmread(stream, force=True), frame.head)
+            plane = stored[frame.number] if stored.ndim == 3 else stored
+            return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
+    except ScanError:
+        return np.zeros((1, 1), dtype=np.uint8)
+
+
+def _stored(dataset: Dataset, head: Head) -> NDArray[Any]:
+    """The pixels as stored: (rows, columns) or (frames, rows, columns)."""
+    compressed = is_compressed(head.transfer_syntax)
+    if compressed:
+        _check_stream(dataset)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = UID(head.transfer_syntax)
+    array: NDArray[Any] = pixel_array(dataset, raw=True)
+    allocated, stored, high = head.bits
+    if compressed or array.dtype.kind == "f" or stored == allocated:
+        return array
+    # Other data may hide in the bits that a pixel does not use; a shift up and down fills them with the sign.
+    return (array << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _check_stream(dataset: Dataset) -> None:
+    """A compressed frame must announce the size that the header says, before a decoder takes memory for it."""
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if rows * columns > _MOST_PIXELS:
+        raise ScanError("its pictures are larger than any scanner's; export the series again")
+    frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    for frame in frames:
+        announced = stream_size(frame)
+        if announced and announced != (rows, columns):
+            raise ScanError("a compressed picture has another size than its header says; export the series again")
+
+
+def stream_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream announces; None where it is another kind."""
+    if data[:4] == b"\xff\x4f\xff\x51" and len(data) >= 24:
+        wide, high, left, top = (int.from_bytes(data[8 + 4 * k : 12 + 4 * k], "big") for k in range(4))
+        return high - top, wide - left
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + length
+    return None
+
+
+def value_type(frames: Sequence[Frame]) -> np.dtype[Any]:
+    """The smallest type that holds every value that the frames' bits and scaling allow."""
+    lows, highs, whole = [0.0], [0.0], True
+    for frame in frames:
+        low, high = _range(frame.head)
+        slope, intercept = frame.scaling
+        if not np.isfinite([slope, intercept]).all():
+            raise ScanError("a slice is scaled by a number that is none; export the series again")
+        lows.append(min(low * slope, high * slope) + intercept)
+        highs.append(max(low * slope, high * slope) + intercept)
+        whole = whole and slope == int(slope) and intercept == int(intercept) and frame.head.bits[0] <= 32
+    if whole:
+        for kind in _WHOLE:
+            if np.iinfo(kind).min <= min(lows) and max(highs) <= np.iinfo(kind).max:
+                return np.dtype(kind)
+    deep = any(frame.head.bits[1] > 16 for frame in frames)
+    return np.dtype(np.float64 if deep else np.float32)
+
+
+def _range(head: Head) -> tuple[float, float]:
+    stored = head.bits[1]
+    return (-(2.0 ** (stored - 1)), 2.0 ** (stored - 1) - 1) if head.signed else (0.0, 2.0**stored - 1)
+
+
+def scaled(plane: NDArray[Any], frame: Frame, kind: np.dtype[Any]) -> NDArray[Any]:
+    """What the stored pixels mean."""
+    slope, intercept = frame.scaling
+    if _is_inverted(frame.head):
+        low, high = _range(frame.head)
+        plane = (low + high) - plane.astype(np.float64)
+    if (slope, intercept) == (1.0, 0.0):
+        return plane.astype(kind, copy=False)
+    wide = np.int64 if kind.kind in "iu" else np.float64
+    if wide is np.int64:
+        return (plane.astype(wide) * int(slope) + int(intercept)).astype(kind)
+    return (plane.astype(wide) * slope + intercept).astype(kind)
+
+
+def _is_inverted(head: Head) -> bool:
+    return head.photometric == "MONOCHROME1" and head.modality not in _MEASURED
+
+
+def _cleared(values: NDArray[Any], padded: dict[tuple[int, int], NDArray[np.bool_]]) -> list[str]:
+    """Give padding the lowest value that was measured, in place."""
+    padded = {place: mask for place, mask in padded.items() if mask.any()}
+    if not padded:
+        return []
+    measured = [
+        values[t, z][~padded[t, z]] if (t, z) in padded else values[t, z]
+        for t in range(values.shape[0])
+        for z in range(values.shape[1])
+    ]
+    lowest = min((part.min() for part in measured if part.size), default=values.min())
+    count = 0
+    for place, mask in padded.items():
+        changed = mask & (values[place] != lowest)
+        count += int(changed.sum())
+        values[place][changed] = lowest
+    share = count / values.size
+    return [f"Padding outside the picture ({share:.1%} of the voxels) was set to {lowest:g}."] if count else []

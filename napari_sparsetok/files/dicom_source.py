@@ -1,0 +1,190 @@
+"""Where DICOM files lie: in a folder, a zip, or what a DICOMDIR lists. Finds them and opens them, nothing more.
+
+Nothing is unpacked to disk, so no name in an archive can lead anywhere. Links to folders are not followed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import BinaryIO
+
+from pydicom import dcmread
+
+from napari_sparsetok.files.reading import Watch, check_memory
+from napari_sparsetok.scan import ScanError
+
+MOST_FILES = 200_000
+_LARGEST_MEMBER = 4 << 30  # bytes of one file in a zip
+_SUSPICIOUS = 200  # times that an image of some size is never deflated
+_SMALL = 64 << 20  # bytes that may be deflated as much as they like
+_LOOKS = 64  # files that a quick look opens
+_LOOK_DEPTH = 3  # folders down
+
+# How a data set without the 128 bytes of preamble begins: group 8, elements that stand first.
+_BARE = tuple(bytes([8, 0, element, 0]) for element in (0x00, 0x05, 0x08, 0x16))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: on disk, or a member of a zip. Its name may hold a patient's name: it is never shown."""
+
+    path: Path
+    size: int
+    member: str = ""
+
+    def __repr__(self) -> str:
+        return "Item(…)"
+
+
+class Opener:
+    """Opens items; keeps each zip open while it is in use as a context."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._archives: dict[Path, zipfile.ZipFile] = {}
+
+    def __enter__(self) -> Opener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archives.clear()
+        self._stack.close()
+
+    def open(self, item: Item) -> BinaryIO:
+        """The bytes of an item, seekable."""
+        if not item.member:
+            return item.path.open("rb")
+        check_memory(2 * item.size, "a file in this zip")
+        with self._archive(item.path).open(item.member) as stream:
+            return io.BytesIO(stream.read(item.size))
+
+    def first_bytes(self, item: Item, count: int = 132) -> bytes:
+        """How an item begins; nothing more of it is read."""
+        if not item.member:
+            with item.path.open("rb") as raw:
+                return raw.read(count)
+        with self._archive(item.path).open(item.member) as stream:
+            return stream.read(count)
+
+    def _archive(self, path: Path) -> zipfile.ZipFile:
+        if path not in self._archives:
+            self._archives[path] = self._stack.enter_context(zipfile.ZipFile(path))
+        return self._archives[path]
+
+
+def is_dicom(first: bytes) -> bool:
+    """Whether a file that begins with these 132 bytes is DICOM."""
+    return first[128:132] == b"DICM" or first[:4] in _BARE
+
+
+def has_preamble(first: bytes) -> bool:
+    """Whether the mark of a DICOM file stands where it belongs."""
+    return first[128:132] == b"DICM"
+
+
+def quick_look(path: Path) -> bool:
+    """Whether a folder or zip holds DICOM, as far as a few dozen files tell."""
+    with Opener() as opener:
+        items = _members(path) if path.is_file() else _walk(path, _LOOK_DEPTH)
+        for looks, item in enumerate(items):
+            if looks >= _LOOKS:
+                return False
+            try:
+                if has_preamble(opener.first_bytes(item)):
+                    return True
+            except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+                continue
+    return False
+
+
+def items_at(path: Path, watch: Watch) -> list[Item]:
+    """All files that might be DICOM: in a folder and below, in a zip, listed by a DICOMDIR, or beside a file.
+
+    Raises
+    ------
+    ScanError : there are too many, or the archive is no archive.
+    """
+    if path.is_dir():
+        return _limited(_walk(path), watch)
+    with path.open("rb") as raw:
+        first = raw.read(132)
+    if first[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _limited(_members(path), watch)
+    if path.name.upper() == "DICOMDIR":
+        return _listed(path, watch)
+    return [Item(path, path.stat().st_size)]
+
+
+def beside(path: Path, watch: Watch) -> list[Item]:
+    """The files in the folder of a file."""
+    return _limited(_walk(path.parent, depth=1), watch)
+
+
+def _limited(items: Iterator[Item], watch: Watch) -> list[Item]:
+    found = []
+    for item in items:
+        found.append(item)
+        if len(found) > MOST_FILES:
+            raise ScanError(f"there are more than {MOST_FILES} files here; choose the folder of one study")
+        if len(found) % 256 == 0:
+            watch.step(0, 0)
+    return found
+
+
+def _walk(folder: Path, depth: int | None = None) -> Iterator[Item]:
+    top = str(folder)
+    for where, folders, names in os.walk(top, followlinks=False):
+        folders.sort()
+        if depth is not None and where[len(top) :].count(os.sep) + 1 >= depth:
+            folders.clear()
+        for name in sorted(names):
+            path = Path(where, name)
+            try:
+                status = path.stat()
+            except OSError:  # a link that leads nowhere, or in a circle
+                continue
+            if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+                yield Item(path, status.st_size)
+
+
+def _members(path: Path) -> Iterator[Item]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir() or info.flag_bits & 1 or not info.file_size:  # the bit of an encrypted member
+                continue
+            if info.file_size > _LARGEST_MEMBER or _is_bomb(info):
+                raise ScanError(
+                    "this zip unpacks to far more than scans do; unpack it yourself and open the folder if you trust it"
+                )
+            yield Item(path, info.file_size, info.filename)
+
+
+def _is_bomb(info: zipfile.ZipInfo) -> bool:
+    return info.file_size > _SMALL and info.file_size > _SUSPICIOUS * max(1, info.compress_size)
+
+
+def _listed(path: Path, watch: Watch) -> list[Item]:
+    """What a DICOMDIR lists; names that would lead out of its folder are passed over."""
+    directory = dcmread(path, force=True)
+    records = directory.get("DirectoryRecordSequence") or ()
+    found = []
+    for record in records:
+        names = record.get("ReferencedFileID")
+        if not names:
+            continue
+        parts = PurePosixPath(*([names] if isinstance(names, str) else list(names))).parts
+        target = path.parent.joinpath(*parts)
+        if ".." in parts or PurePosixPath(*parts).is_absolute() or not target.is_file():
+            continue
+        found.append(Item(target, target.stat().st_size))
+    return _limited(iter(found), watch)

@@ -1,0 +1,95 @@
+"""Which format a path is: by its name, or by a short look inside. Reads no scan and loads no library for it."""
+
+from __future__ import annotations
+
+import zipfile
+from enum import Enum
+from pathlib import Path
+
+from napari_sparsetok.scan import ScanError
+
+
+class Format(Enum):
+    """What can be opened, and what to call it."""
+
+    NIFTI = "NIfTI"
+    DICOM = "DICOM"
+    ITK = "NRRD or MetaImage"
+    MGH = "FreeSurfer"
+    TIFF = "TIFF"
+    OME_ZARR = "OME-Zarr"
+
+
+_SUFFIXES = {
+    **dict.fromkeys((".nii", ".nii.gz"), Format.NIFTI),
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), Format.ITK),
+    **dict.fromkeys((".mgz", ".mgh"), Format.MGH),
+    **dict.fromkeys((".tif", ".tiff"), Format.TIFF),
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), Format.DICOM),
+}
+_LIST = "DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage, .mgz, TIFF, OME-Zarr"
+
+
+def recognise(path: Path) -> Format | None:
+    """The format, or None where it is none that is read. A name with a known ending need not exist."""
+    try:
+        if path.is_dir():
+            return _folder(path)
+        for suffix, kind in _SUFFIXES.items():
+            if path.name.lower().endswith(suffix):
+                return kind
+        if not path.is_file():
+            return None
+        return Format.DICOM if _holds_dicom(path) else None
+    except (OSError, ValueError, zipfile.BadZipFile, ScanError):
+        return None
+
+
+def recognised(path: Path) -> Format:
+    """The format of a path that is there.
+
+    Raises
+    ------
+    ScanError : there is nothing, or nothing that is read.
+    """
+    try:
+        return _checked(path)
+    except OSError as error:
+        raise ScanError(f"{path} cannot be reached ({error.strerror}); check the name and your permissions") from None
+
+
+def _checked(path: Path) -> Format:
+    if path.suffix.lower() in (".hdr", ".img"):
+        raise ScanError(f"{path.name} is half of a pair of files (.hdr and .img); convert the pair to one .nii.gz file")
+    if path.is_dir():
+        kind = _folder(path)
+        if kind is None:
+            raise ScanError(f"{path} is a folder without a DICOM or OME-Zarr scan; choose the folder or file of a scan")
+        return kind
+    if not path.exists() and (recognise(path) or path.suffix.lower() == ".zip" or not path.suffix):
+        raise ScanError(f"there is no file {path}; check the name")
+    kind = recognise(path)
+    if kind is None:
+        raise ScanError(f"{path.name} is not a scan of a kind that is read ({_LIST}); convert it to NIfTI first")
+    if not path.is_file():
+        raise ScanError(f"{path} is not a file that can be read; choose the file of a scan")
+    return kind
+
+
+def _folder(path: Path) -> Format | None:
+    from napari_sparsetok.files import dicom_source, ome_zarr
+
+    if ome_zarr.is_ome_zarr(path):
+        return Format.OME_ZARR
+    return Format.DICOM if dicom_source.quick_look(path) else None
+
+
+def _holds_dicom(path: Path) -> bool:
+    """Whether a file without a telling name is DICOM, a DICOMDIR, or a zip with DICOM in it."""
+    from napari_sparsetok.files import dicom_source
+
+    with path.open("rb") as raw:
+        first = raw.read(132)
+    if first[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return dicom_source.quick_look(path)
+    return dicom_source.has_preamble(first)

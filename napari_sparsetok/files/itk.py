@@ -1,0 +1,174 @@
+"""NRRD and MetaImage through SimpleITK, read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_sparsetok.files.reading import explained, oblique_note
+from napari_sparsetok.files.stack import LPS_TO_RAS
+from napari_sparsetok.files.text_header import META, NRRD, checked_header
+from napari_sparsetok.files.whole_file import written_whole
+from napari_sparsetok.labels import PALETTE, Label, LabelTable
+from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+
+SUFFIXES = (*NRRD, *META)
+WRITTEN = (".nrrd", ".mha")
+"""One file each; masks are not spread over two."""
+
+_LABELS = "sparsetok_labels"
+_UNPLACED = "The file does not say how the patient lay: left and right cannot be told from it."
+
+
+@dataclass(frozen=True)
+class ItkHeader:
+    """Where the voxels lie, as ITK says it (LPS millimetres), so that a mask can say the same to the last bit."""
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+def read(path: Path) -> Scan:
+    """Read one file; see `napari_sparsetok.files.open_scan`."""
+    with explained(path.name):
+        claim = checked_header(path)
+        _check_shape(path, claim.shape)
+        image = _sitk().ReadImage(str(path))
+        array = _sitk().GetArrayFromImage(image)  # slowest axis first; a vector's components last
+        if array.dtype.kind not in "iuf":
+            raise ScanError(f"{path.name} stores {array.dtype} numbers; a scan needs one grey value a voxel")
+        header = _header(image)
+        volumes = _volumes(array, vector=image.GetNumberOfComponentsPerPixel() > 1, path=path)
+        shape = volumes.shape[1:]
+        geometry = Geometry((shape[2], shape[1], shape[0]), _affine(header))
+    shown = geometry.to_shown(volumes.transpose(3, 2, 1, 0))
+    leading: Literal["", "time"] = "time" if len(volumes) > 1 else ""
+    notes = [] if claim.placed else [_UNPLACED]
+    if leading:
+        notes.append(f"The leading axis has {len(volumes)} volumes; the file does not say what tells them apart.")
+    if geometry.is_oblique:
+        notes.append(oblique_note(geometry.obliqueness))
+    return Scan(
+        voxels=np.moveaxis(shown, 3, 0) if leading else shown[..., 0],
+        geometry=geometry,
+        name=path.stem,
+        leading=leading,
+        source=Source(path.resolve(), "nrrd" if path.suffix.lower() in NRRD else "metaimage", header),
+        notes=tuple(notes),
+    )
+
+
+def read_labels(path: Path) -> LabelTable | None:
+    """The label names in a file: those that `write_mask` wrote, or those of a segmentation in NRRD.
+
+    Raises
+    ------
+    ScanError : the file cannot be read.
+    """
+    with explained(path.name):
+        checked_header(path)
+        reader = _sitk().ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        try:
+            return LabelTable.from_json(json.loads(said[_LABELS])["labels"])
+        except (KeyError, ValueError, TypeError):
+            return _segments(said)
+
+
+def _segments(said: Mapping[str, str]) -> LabelTable | None:
+    """Names in the fields that segmentation programs put beside NRRD masks."""
+    labels = {}
+    for number in range(256):
+        name, value = said.get(f"Segment{number}_Name"), said.get(f"Segment{number}_LabelValue")
+        if name and value and value.isdigit() and 1 <= int(value) < 255:
+            color = _color(said.get(f"Segment{number}_Color", ""), int(value))
+            labels[int(value)] = Label(int(value), name, color)
+    return LabelTable(tuple(labels[k] for k in sorted(labels))) if labels else None
+
+
+def _color(text: str, number: int) -> str:
+    try:
+        parts = [min(255, max(0, round(float(part) * 255))) for part in text.split()]
+    except ValueError:
+        parts = []
+    return "#{:02x}{:02x}{:02x}".format(*parts) if len(parts) == 3 else PALETTE[(number - 1) % len(PALETTE)]
+
+
+def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable) -> None:
+    """Write a mask, compressed, in the order and place of its scan; see `napari_sparsetok.files.save_mask`."""
+    sitk = _sitk()
+    turned = scan.geometry.to_source(mask.astype(np.uint8))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(turned.transpose(2, 1, 0)))
+    header = _header_of(scan)
+    image.SetSpacing(header.spacing)
+    image.SetOrigin(header.origin)
+    image.SetDirection(header.direction)
+    image.SetMetaData(_LABELS, json.dumps({"labels": labels.to_json()}))
+    with written_whole(path, suffix=path.suffix.lower()) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError:
+            raise ScanError(
+                f"{path.name} could not be saved; nothing was overwritten, choose another folder or free space"
+            ) from None
+
+
+def _header_of(scan: Scan) -> ItkHeader:
+    """Three axes of the scan's own header, or one made of its geometry."""
+    if scan.source and isinstance(scan.source.header, ItkHeader):
+        header = scan.source.header
+        n = len(header.spacing)
+        direction = np.reshape(header.direction, (n, n))[:3, :3].ravel()
+        return ItkHeader(header.spacing[:3], header.origin[:3], tuple(direction.tolist()))
+    affine = LPS_TO_RAS @ scan.geometry.source_affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = affine[:3, :3] / spacing
+    return ItkHeader(tuple(spacing.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction.ravel().tolist()))
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) < 3 or sum(n > 1 for n in shape) < 3:
+        raise ScanError(f"{path.name} holds a flat picture of {shape} voxels; a scan needs a stack of slices")
+    if len(shape) > 4:
+        raise ScanError(f"{path.name} has {len(shape)} axes {shape}; split it into volumes or one series over time")
+
+
+def _volumes(array: NDArray[Any], *, vector: bool, path: Path) -> NDArray[Any]:
+    """(volumes, slices, rows, columns)."""
+    volumes = np.moveaxis(array, -1, 0) if vector else array if array.ndim == 4 else array[None]
+    if volumes.ndim != 4 or min(volumes.shape[1:]) < 2:
+        raise ScanError(f"{path.name} holds a flat picture of {array.shape} voxels; a scan needs a stack of slices")
+    if vector and len(volumes) in (3, 4) and volumes.dtype == np.uint8:
+        raise ScanError(f"{path.name} stores colours; a scan needs one grey value a voxel")
+    return volumes
+
+
+def _header(image: Any) -> ItkHeader:
+    return ItkHeader(tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection()))
+
+
+def _affine(header: ItkHeader) -> NDArray[np.float64]:
+    """(4, 4), from (x, y, z) indices to RAS+ millimetres."""
+    n = len(header.spacing)
+    direction = np.reshape(header.direction, (n, n))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(header.spacing)[:3]
+    affine[:3, 3] = header.origin[:3]
+    return LPS_TO_RAS @ affine
+
+
+def _sitk() -> Any:
+    """SimpleITK, which takes half a second to load, when it is first needed; it talks to nobody."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    return SimpleITK

@@ -1,0 +1,74 @@
+"""FreeSurfer's .mgh and .mgz through nibabel, checked first."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from nibabel.freesurfer.mghformat import MGHHeader
+from numpy.typing import NDArray
+
+from napari_sparsetok.files.reading import check_claim, check_memory, explained, oblique_note
+from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+
+SUFFIXES = (".mgz", ".mgh")
+
+_HEADER = 284  # bytes
+_GZIP = b"\x1f\x8b"
+_UNPLACED = "The file does not say how the patient lay; FreeSurfer's usual orientation is taken."
+
+
+def read(path: Path) -> Scan:
+    """Read one file; see `napari_sparsetok.files.open_scan`."""
+    with explained(path.name):
+        header, array = _read(path)
+        geometry = Geometry(array.shape[:3], header.get_affine())
+    several = array.ndim == 4
+    shown = geometry.to_shown(array)
+    leading: Literal["", "time"] = "time" if several else ""
+    notes = [] if int(header["goodRASFlag"]) else [_UNPLACED]
+    if geometry.is_oblique:
+        notes.append(oblique_note(geometry.obliqueness))
+    return Scan(
+        voxels=np.moveaxis(shown, 3, 0) if several else shown,
+        geometry=geometry,
+        name=path.stem,
+        leading=leading,
+        source=Source(path.resolve(), "mgh"),
+        notes=tuple(notes),
+    )
+
+
+def _read(path: Path) -> tuple[Any, NDArray[Any]]:
+    with path.open("rb") as raw:
+        packed = raw.read(2) == _GZIP
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        block = stream.read(_HEADER)
+        if len(block) < _HEADER:
+            raise EOFError
+        header = MGHHeader(block)
+        shape = _shape(header, path, packed=packed)
+        count = int(np.prod(shape))
+        dtype = header.get_data_dtype()
+        data = stream.read(count * dtype.itemsize)
+        if len(data) < count * dtype.itemsize:
+            raise EOFError
+        while packed and stream.read(1 << 20):  # to the checksum at the end
+            if stream.tell() > 16 * count * dtype.itemsize + (1 << 24):
+                break
+    array = np.frombuffer(data, dtype).reshape(shape, order="F")
+    return header, array.astype(dtype.newbyteorder("="))
+
+
+def _shape(header: Any, path: Path, *, packed: bool) -> tuple[int, ...]:
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) < 3 or min(shape[:3]) < 2 or min(shape) < 1:
+        raise ScanError(f"{path.name} holds a flat picture of {shape} voxels; a scan needs a stack of slices")
+    claimed = header.get_data_dtype().itemsize
+    for extent in shape:
+        claimed *= extent
+    check_claim(claimed, path.stat().st_size, path.name, compressed=packed)
+    check_memory(2 * claimed, path.name)
+    return shape

@@ -1,0 +1,255 @@
+"""OME-Zarr folders, lazily: voxels stay on disk until somebody asks for a box of them. Local folders only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_sparsetok.files.reading import check_memory, explained, size_text
+from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
+from napari_sparsetok.scan import Geometry, Scan, ScanError, Shape, Source
+
+_METADATA = ("zarr.json", ".zattrs")
+_LARGEST_METADATA = 16 << 20  # bytes
+_LARGEST_CHUNK = 1 << 30
+_READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
+_UNPLACED = "The file does not say how the patient lay: left and right cannot be told from it."
+_MILLIMETRES = {"meter": 1e3, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6}
+_RAS = {
+    **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
+    **{"anterior-to-posterior": (0, -1, 0), "inferior-to-superior": (0, 0, 1), "superior-to-inferior": (0, 0, -1)},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """One resolution: its array, and millimetres along z, y and x."""
+
+    array: Any
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    spatial: tuple[int, int, int]
+    leading: int | None
+
+    @property
+    def shape(self) -> Shape:
+        z, y, x = (int(self.array.shape[k]) for k in self.spatial)
+        return z, y, x
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.array.shape) * int(self.array.dtype.itemsize)
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    levels: tuple[_Level, ...]
+    axes: tuple[Mapping[str, Any], ...]
+    document: str
+
+
+def is_ome_zarr(path: Path) -> bool:
+    """Whether a folder is an OME-Zarr image, by its metadata alone."""
+    try:
+        return path.is_dir() and bool(_multiscales(_document(path)))
+    except (OSError, ValueError, ScanError):
+        return False
+
+
+def find_levels(path: Path) -> list[SeriesInfo]:
+    """The resolution levels, finest first; `key` is the level's number.
+
+    Raises
+    ------
+    ScanError : the metadata are damaged.
+    """
+    name = _name(path)
+    with explained(name):
+        image = _opened(path)
+        picture = _thumbnail(image.levels[-1])
+        return [
+            SeriesInfo(
+                key=str(k),
+                description=f"{name}, level {k} ({size_text(level.bytes)})",
+                modality="",
+                shape=level.shape,
+                spacing=level.spacing,
+                slices=level.shape[0],
+                volumes=1 if level.leading is None else int(level.array.shape[level.leading]),
+                thumbnail=picture,
+            )
+            for k, level in enumerate(image.levels)
+        ]
+
+
+def read(path: Path, key: str | None = None) -> Scan:
+    """Open one level without reading its voxels; see `napari_sparsetok.files.open_scan`.
+
+    Parameters
+    ----------
+    key : number of the level; None is the finest.
+    """
+    import dask.array
+
+    name = _name(path)
+    with explained(name):
+        image = _opened(path)
+        if not (key or "0").isdigit() or int(key or 0) >= len(image.levels):
+            raise ScanError(f"{name} has the levels 0 to {len(image.levels) - 1}; there is no level {key}")
+        level = image.levels[int(key or 0)]
+        voxels = dask.array.from_array(level.array, chunks=level.array.chunks)
+        voxels = _ordered(voxels, level)
+        geometry, placed = _geometry(level, image.axes)
+        leading = _leading(level, image.axes)
+        shown = (
+            geometry.to_shown(voxels.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+            if leading
+            else geometry.to_shown(voxels)
+        )
+        identity = _identity(image, int(key or 0))
+    return Scan(
+        voxels=shown,
+        geometry=geometry,
+        name=name,
+        leading=leading,
+        source=Source(path.resolve(), "ome-zarr"),
+        notes=() if placed else (_UNPLACED,),
+        identity=identity,
+    )
+
+
+def _name(path: Path) -> str:
+    name = path.resolve().name
+    for suffix in (".zarr", ".ome"):
+        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+    return name or "scan"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    for name in _METADATA:
+        file = path / name
+        if file.is_file():
+            if file.stat().st_size > _LARGEST_METADATA:
+                raise ScanError("the metadata of this OME-Zarr are larger than any scan's; export it again")
+            found = json.loads(file.read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _multiscales(document: Mapping[str, Any]) -> list[Any]:
+    attributes = document.get("attributes", document)
+    inner = attributes.get("ome", attributes) if isinstance(attributes, dict) else {}
+    scales = inner.get("multiscales") if isinstance(inner, dict) else None
+    return scales if isinstance(scales, list) else []
+
+
+def _opened(path: Path) -> _Image:
+    try:
+        import zarr
+    except ImportError:
+        raise ScanError(
+            'OME-Zarr is read by zarr, which is not installed; pip install "napari-sparsetok[zarr]"'
+        ) from None
+    document = _document(path)
+    scales = _multiscales(document)
+    if not scales:
+        raise ScanError("this folder is no OME-Zarr image; choose the folder that holds the image's levels")
+    scale = scales[0]
+    axes = tuple({"name": axis} if isinstance(axis, str) else axis for axis in scale.get("axes") or "tczyx")
+    group = zarr.open_group(str(path), mode="r")
+    whole = scale.get("coordinateTransformations") or ()
+    levels = []
+    for data in scale["datasets"]:
+        array = group[_inside(str(data["path"]))]
+        levels.append(_level(array, axes, [*(data.get("coordinateTransformations") or ()), *whole]))
+    return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if ".." in parts or PurePosixPath(name).is_absolute() or not parts:
+        raise ScanError("this OME-Zarr points to voxels outside its own folder; export it again")
+    return name
+
+
+def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> _Level:
+    names = [str(axis.get("name", "")).lower() for axis in axes]
+    if array.ndim != len(names) or not {"z", "y", "x"} <= set(names):
+        raise ScanError("this OME-Zarr has no axes z, y and x; a scan needs a stack of slices")
+    if array.dtype.kind not in "iufb" or math.prod(array.chunks) * array.dtype.itemsize > _LARGEST_CHUNK:
+        raise ScanError(
+            "this OME-Zarr is stored in blocks or numbers that cannot be read; convert it to smaller blocks"
+        )
+    spatial = names.index("z"), names.index("y"), names.index("x")
+    if min(int(array.shape[k]) for k in spatial) < 2:
+        raise ScanError("this OME-Zarr holds a flat picture; a scan needs a stack of slices")
+    others = [k for k in range(array.ndim) if k not in spatial and array.shape[k] > 1]
+    if len(others) > 1:
+        raise ScanError("this OME-Zarr has both channels and a time axis; export one channel or one time point")
+    scale, shift = np.ones(array.ndim), np.zeros(array.ndim)
+    for step in steps:
+        if step.get("type") == "scale":
+            scale, shift = scale * np.asarray(step["scale"], float), shift * np.asarray(step["scale"], float)
+        elif step.get("type") == "translation":
+            shift = shift + np.asarray(step["translation"], float)
+    units = [_MILLIMETRES.get(str(axes[k].get("unit", "millimeter")), 1.0) for k in spatial]
+    z, y, x = (float(abs(scale[k]) * u) for k, u in zip(spatial, units, strict=True))
+    a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))
+    return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None)
+
+
+def _ordered(voxels: Any, level: _Level) -> Any:
+    """(z, y, x), or with the leading axis in front."""
+    kept = (() if level.leading is None else (level.leading,)) + level.spatial
+    dropped = tuple(0 if k not in kept else slice(None) for k in range(voxels.ndim))
+    left = sorted(kept)
+    return voxels[dropped].transpose([left.index(k) for k in kept])
+
+
+def _geometry(level: _Level, axes: Sequence[Mapping[str, Any]]) -> tuple[Geometry, bool]:
+    """The geometry, and whether the file says how the patient lay."""
+    ways = [_RAS.get(_orientation(axes[k])) for k in level.spatial]
+    if any(way is None for way in ways):
+        return Geometry.shown(level.shape, level.spacing, level.origin), False
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(ways, dtype=float).T * level.spacing
+    affine[:3, 3] = np.array(ways, dtype=float).T @ level.origin
+    return Geometry(level.shape, affine), True
+
+
+def _orientation(axis: Mapping[str, Any]) -> str:
+    said = axis.get("anatomicalOrientation") or axis.get("orientation") or ""
+    return str(said.get("value", "") if isinstance(said, dict) else said)
+
+
+def _leading(level: _Level, axes: Sequence[Mapping[str, Any]]) -> Literal["", "time", "channel"]:
+    if level.leading is None:
+        return ""
+    return "channel" if str(axes[level.leading].get("name", "")).lower() == "c" else "time"
+
+
+def _identity(image: _Image, number: int) -> str:
+    """What tells this scan from others: its metadata, the level, and the coarsest level whole where that is small."""
+    digest = hashlib.sha256(image.document.encode())
+    coarsest = image.levels[-1].array
+    if math.prod(coarsest.shape) * coarsest.dtype.itemsize <= _READ_WHOLE:
+        digest.update(np.ascontiguousarray(coarsest[...]).data)
+    return f"{digest.hexdigest()} level {number}"
+
+
+def _thumbnail(level: _Level) -> Any:
+    chunk = math.prod(level.array.chunks) * level.array.dtype.itemsize
+    check_memory(4 * chunk, "this OME-Zarr")
+    index: list[Any] = [0] * level.array.ndim
+    for k in level.spatial[1:]:
+        index[k] = slice(None, None, max(1, level.array.shape[k] // 96))
+    index[level.spatial[0]] = level.array.shape[level.spatial[0]] // 2
+    plane = np.asarray(level.array[tuple(index)])
+    return thumbnail_of(plane if level.spatial[1] < level.spatial[2] else plane.T)
