@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_sparsetok.ui.style import share, stage_color, stage_name
@@ -44,18 +44,18 @@ class Funnel(QWidget):
         ink = self.palette().windowText().color()
         metrics = self.fontMetrics()
         words_width = max((metrics.horizontalAdvance(words) for words, _, _ in self._rows()), default=0) + 8
-        counts_width = metrics.horizontalAdvance("88888 · 100 %") + 8
+        counts_width = metrics.horizontalAdvance(f"{max(self._left, default=0)} · 100\u00a0%") + 8
         height = self._row_height()
-        room = max(10, self.width() - words_width - counts_width)
+        room = max(10, self.width() - words_width - counts_width - 1)
         total = self._left[0] if self._left else 0
         for row, (words, count, color) in enumerate(self._rows()):
             top = row * (height + _GAP)
             painter.setPen(ink)
             painter.drawText(QRectF(0, top, words_width, height), Qt.AlignVCenter | Qt.AlignLeft, words)
-            painter.setPen(Qt.NoPen)
+            painter.setPen(_thin(ink))  # so that dark bars show on a dark theme, and pale ones on a light one
             painter.setBrush(QColor(color))
             length = max(2.0, room * count / total) if count else 0.0
-            painter.drawRoundedRect(QRectF(words_width, top + 2, length, height - 4), 2, 2)
+            painter.drawRoundedRect(QRectF(words_width + 0.5, top + 2.5, length, height - 5), 2, 2)
             painter.setPen(ink)
             text = f"{count} · {share(count, total)}"
             painter.drawText(
@@ -72,3 +72,9 @@ class Funnel(QWidget):
         pruned = [before - after for before, after in zip(self._left, self._left[1:], strict=False)]
         counts = [*pruned, self._left[-1]]
         return [(stage_name(k, stages), count, stage_color(k, stages)) for k, count in enumerate(counts, start=1)]
+
+
+def _thin(ink: QColor) -> QPen:
+    line = QColor(ink)
+    line.setAlpha(150)
+    return QPen(line, 1)

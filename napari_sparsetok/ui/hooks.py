@@ -46,7 +46,8 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
             "this layer belongs to no scan, so nobody knows its grid; save a mask that SparseTok made, from its panel"
         )
     labels = meta["metadata"].get(MASK_LABELS) or LabelTable(())
-    return [str(save_mask(path, data, scan, labels))]
+    one_frame = data[0] if data.ndim == 4 and len(data) == 1 else data  # the mask of one frame of a time series
+    return [str(save_mask(path, one_frame, scan, labels))]
 
 
 def open_mni152() -> list[LayerData]:

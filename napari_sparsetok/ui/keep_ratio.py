@@ -13,7 +13,7 @@ from napari_sparsetok.state import Timing
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.style import duration, share
 
-SMALLEST = 0.02
+SMALLEST = 0.01
 _SETTLED_MS = 250  # after this long without a key or wheel step the value counts as chosen
 
 
@@ -67,17 +67,17 @@ class KeepRatioBox(QWidget):
         """Show tokens before the first stage and after each."""
         self._funnel.set_left(left)
         self._funnel.setVisible(len(left) > 1)
-        chain = " → ".join(str(n) for n in left)
-        self._counts.setText(f"{chain} tokens, {share(left[-1], left[0])} kept" if left else "")
+        chain = " →\u00a0".join(str(n) for n in left)
+        self._counts.setText(f"{chain}\u00a0tokens, {share(left[-1], left[0])}\u00a0kept" if left else "")
 
     def set_timing(self, timing: Timing | None) -> None:
         """Show what the last run cost."""
         if timing is None:
             self._cost.setText("")
             return
-        windows = f"{timing.windows} window{'s' if timing.windows != 1 else ''}"
+        windows = f"{timing.windows}\u00a0window{'s' if timing.windows != 1 else ''}"
         text = f"mask in {duration(timing.first)} · all of {windows} in {duration(timing.total)}"
-        self._cost.setText(f"{text} · {100 * timing.cached:.0f} % from cache")
+        self._cost.setText(f"{text} · {100 * timing.cached:.0f}\u00a0% from\u00a0cache")
         self._cost.setToolTip(
             "Time to the first part of the mask, time for all of it, and the share of the windows\n"
             "whose part that does not depend on the keep ratio was not computed again."

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+from psygnal import Signal
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
-from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, placed
+from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, Frame, placed
 from napari_sparsetok.ui.style import stage_color
+
+# The outline of the mask is one of slices; in 3-D napari fills the mask, as it should, and need not say so each time.
+warnings.filterwarnings("ignore", message="Contours are not displayed during 3D rendering", category=UserWarning)
 
 KINDS = ("importance", "tokens", "mask")
 """From bottom to top."""
@@ -22,25 +30,54 @@ VEIL = 0.4
 """Opacity of the tokens layer: pruned tissue darkens, kept tissue stays in the light."""
 
 
+OVERLAY = "sparsetok_overlay"
+"""Key of the metadata of every layer that is ours, so that nobody takes it for a scan."""
+
+
 class Overlays:
     """Keeps the overlay layers of the current scan in step with what is computed.
 
-    A layer that the person deletes comes back with the next result; layers of an earlier scan are left alone.
+    A layer that the person deletes comes back with the next result; layers of an earlier scan are left alone, and
+    used again when that scan is chosen again.
     """
+
+    visibility_changed = Signal(str, bool)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._scan: Scan | None = None
+        self._frame: Frame | None = None
         self._layers: dict[str, Layer] = {}
+        self._of_scans: WeakKeyDictionary[Scan, dict[str, Layer]] = WeakKeyDictionary()
         self._visible = dict.fromkeys(KINDS, True)
         self._region: Layer | None = None
         self._shown = 0  # serial number of the prediction whose mask is drawn
 
-    def set_scan(self, scan: Scan | None) -> None:
-        """From now on lay over this scan."""
-        self._scan = scan
-        self._layers = {}
+    def set_scan(self, scan: Scan | None, frame: Frame | None = None) -> None:
+        """From now on lay over this scan, which is a frame of a layer with a time axis if `frame` is given."""
+        self._scan, self._frame = scan, frame
+        self._shown = 0
+        self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
+
+    def retire(self) -> None:
+        """Another model was chosen: what the old one said is hidden and left to the person."""
+        for kind in KINDS:
+            layer = self._present(kind)
+            if layer is not None:
+                layer.events.visible.disconnect(self._on_visible)
+                layer.visible = False
+                layer.name = f"{layer.name} (earlier model)"
+        self._layers.clear()
+        self._shown = 0
+
+    def let_go(self) -> None:
+        """Stop listening to the layers, which stay."""
+        for layers in self._of_scans.values():
+            for layer in layers.values():
+                layer.events.visible.disconnect(self._on_visible)
+        self._of_scans.clear()
+        self._layers = {}
 
     def set_visible(self, kind: str, visible: bool) -> None:
         """Show or hide one overlay, now and when it comes back."""
@@ -57,27 +94,27 @@ class Overlays:
         """Draw the token map: cheap enough for every step of the slider."""
         if self._scan is None:
             return
-        stages = self._array("tokens", tokens.stage)
-        scores = self._array("importance", np.nan_to_num(tokens.importance[0]) if tokens.stages else None)
-        if scores is not None:
-            self._put("importance", scores, lambda: self._importance_layer(scores, tokens))
-        if stages is not None:
-            self._put("tokens", stages, lambda: self._tokens_layer(stages, tokens))
+        if tokens.stages:
+            scores = self._lifted(np.nan_to_num(tokens.importance[0]))
+            if not self._write_tokens("importance", scores, tokens):
+                self._add("importance", self._importance_layer(scores, tokens))
+        stages = self._lifted(tokens.stage.copy())
+        if not self._write_tokens("tokens", stages, tokens):
+            self._add("tokens", self._tokens_layer(stages, tokens))
 
     def show_mask(self, prediction: Prediction) -> None:
         """Draw the mask: only the box that changed is written and redrawn."""
         if prediction.scan is not self._scan:
             return
+        # A box is enough only if the layer shows the very mask that the new one was made from.
+        follows = prediction.builds_on and prediction.builds_on == self._shown
+        self._shown = prediction.serial
         layer = self._present("mask")
         if layer is None:
             self._add("mask", self._mask_layer(prediction))
-            self._shown = prediction.serial
             return
-        # A box is enough only if the layer shows the very mask that the new one was made from.
-        follows = prediction.builds_on and prediction.builds_on == self._shown
         box = (prediction.changed if follows else Region.whole(prediction.mask.shape)).slices
-        self._shown = prediction.serial
-        layer.data[box] = prediction.mask[box]
+        layer.data[(..., *box)] = prediction.mask[box]
         layer.refresh(extent=False, thumbnail=False)
 
     def show_region(self, region: Region | None) -> None:
@@ -91,18 +128,17 @@ class Overlays:
         spacing = np.asarray(geometry.spacing)
         size = np.asarray(region.shape) * spacing
         middle = np.asarray(geometry.origin) + (np.asarray(region.start) - 0.5) * spacing + size / 2
+        place = {"scale": tuple(size), "translate": tuple(middle), "units": ("mm",) * 3, "axis_labels": AXIS_LABELS}
         self._region = Labels(
-            np.ones((1, 1, 1), dtype=np.uint8),
+            self._lifted(np.ones((1, 1, 1), dtype=np.uint8)),
             name=f"region · {self._scan.name}",
             colormap=DirectLabelColormap(color_dict={0: "transparent", None: "transparent", 1: "#56B4E9"}),
             opacity=0.18,
-            scale=tuple(size),
-            translate=tuple(middle),
-            units=("mm",) * 3,
-            axis_labels=AXIS_LABELS,
+            metadata={OVERLAY: "region"},
+            **self._placed(place),
         )
-        self._region.editable = False
-        self._viewer.add_layer(self._region)
+        _lock(self._region)
+        self._insert(self._region, [k for k in KINDS if self._present(k) is not None])
 
     # Details
 
@@ -110,40 +146,62 @@ class Overlays:
         layer = self._layers.get(kind)
         return layer if layer is not None and layer in self._viewer.layers else None
 
-    def _array(self, kind: str, values: Any) -> Any:
-        """A writable copy for a layer of its own, or None if there is nothing to draw."""
-        return None if values is None else np.array(values)
-
-    def _put(self, kind: str, values: Any, make: Any) -> None:
+    def _write_tokens(self, kind: str, values: NDArray[Any], tokens: TokenMap) -> bool:
+        """Write into the layer that is there; False if there is none that fits."""
         layer = self._present(kind)
-        if layer is not None and layer.data.shape == values.shape:
-            layer.data[...] = values
-            layer.refresh(extent=False, thumbnail=False)
-            return
-        if layer is not None:
+        if layer is None:
+            return False
+        if layer.data.shape != values.shape:
             self._viewer.layers.remove(layer)
-        self._add(kind, make())
+            return False
+        place = self._on_grid(tokens)
+        if not np.allclose(layer.scale, place["scale"]) or not np.allclose(layer.translate, place["translate"]):
+            layer.scale, layer.translate = place["scale"], place["translate"]
+        layer.data[...] = values
+        layer.refresh(extent=False, thumbnail=False)
+        return True
+
+    def _lifted(self, values: NDArray[Any]) -> NDArray[Any]:
+        """With a time axis of one frame, if the scan is a frame."""
+        return values if self._frame is None else values[None]
+
+    def _placed(self, place: dict[str, Any]) -> dict[str, Any]:
+        return place if self._frame is None else self._frame.before(place)
 
     def _add(self, kind: str, layer: Layer) -> None:
         layer.visible = self._visible[kind]
+        layer.metadata[OVERLAY] = kind
+        layer.events.visible.connect(self._on_visible)
         self._layers[kind] = layer
+        self._insert(layer, KINDS[KINDS.index(kind) + 1 :])
+
+    def _insert(self, layer: Layer, above: Sequence[str]) -> None:
+        """Put a layer below the overlays of these kinds, and leave the person's selection as it is."""
         selected = set(self._viewer.layers.selection)
-        above = [self._present(k) for k in KINDS[KINDS.index(kind) + 1 :]]
-        places = [self._viewer.layers.index(other) for other in above if other is not None]
+        present = [other for other in map(self._present, above) if other is not None]
+        places = [self._viewer.layers.index(other) for other in present]
         self._viewer.layers.insert(min(places, default=len(self._viewer.layers)), layer)
-        if selected:  # adding a layer must not take the person's own choice away
+        if selected:
             self._viewer.layers.selection = selected
 
     def _name(self, kind: str) -> str:
         return f"{kind} · {self._scan.name if self._scan else ''}"
 
+    def _on_visible(self, event: Any) -> None:
+        """The person may also use the eye in napari's list."""
+        for kind, layer in self._layers.items():
+            if layer is event.source and self._visible[kind] != layer.visible:
+                self._visible[kind] = bool(layer.visible)
+                self.visibility_changed.emit(kind, bool(layer.visible))
+
     def _on_grid(self, tokens: TokenMap) -> dict[str, Any]:
-        return {
+        place = {
             "scale": tokens.spacing,
             "translate": tokens.origin,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
         }
+        return self._placed(place)
 
     def _importance_layer(self, scores: Any, tokens: TokenMap) -> Layer:
         return Image(
@@ -167,22 +225,33 @@ class Overlays:
             opacity=VEIL,
             **self._on_grid(tokens),
         )
-        layer.editable = False
+        _lock(layer)
         return layer
 
     def _mask_layer(self, prediction: Prediction) -> Layer:
         layer = Labels(
-            np.array(prediction.mask),
+            self._lifted(np.array(prediction.mask)),
             name=self._name("mask"),
             colormap=label_colormap(prediction.labels),
             features=label_features(prediction.labels),
             opacity=0.95,
             metadata={SCAN: prediction.scan, MASK_LABELS: prediction.labels},
-            **placed(prediction.scan.geometry),
+            **self._placed(placed(prediction.scan.geometry)),
         )
         layer.contour = 1  # an outline, so that tokens and scan stay in sight
-        layer.editable = False
+        _lock(layer)
         return layer
+
+
+def _lock(layer: Layer) -> None:
+    """No brush may write here; napari unlocks a layer after each visit to 3-D."""
+
+    def lock(event: Any = None) -> None:
+        if layer.editable:
+            layer.editable = False
+
+    lock()
+    layer.events.editable.connect(lock)
 
 
 def label_colormap(labels: LabelTable) -> DirectLabelColormap:

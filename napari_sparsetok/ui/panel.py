@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from magicgui.widgets import ComboBox, Container
@@ -28,6 +29,7 @@ from napari_sparsetok.ui.box_editor import BoxEditor
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.overlays import KINDS
 from napari_sparsetok.weights import Card
+from napari_sparsetok.weights.registry import user_folder
 
 WIDTH = 330
 DEVICES = [("automatic", "auto"), ("CPU", "cpu"), ("NVIDIA GPU", "cuda"), ("Apple GPU", "mps")]
@@ -37,6 +39,10 @@ _TOGGLES = {
     "tokens": "Which tokens were pruned, at which stage, and which were kept",
     "mask": "The segmentation",
 }
+
+
+_RUN = "Segment the scan, or the chosen part of it"
+_CANCEL = "Stop after the part that is being computed; what is shown stays"
 
 
 class Panel(QWidget):
@@ -59,6 +65,7 @@ class Panel(QWidget):
         super().__init__(parent)
         self._layers: list[Any] = []
         self._can_run = False
+        self._busy: Busy | None = None
         self._body = QVBoxLayout()
         self._build_start(samples)
         self._build_form()
@@ -89,7 +96,7 @@ class Panel(QWidget):
         opener = QPushButton("&Open a scan…")
         opener.setToolTip("Choose a NIfTI file")
         opener.clicked.connect(self.open_requested)
-        sample = QPushButton("&Sample")
+        sample = QPushButton("Sam&ple")
         sample.setToolTip("Open a scan that comes with the program")
         menu = QMenu(sample)
         for key, title in samples.items():
@@ -116,16 +123,16 @@ class Panel(QWidget):
         form = Container(widgets=[self._model, self._device, self._where])
         form.margins = (0, 0, 0, 0)
         self._model_info = _small_label()
-        about = QToolButton()
-        about.setText("About this model")
+        self._about = about = QToolButton()
+        about.setText("&About this model")
         about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")
         about.clicked.connect(self._on_about)
         self._card: Card | None = None
         self._box = BoxEditor()
         self._box.region_changed.connect(self.region_edited)
         self._hint = _small_label()
-        self._run = QPushButton("&Segment")
-        self._run.setToolTip("Segment the scan, or the chosen part of it")
+        self._run = QPushButton()
+        self._write_run()
         self._run.clicked.connect(self._on_run)
         for widget in (
             self._scans.native,
@@ -140,6 +147,7 @@ class Panel(QWidget):
             self._body.addWidget(widget)
         self._body.setAlignment(about, Qt.AlignRight)
         self._form = form  # keeps the magicgui side of the widgets alive
+        _align(form.native)
         self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
         self._device.changed.connect(self.device_chosen.emit)
         self._where.changed.connect(self._on_where)
@@ -153,8 +161,8 @@ class Panel(QWidget):
 
     def _build_results(self) -> None:
         self._body.addWidget(_line())
+        self._body.addWidget(QLabel("Show on the scan"))
         row = QHBoxLayout()
-        row.addWidget(QLabel("Show"))
         self._toggles: dict[str, QCheckBox] = {}
         for kind in KINDS:
             box = QCheckBox(kind)
@@ -216,7 +224,9 @@ class Panel(QWidget):
                 _narrow(box)
                 box.changed.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
                 self._scans.append(box)
-        self._model_info.setText(card.purpose if card else "No model is installed.")
+            _align(self._scans.native, self._form.native)
+        self._model_info.setText(card.purpose if card else _no_model())
+        self._about.setEnabled(card is not None)
 
     def set_models(self, cards: dict[str, Card], chosen: str) -> None:
         """The models that there are."""
@@ -236,8 +246,9 @@ class Panel(QWidget):
             self._scan_info.setText(problem)
             return
         z, y, x = scan.geometry.spacing
-        size = " × ".join(str(n) for n in scan.shape)
-        facts = f"{size} voxels · {z:.3g} × {y:.3g} × {x:.3g} mm · stored {scan.geometry.source_axes}"
+        size = "\u00a0×\u00a0".join(str(n) for n in scan.shape)
+        spacing = f"{z:.3g}\u00a0×\u00a0{y:.3g}\u00a0×\u00a0{x:.3g}\u00a0mm"
+        facts = f"{size}\u00a0voxels · {spacing} · stored\u00a0{scan.geometry.source_axes}"
         self._scan_info.setText("\n".join([facts, *scan.notes]))
 
     def set_where(self, where: str, hint: str) -> None:
@@ -255,17 +266,17 @@ class Panel(QWidget):
     def set_can_run(self, possible: bool) -> None:
         """Whether there is anything to segment."""
         self._can_run = possible
-        self._run.setEnabled(possible)
+        self._write_run()
 
     def set_busy(self, busy: Busy | None) -> None:
         """What is being done; None is idle."""
-        self._run.setText("&Cancel" if busy else "&Segment")
-        self._run.setEnabled(bool(busy) or self._can_run)
+        self._busy = busy
+        self._write_run()
         self._progress.setVisible(busy is not None)
         if busy is None:
             self._busy_words.setText("idle")
             return
-        counted = f": {busy.done} of {busy.total} windows" if busy.total else " …"
+        counted = f": {busy.done} of\u00a0{busy.total}\u00a0windows" if busy.total else " …"
         self._busy_words.setText(busy.what + counted)
         self._progress.setRange(0, busy.total)
         self._progress.setValue(busy.done)
@@ -278,7 +289,9 @@ class Panel(QWidget):
 
     def set_volumes(self, rows: Sequence[tuple[str, str, float]]) -> None:
         """Name, colour and millilitres of each label."""
-        cells = [f'<span style="color:{color}">■</span> {name} <b>{ml:.2f} mL</b>' for name, color, ml in rows]
+        cells = [
+            f'<span style="color:{color}">■</span> {escape(name)} <b>{ml:.2f}\u00a0mL</b>' for name, color, ml in rows
+        ]
         self._volumes.setText("<br>".join(cells))
         self._save.setEnabled(bool(rows))
 
@@ -292,10 +305,16 @@ class Panel(QWidget):
     # Slots
 
     def _on_run(self) -> None:
-        if self._run.text() == "&Cancel":
-            self.cancel_requested.emit()
-        else:
-            self.run_requested.emit()
+        (self.cancel_requested if self._can_cancel else self.run_requested).emit()
+
+    @property
+    def _can_cancel(self) -> bool:
+        return self._busy is not None and self._busy.can_cancel
+
+    def _write_run(self) -> None:
+        self._run.setText("&Cancel" if self._can_cancel else "&Segment")
+        self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
+        self._run.setEnabled(self._can_cancel or self._can_run)
 
     def _on_where(self, where: str) -> None:
         self.where_chosen.emit(where)
@@ -307,10 +326,25 @@ class Panel(QWidget):
             CardDialog(self._card, self).exec()
 
 
+def _no_model() -> str:
+    return (
+        f"No model is installed. Put the two files of a model (.json and .safetensors) into {user_folder()}, "
+        "then close this panel and open it again."
+    )
+
+
 def _narrow(box: ComboBox) -> None:
     """Let a long name be cut rather than widen the panel."""
     box.native.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
     box.native.setMinimumContentsLength(10)
+
+
+def _align(*forms: QWidget) -> None:
+    """Give the names before the boxes one width."""
+    names = [label for form in forms for label in form.findChildren(QLabel)]
+    width = max(label.fontMetrics().horizontalAdvance(label.text()) for label in names)
+    for label in names:
+        label.setMinimumSize(width + 2, label.fontMetrics().height())
 
 
 def _small_label() -> QLabel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,37 @@ MASK_LABELS = "sparsetok_labels"
 """Key of a mask layer's metadata: its label table."""
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Which volume of a layer with a time axis, and how that axis is shown."""
+
+    index: int
+    scale: float = 1.0
+    translate: float = 0.0
+    unit: str = "pixel"
+    label: str = "t"
+
+    def before(self, place: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that put an array with an axis of this one frame before the three of `place`."""
+        return {
+            "scale": (self.scale, *place["scale"]),
+            "translate": (self.translate + self.index * self.scale, *place["translate"]),
+            "units": (self.unit, *place["units"]),
+            "axis_labels": (self.label, *place["axis_labels"]),
+        }
+
+
+def frame_at(layer: Layer, point: Sequence[float]) -> Frame | None:
+    """The frame of a layer that is shown where the viewer's sliders stand; None if it has no time axis."""
+    if layer.ndim != 4:
+        return None
+    scale, translate = float(layer.scale[0]), float(layer.translate[0])
+    n = int((layer.data[0] if layer.multiscale else layer.data).shape[0])
+    world = point[-4] if len(point) > 3 else 0.0
+    index = min(max(0, round((world - translate) / scale)), n - 1)
+    return Frame(index, scale, translate, str(layer.units[0]), str(layer.axis_labels[0]))
+
+
 def placed(geometry: Geometry) -> dict[str, Any]:
     """The arguments that put an array of this geometry where it belongs, in millimetres."""
     return {
@@ -32,28 +64,25 @@ def placed(geometry: Geometry) -> dict[str, Any]:
 def layer_data(scan: Scan) -> list[LayerData]:
     """The image layers of a scan: one, with a time axis if the scan has one, or one for each channel."""
     if scan.leading == "channel":
-        return [_one(voxels, scan, f"{scan.name} {k}", {}) for k, voxels in enumerate(scan.voxels, start=1)]
-    return [_one(scan.voxels, scan, scan.name, {SCAN: scan})]
+        channels = enumerate(scan.voxels, start=1)
+        return [_one(replace(scan, voxels=v, leading="", name=f"{scan.name} {k}")) for k, v in channels]
+    return [_one(scan)]
 
 
-def _one(voxels: Any, scan: Scan, name: str, metadata: Mapping[str, Any]) -> LayerData:
-    place = placed(scan.geometry)
+def _one(scan: Scan) -> LayerData:
+    voxels, place = scan.voxels, placed(scan.geometry)
     if voxels.ndim == 4:
-        place = {
-            "scale": (1.0, *place["scale"]),
-            "translate": (0.0, *place["translate"]),
-            "units": ("pixel", *place["units"]),
-            "axis_labels": ("t", *place["axis_labels"]),
-        }
+        place = Frame(0).before(place)
     low, high = _contrast(voxels)
-    arguments = {"name": name, "colormap": "gray", "contrast_limits": (low, high), "metadata": dict(metadata), **place}
+    limits = {"colormap": "gray", "contrast_limits": (low, high)}
+    arguments = {"name": scan.name, "metadata": {SCAN: scan}, **limits, **place}
     return voxels, arguments, "image"
 
 
 def _contrast(voxels: Any) -> tuple[float, float]:
     """Limits that a few bright voxels do not spoil."""
-    stride = max(1, voxels.size // 500_000)
-    sample = voxels.ravel()[::stride]
+    strides = [max(1, n // 80) for n in voxels.shape]
+    sample = voxels[tuple(slice(None, None, step) for step in strides)]
     sample = sample[np.isfinite(sample)].astype(np.float64)
     if not sample.size:
         return 0.0, 1.0
@@ -74,14 +103,37 @@ def scan_of(layer: Layer, frame: int = 0) -> Scan:
     ScanError : the layer is a flat picture, in colours, or not an image at all.
     """
     if not isinstance(layer, Image):
-        raise ScanError(f"the layer “{layer.name}” is not an image; choose the scan")
-    known = layer.metadata.get(SCAN)
-    if isinstance(known, Scan):
-        return known.frame(frame)
+        raise ScanError(f"the layer “{layer.name}” is not an image; choose the layer that shows the scan")
     data = layer.data[0] if layer.multiscale else layer.data
+    known = layer.metadata.get(SCAN)
+    if isinstance(known, Scan) and known.voxels.shape == data.shape:
+        # Whoever filtered the layer's voxels in place of the file's wants those to be segmented.
+        return (known if data is known.voxels else replace(known, voxels=np.asarray(data))).frame(frame)
     if layer.rgb or data.ndim not in (3, 4):
-        raise ScanError(f"the layer “{layer.name}” is a flat or coloured picture; a scan needs a stack of slices")
+        raise ScanError(f"“{layer.name}” is a flat or coloured picture; choose a scan, which is a stack of slices")
+    _check_upright(layer)
     voxels = np.asarray(data[frame] if data.ndim == 4 else data)
     geometry = Geometry.shown(voxels.shape, tuple(layer.scale)[-3:], tuple(layer.translate)[-3:])
     note = "The layer does not say how the patient lay: left and right cannot be told from it."
     return Scan(voxels, geometry, name=layer.name, notes=(note,))
+
+
+def is_at_hand(layer: Layer) -> bool:
+    """Whether the layer's voxels are in memory, so that taking them needs neither disk nor network."""
+    return isinstance(layer.data, np.ndarray)
+
+
+def _check_upright(layer: Layer) -> None:
+    moved = np.asarray(layer.affine.affine_matrix)
+    turned = np.asarray(layer.rotate)
+    upright = (
+        np.allclose(moved, np.eye(len(moved)))
+        and np.allclose(turned, np.eye(len(turned)))
+        and np.allclose(layer.shear, 0)
+        and all(s > 0 for s in layer.scale)
+    )
+    if not upright:
+        raise ScanError(
+            f"the layer “{layer.name}” is shown turned or mirrored, which its voxels do not follow; "
+            "open the scan's own file with SparseTok"
+        )

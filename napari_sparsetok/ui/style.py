@@ -18,15 +18,16 @@ def stage_name(stage: int, stages: int) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A share in per cent, with as many digits as say something: "25 %", "1.6 %"."""
+    """A share in per cent, never broken over two lines, with as many digits as say something: "25 %", "1.6 %"."""
     percent = 100 * part / whole if whole else 0.0
-    return f"{percent:.0f} %" if percent >= 9.95 or percent == 0 else f"{percent:.1f} %"
+    return f"{percent:.0f}\u00a0%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}\u00a0%"
 
 
 def duration(seconds: float) -> str:
     """A time in words, as in "84 ms", "1.2 s" or "2 min 5 s"."""
     if seconds < 0.9995:
-        return f"{1000 * seconds:.0f} ms"
+        return f"{1000 * seconds:.0f}\u00a0ms"
     if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        return f"{seconds:.1f}\u00a0s"
+    whole = round(seconds)
+    return f"{whole // 60}\u00a0min {whole % 60}\u00a0s"

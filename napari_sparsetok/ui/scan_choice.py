@@ -1,0 +1,107 @@
+"""Which layers of the viewer are the scan, and the scan that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+
+from napari_sparsetok.scan import Scan, ScanError, stack_channels
+from napari_sparsetok.session import Session
+from napari_sparsetok.ui.overlays import OVERLAY
+from napari_sparsetok.ui.scan_layer import SCAN, Frame, frame_at, is_at_hand, scan_of
+
+Taken = Callable[[Scan | None, Frame | None, str], None]
+
+
+class ScanChoice:
+    """Chooses one image layer for each channel of the model, and says which scan they make.
+
+    Parameters
+    ----------
+    viewer : whose layers there are.
+    session : reads voxels that are not in memory, in the background.
+    taken : called with the scan, its frame if its layers have a time axis, and why there is none.
+    """
+
+    def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
+        self._viewer, self._session, self._taken = viewer, session, taken
+        self._scans: dict[tuple[Any, int], tuple[Any, Scan]] = {}
+        self._wanted: object = None  # the newest request; older ones that are read later are dropped
+        self._frame: Frame | None = None
+        self.layers: list[Layer] = []
+        self.chosen: list[Layer | None] = []
+
+    def update(self, channels: int, newest: Layer | None = None) -> None:
+        """Layers came or went, or the model takes another number of them; a scan that was just opened is taken."""
+        self.layers = [x for x in self._viewer.layers if isinstance(x, Image) and OVERLAY not in x.metadata]
+        self.layers = [x for x in self.layers if not x.rgb and x.ndim in (3, 4)]
+        ids = {layer.unique_id for layer in self.layers}
+        self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
+        was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
+        first = [newest] if channels == 1 and was_opened else []
+        kept = [x for x in self.chosen if x in self.layers and x not in first]
+        free = [x for x in self.layers if x not in kept and x not in first]
+        chosen: list[Layer | None] = [*first, *kept, *free][:channels]
+        self.choose([*chosen, *[None] * (channels - len(chosen))])
+
+    def choose(self, layers: Sequence[Layer | None]) -> None:
+        """Take these layers, one for each channel."""
+        if list(layers) != self.chosen:
+            self.chosen = list(layers)
+            self._take()
+
+    def on_step(self) -> None:
+        """The viewer's sliders moved; with a time axis that may be another scan."""
+        if self._frame is not None and self._frame_now() != self._frame:
+            self._take()
+
+    def _frame_now(self) -> Frame | None:
+        frames = [frame_at(layer, self._viewer.dims.point) for layer in self.chosen if layer is not None]
+        return next((frame for frame in frames if frame is not None), None)
+
+    def _take(self) -> None:
+        self._wanted = wanted = object()
+        self._frame = frame = self._frame_now()
+        layers = [layer for layer in self.chosen if layer is not None]
+        if not layers or len(layers) < len(self.chosen):
+            missing = f"This model needs {len(self.chosen)} scans, one for each channel; open the others too."
+            self._taken(None, None, missing if layers else "")
+        elif len(layers) == 1 and is_at_hand(layers[0]):
+            self._hand_over(wanted, frame, _tried(lambda: self._read(layers, frame)))
+        else:
+            self._taken(None, None, "")
+            self._session.load(
+                lambda: _tried(lambda: self._read(layers, frame)),
+                lambda found: self._hand_over(wanted, frame, found),
+                f"reading {layers[0].name}",
+            )
+
+    def _hand_over(self, wanted: object, frame: Frame | None, found: Scan | ScanError) -> None:
+        if wanted is not self._wanted:
+            return
+        if isinstance(found, ScanError):
+            self._taken(None, None, str(found))
+        else:
+            self._taken(found, frame, "")
+
+    def _read(self, layers: Sequence[Layer], frame: Frame | None) -> Scan:
+        scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
+        return scans[0] if len(scans) == 1 else stack_channels(scans)
+
+    def _one(self, layer: Layer, frame: int) -> Scan:
+        """One object for one frame, so that results find their scan again; another when the voxels were replaced."""
+        key, data = (layer.unique_id, frame), layer.data
+        kept = self._scans.get(key)
+        if kept is None or kept[0] is not data:
+            kept = self._scans[key] = (data, scan_of(layer, frame))
+        return kept[1]
+
+
+def _tried(read: Callable[[], Scan]) -> Scan | ScanError:
+    try:
+        return read()
+    except ScanError as error:
+        return error

@@ -1,0 +1,416 @@
+"""The panel and its parts, without viewer, engine or session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes import make_card, make_scan
+from napari.layers import Image
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QAbstractButton, QCheckBox, QComboBox, QLabel, QPushButton, QScrollArea, QWidget
+
+from napari_sparsetok.scan import Region
+from napari_sparsetok.state import Busy, DeviceReport, Timing
+from napari_sparsetok.ui.box_editor import BoxEditor
+from napari_sparsetok.ui.card_dialog import CardDialog, card_html
+from napari_sparsetok.ui.funnel import Funnel
+from napari_sparsetok.ui.keep_ratio import KeepRatioBox
+from napari_sparsetok.ui.panel import Panel
+from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
+
+WIDEST = 340
+SAMPLES = {"phantom": "Synthetic phantom of a temporal lobe", "head": "MNI152 T1 template, left hippocampus"}
+
+
+@pytest.fixture
+def panel(qtbot: Any) -> Panel:
+    panel = Panel(SAMPLES)
+    qtbot.addWidget(panel)
+    return panel
+
+
+@pytest.fixture
+def full(panel: Panel) -> Panel:
+    """With everything on show that can be."""
+    card = make_card(title="Hippocampus, anterior and posterior, on T1-weighted MR of the head")
+    scan = make_scan(name="a scan with a very long name that nobody should have to read to its end")
+    layer = Image(scan.voxels, name=scan.name)
+    panel.set_models({"fake": card}, "fake")
+    panel.set_card(card)
+    panel.set_layers([layer], [layer])
+    panel.set_scan(scan)
+    panel.set_where("box", "Click on the structure in the scan: 40 × 56 × 40 mm around the click are segmented.")
+    panel.set_region(Region((0, 0, 0), (8, 8, 8)), scan)
+    panel.set_can_run(True)
+    panel.ratio.set_left((189540, 189540, 189540, 189540))
+    panel.ratio.set_timing(Timing(first=65.4, total=3599.0, cached=1.0, windows=1053, device="CPU"))
+    panel.set_volumes([("Posterior hippocampus", "#E69F00", 12345.678), ("Anterior hippocampus", "#56B4E9", 1.2)])
+    panel.set_busy(Busy("segmenting “a scan with a very long name”", 700, 1053))
+    panel.set_device(DeviceReport("CPU", "An NVIDIA GPU is there but not used: this PyTorch has no GPU support."))
+    return panel
+
+
+def button(panel: Panel, words: str) -> QAbstractButton:
+    found = [b for b in panel.findChildren(QAbstractButton) if words in b.text().replace("&", "")]
+    assert len(found) == 1, words
+    return found[0]
+
+
+def texts(panel: QWidget) -> str:
+    return "\n".join(label.text() for label in panel.findChildren(QLabel) if label.isVisibleTo(panel))
+
+
+# Shape
+
+
+def test_it_is_narrow_and_never_scrolls_sideways(full: Panel, qtbot: Any) -> None:
+    assert full.minimumWidth() <= WIDEST
+    assert full.minimumSizeHint().width() <= WIDEST
+    scroll = full.findChild(QScrollArea)
+    room = WIDEST - full.layout().contentsMargins().left() - full.layout().contentsMargins().right()
+    assert scroll.widget().minimumSizeHint().width() <= room
+    full.resize(WIDEST, 700)
+    full.show()
+    qtbot.waitExposed(full)
+    assert scroll.widget().width() <= scroll.viewport().width()
+
+
+def test_no_word_is_cut_off(full: Panel, qtbot: Any) -> None:
+    full.resize(WIDEST, 900)
+    full.show()
+    qtbot.waitExposed(full)
+    for widget in full.findChildren((QLabel, QPushButton, QCheckBox)):
+        if not widget.isVisible() or not widget.text():
+            continue
+        wraps = isinstance(widget, QLabel) and widget.wordWrap()
+        needed = widget.heightForWidth(widget.width()) if wraps else widget.sizeHint().height()
+        assert widget.height() >= needed, widget.text()
+        assert wraps or widget.width() >= widget.sizeHint().width(), widget.text()
+        right = widget.mapTo(full, QPoint(widget.width(), 0)).x()
+        assert right <= full.width(), widget.text()
+
+
+def controls(panel: Panel) -> list[QWidget]:
+    kinds = (QAbstractButton, QComboBox)
+    own = [w for w in panel.findChildren(kinds) if not w.parent().inherits("QAbstractScrollArea")]
+    sliders = [panel.ratio.slider, *panel.findChild(BoxEditor).findChildren(QWidget)]
+    return [*own, panel.ratio.slider, *(s for s in sliders if "RangeSlider" in type(s).__name__)]
+
+
+def test_every_control_says_what_it_does_and_is_reached_by_key(full: Panel) -> None:
+    found = controls(full)
+    assert len(found) >= 10
+    for widget in found:
+        assert widget.toolTip(), (type(widget).__name__, widget.objectName())
+        reachable = widget.focusPolicy() & Qt.TabFocus or any(
+            child.focusPolicy() & Qt.TabFocus for child in widget.findChildren(QWidget)
+        )
+        assert reachable, (type(widget).__name__, widget.toolTip())
+
+
+def test_mnemonics_differ(full: Panel) -> None:
+    letters = [b.text()[b.text().index("&") + 1].lower() for b in full.findChildren(QAbstractButton) if "&" in b.text()]
+    letters += [x.text()[x.text().index("&") + 1].lower() for x in full.findChildren(QLabel) if x.buddy()]
+    letters.append("s")  # the run button when idle; it says Cancel now
+    assert len(letters) == len(set(letters)), letters
+
+
+# Requests
+
+
+def test_an_empty_panel_says_what_to_do(panel: Panel, qtbot: Any) -> None:
+    assert "Drop a scan" in texts(panel)
+    with qtbot.waitSignal(panel.open_requested):
+        button(panel, "Open a scan").click()
+    menu = button(panel, "Sample").menu()
+    assert [action.text() for action in menu.actions()] == list(SAMPLES.values())
+    with qtbot.waitSignal(panel.sample_requested) as sample:
+        menu.actions()[1].trigger()
+    assert sample.args == ["head"]
+    panel.set_layers([Image(make_scan().voxels)], [None])
+    assert "Drop a scan" not in texts(panel)
+
+
+def test_run_and_cancel_are_one_button(panel: Panel, qtbot: Any) -> None:
+    run = button(panel, "Segment")
+    assert not run.isEnabled()
+    panel.set_can_run(True)
+    with qtbot.waitSignal(panel.run_requested):
+        run.click()
+    panel.set_busy(Busy("segmenting", 1, 2))
+    assert run.text() == "&Cancel"
+    with qtbot.waitSignal(panel.cancel_requested):
+        run.click()
+    panel.set_busy(None)
+    assert run.text() == "&Segment"
+
+
+@pytest.mark.parametrize("busy", [Busy("opening a.nii.gz", can_cancel=False), Busy("stopping", can_cancel=False)])
+def test_what_cannot_be_cancelled_offers_no_cancel(panel: Panel, qtbot: Any, busy: Busy) -> None:
+    panel.set_can_run(True)
+    panel.set_busy(busy)
+    run = button(panel, "Segment")
+    assert run.isEnabled()
+    with qtbot.waitSignal(panel.run_requested):
+        run.click()
+    assert busy.what in texts(panel)
+
+
+def test_setters_ask_for_nothing(full: Panel, qtbot: Any) -> None:
+    with (
+        qtbot.assertNotEmitted(full.model_chosen),
+        qtbot.assertNotEmitted(full.scans_chosen),
+        qtbot.assertNotEmitted(full.device_chosen),
+        qtbot.assertNotEmitted(full.where_chosen),
+        qtbot.assertNotEmitted(full.region_edited),
+        qtbot.assertNotEmitted(full.keep_ratio_moved),
+        qtbot.assertNotEmitted(full.overlay_toggled),
+    ):
+        full.set_models({"fake": make_card(), "other": make_card("other")}, "other")
+        full.set_card(make_card("other", channels=("T1", "T2")))
+        layers = [Image(make_scan().voxels, name=name) for name in "ab"]
+        full.set_layers(layers, layers[::-1])
+        full.set_device_choice("cpu")
+        full.set_where("whole", "")
+        full.set_region(Region((1, 1, 1), (3, 3, 3)), make_scan())
+        full.ratio.set_keep_ratio(0.7)
+        full.set_overlay_shown("mask", False)
+
+
+def test_choices_are_told(full: Panel, qtbot: Any) -> None:
+    layers = [Image(make_scan().voxels, name=name) for name in "ab"]
+    full.set_layers(layers, layers[:1])
+    boxes = [box for box in full.findChildren(QComboBox) if box.count() == 2 and box.itemText(0) == "a"]
+    with qtbot.waitSignal(full.scans_chosen) as chosen:
+        boxes[0].setCurrentIndex(1)
+    assert chosen.args[0] == [layers[1]]
+    where = next(
+        box for box in full.findChildren(QComboBox) if "a box" in [box.itemText(k) for k in range(box.count())]
+    )
+    with qtbot.waitSignal(full.where_chosen) as chosen:
+        where.setCurrentIndex(2)
+    assert chosen.args == ["cursor"]
+
+
+def test_one_scan_box_for_each_channel(panel: Panel) -> None:
+    layers = [Image(make_scan().voxels, name=name) for name in "abc"]
+    panel.set_layers(layers, layers[:1])
+    panel.set_card(make_card(channels=("T1", "T2")))
+    panel.set_layers(layers, [layers[2], layers[0]])
+    assert [box.value for box in panel._scans] == [layers[2], layers[0]]
+    assert [box.label for box in panel._scans] == ["T1", "T2"]
+    panel.set_card(make_card())
+    assert [box.label for box in panel._scans] == ["Scan"]
+
+
+def test_overlays_are_toggled(panel: Panel, qtbot: Any) -> None:
+    with qtbot.waitSignal(panel.overlay_toggled) as toggled:
+        button(panel, "tokens").click()
+    assert toggled.args == ["tokens", False]
+
+
+# What it shows
+
+
+def test_no_model_says_where_to_put_one(panel: Panel) -> None:
+    panel.set_card(None)
+    assert "No model is installed" in texts(panel)
+    assert "models" in texts(panel)
+    assert not button(panel, "About").isEnabled()
+
+
+def test_the_scan_is_described_and_its_notes_are_read(panel: Panel) -> None:
+    panel.set_scan(make_scan(spacing=(2.5, 1.0, 0.5)))
+    assert "16\u00a0×\u00a020\u00a0×\u00a012\u00a0voxels" in texts(panel)
+    assert "2.5\u00a0×\u00a01\u00a0×\u00a00.5\u00a0mm" in texts(panel)
+    panel.set_scan(None, "it is flat")
+    assert "it is flat" in texts(panel)
+
+
+def test_volumes_are_shown_with_names_as_text(panel: Panel) -> None:
+    save = button(panel, "Save mask")
+    assert not save.isEnabled()
+    panel.set_volumes([("<b>liver & co", "#E69F00", 1500.0)])
+    assert "&lt;b&gt;liver &amp; co" in texts(panel)
+    assert "1500.00\u00a0mL" in texts(panel)
+    assert save.isEnabled()
+    panel.set_volumes([])
+    assert not save.isEnabled()
+
+
+def test_an_idle_gpu_is_loud(panel: Panel) -> None:
+    panel.set_device(DeviceReport("CPU", "A GPU lies idle."))
+    assert "A GPU lies idle." in texts(panel)
+    panel.set_device(DeviceReport("GPU: fast"))
+    assert "GPU: fast" in texts(panel)
+    panel.set_device(None)
+    assert "GPU" not in texts(panel)
+
+
+def test_progress_is_counted_when_there_is_something_to_count(panel: Panel) -> None:
+    panel.set_busy(Busy("segmenting", 7, 27))
+    assert "segmenting: 7 of\u00a027\u00a0windows" in texts(panel)
+    panel.set_busy(Busy("loading the model"))
+    assert "loading the model …" in texts(panel)
+    panel.set_busy(None)
+    assert "idle" in texts(panel)
+
+
+# Keep ratio
+
+
+@pytest.fixture
+def ratio(qtbot: Any) -> KeepRatioBox:
+    box = KeepRatioBox()
+    qtbot.addWidget(box)
+    return box
+
+
+def heard(ratio: KeepRatioBox) -> list[tuple[float, bool]]:
+    moves: list[tuple[float, bool]] = []
+    ratio.moved.connect(lambda value, live: moves.append((round(value, 2), live)))
+    return moves
+
+
+def test_it_is_live_while_held_and_settles_once_at_release(ratio: KeepRatioBox, qtbot: Any) -> None:
+    moves = heard(ratio)
+    ratio.slider.setSliderDown(True)
+    for value in (0.5, 0.4, 0.3):
+        ratio.slider.setValue(value)
+    qtbot.wait(350)  # longer than a pause after a key
+    assert moves == [(0.5, True), (0.4, True), (0.3, True)]
+    ratio.slider.setSliderDown(False)
+    assert moves[3:] == [(0.3, False)]
+    qtbot.wait(350)
+    assert len(moves) == 4
+
+
+def test_key_steps_settle_once_after_the_last(ratio: KeepRatioBox, qtbot: Any) -> None:
+    moves = heard(ratio)
+    for value in (0.5, 0.51, 0.52):
+        ratio.slider.setValue(value)
+    qtbot.waitUntil(lambda: (0.52, False) in moves)
+    assert [live for _, live in moves] == [True, True, True, False]
+
+
+def test_the_ratio_is_set_in_silence(ratio: KeepRatioBox, qtbot: Any) -> None:
+    moves = heard(ratio)
+    ratio.set_keep_ratio(0.01)
+    qtbot.wait(300)
+    assert moves == []
+    assert ratio.slider.value() == pytest.approx(0.01)
+
+
+def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
+    ratio.set_left((1053, 263, 66))
+    assert "1053 →\u00a0263 →\u00a066\u00a0tokens, 6.3\u00a0%\u00a0kept" in texts(ratio)
+    ratio.set_left(())
+    assert "tokens" not in texts(ratio)
+
+
+def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
+    ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU"))
+    assert "mask in 84\u00a0ms · all of 1\u00a0window in 1.2\u00a0s · 0\u00a0% from\u00a0cache" in texts(ratio)
+    ratio.set_timing(None)
+    assert "cache" not in texts(ratio)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.084, "84 ms"), (0.9999, "1.0 s"), (99.94, "99.9 s"), (125.0, "2 min 5 s"), (179.9, "3 min 0 s")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds).replace("\u00a0", " ") == words
+
+
+@pytest.mark.parametrize(("part", "words"), [(25, "25 %"), (1, "1.0 %"), (0, "0 %"), (100, "100 %")])
+def test_shares(part: int, words: str) -> None:
+    assert share(part, 100).replace("\u00a0", " ") == words
+    assert share(part, 0).replace("\u00a0", " ") == "0 %"
+
+
+# Funnel
+
+
+def test_the_funnel_is_drawn_to_scale_in_the_colours_of_the_layer(qtbot: Any) -> None:
+    funnel = Funnel()
+    qtbot.addWidget(funnel)
+    funnel.set_left((100, 50, 25))
+    funnel.resize(320, funnel.sizeHint().height())
+    picture = funnel.grab().toImage()
+    rows = 3
+    lengths = []
+    for row, color in enumerate([stage_color(1, 2), stage_color(2, 2), KEPT]):
+        y = int((row + 0.5) * picture.height() / rows)
+        inside = [x for x in range(picture.width()) if QColor(picture.pixel(x, y)) == QColor(color)]
+        lengths.append(len(inside))
+    assert lengths[0] == pytest.approx(2 * lengths[1], abs=4)
+    assert lengths[1] == pytest.approx(lengths[2], abs=2)
+    assert "pruned at stage 1: 50" in funnel.accessibleDescription()
+
+
+def test_every_bar_has_an_outline(qtbot: Any) -> None:
+    funnel = Funnel()
+    qtbot.addWidget(funnel)
+    funnel.set_left((100, 50, 25))
+    funnel.resize(320, funnel.sizeHint().height())
+    funnel.setStyleSheet("background: #14163F; color: white")  # the very colour of the first bar
+    picture = funnel.grab().toImage()
+    y = picture.height() // 6
+    assert len({picture.pixel(x, y) for x in range(picture.width() // 2, picture.width() - 100)}) > 1
+
+
+def test_an_empty_funnel_draws_nothing(qtbot: Any) -> None:
+    funnel = Funnel()
+    qtbot.addWidget(funnel)
+    funnel.grab()
+    funnel.set_left((0, 0))
+    funnel.grab()
+
+
+# Box
+
+
+def test_a_box_goes_in_and_comes_out(qtbot: Any) -> None:
+    editor = BoxEditor()
+    qtbot.addWidget(editor)
+    region = Region((1, 2, 3), (10, 12, 9))
+    editor.set_region(region, (16, 20, 12), (2.0, 1.0, 0.5))
+    assert editor.region() == region
+    assert "18 mm" in texts(editor)
+    assert "3 mm" in texts(editor)
+
+
+def test_moving_an_edge_tells_the_box_which_is_never_empty(qtbot: Any) -> None:
+    editor = BoxEditor()
+    qtbot.addWidget(editor)
+    editor.set_region(Region((0, 0, 0), (16, 20, 12)), (16, 20, 12), (1.0, 1.0, 1.0))
+    with qtbot.waitSignal(editor.region_changed) as changed:
+        editor._sliders[0].setValue((16, 16))
+    assert changed.args[0] == Region((15, 0, 0), (16, 20, 12))
+
+
+# Card
+
+
+def test_the_card_is_a_page_of_facts() -> None:
+    card = make_card(
+        training_data="193 crops <of one> hippocampus",
+        licence="BSD-3-Clause",
+        dice={"split": "val, 30 cases", "labels": {"0.25": [0.8156, 0.8195]}},
+    )
+    html = card_html(card)
+    for words in (card.title, card.purpose, "MR T1", "head, tail", "193 crops &lt;of one&gt;", "BSD-3-Clause", "0.816"):
+        assert words in html
+    assert "Limits" not in html  # nothing to say is not said
+    assert "Dice" not in card_html(make_card())
+
+
+def test_the_card_can_be_closed_by_key(qtbot: Any) -> None:
+    dialog = CardDialog(make_card())
+    qtbot.addWidget(dialog)
+    dialog.show()
+    qtbot.keyClick(dialog, Qt.Key_Escape)
+    assert not dialog.isVisible()
