@@ -368,7 +368,8 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
     for other in scans[1:]:
         if not first.geometry.same_grid(other.geometry):
             raise ScanError(
-                f"“{other.name}” does not lie on the grid of “{first.name}”; resample it to the same voxels first"
+                f"“{other.name}” does not lie on the grid of “{first.name}”; resample it to the same voxels first "
+                "(on the command line: --resample-channels)"
             )
     if any(scan.leading for scan in scans):
         raise ScanError("a channel must be a single volume; choose one frame of the scan with a time axis")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import struct
 import warnings
 import zipfile
@@ -19,6 +20,8 @@ from napari_sparsetok.scan import ScanError
 
 if TYPE_CHECKING:
     from napari_sparsetok.files.series import SeriesInfo
+
+_TALKATIVE = ("pydicom", "tifffile", "nibabel.global", "highdicom")
 
 DEFLATE = 1032
 """Nothing deflated unpacks to more than this many times its length."""
@@ -78,13 +81,29 @@ class Watch:
 
 
 @contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what libraries remark on headers out of every log: they quote values, and values name patients."""
+    def drop(_record: logging.LogRecord) -> bool:  # one for each use, so that threads do not undo each other's
+        return False
+
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    for logger in loggers:
+        logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(drop)
+
+
+@contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turn whatever a library makes of a damaged file into one sentence about `what`.
 
     Libraries meet hostile bytes with almost any exception; those that mean "stop" pass through.
     """
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
+        with _silent(), np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except ScanError:

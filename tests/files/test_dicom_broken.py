@@ -1,0 +1,301 @@
+"""DICOM series that must not be opened as if all were well: each is refused in words, with what can be done."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_maker import Series
+
+from napari_sparsetok.files import RepairableScanError, find_series, open_scan, save_mask
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import ScanError
+
+DATA = Path(os.environ.get("SPARSETOK_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "dicom"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no test data beside the repository or in SPARSETOK_DATA")
+
+
+def refused(path, **options):
+    """The error that a path is refused with, which must name nobody."""
+    with pytest.raises(ScanError) as caught:
+        open_scan(path, **options)
+    sentence = str(caught.value)
+    assert not re.search(r"Lovelace|Babbage|4711|1815|IM000", sentence), sentence
+    assert "\n" not in sentence
+    return caught.value
+
+
+def repairs(path):
+    error = refused(path)
+    assert isinstance(error, RepairableScanError), error
+    assert set(error.repairs) == set(find_series(path)[0].repairs)
+    return error.repairs
+
+
+def ramp(slices=8, rows=12, columns=10):
+    """Brightness that rises evenly along all axes: linear interpolation gives it back exactly."""
+    z, y, x = np.mgrid[:slices, :rows, :columns]
+    return (100 * z + 10 * y + x).astype(np.int16)
+
+
+def stored(scan):
+    return scan.geometry.to_source(scan.voxels).transpose(2, 1, 0)
+
+
+def test_missing_slices(tmp_path):
+    series = Series(ramp())
+    series.write(tmp_path)
+    (tmp_path / "IM0004").unlink()
+    (tmp_path / "IM0005").unlink()
+    error = refused(tmp_path)
+    assert "2 slices are missing (between slices 4 and 5 of 6" in str(error)
+    assert repairs(tmp_path).keys() == {"resample"}
+    assert refused(tmp_path, repair="drop").repairs.keys() == {"resample"}
+    scan = open_scan(tmp_path, repair="resample")
+    np.testing.assert_allclose(stored(scan), ramp(), atol=1e-3)
+    np.testing.assert_allclose(scan.geometry.source_affine, series.affine(), atol=1e-6)
+    assert any(note.startswith("Repaired: 2 slices are missing") for note in scan.notes)
+    assert scan.source.header.slices == ()
+
+
+def test_uneven_gaps(tmp_path):
+    heights = np.array([0, 2, 4, 6.7, 8, 10, 12, 14])
+    series = Series(ramp(), positions=np.array([(0, 0, h) for h in heights]))
+    assert "unevenly, 1.30 to 2.70 mm apart" in str(refused(series.write(tmp_path)))
+    scan = open_scan(tmp_path, repair=["resample"])
+    assert scan.geometry.spacing == pytest.approx((2.0, 0.5, 0.75))
+    np.testing.assert_allclose(stored(scan)[[0, 1, 2, 4, 5, 6, 7]], ramp()[[0, 1, 2, 4, 5, 6, 7]], atol=1e-3)
+
+
+def test_positions_rounded_in_the_header_are_even(tmp_path):
+    heights = np.round(np.arange(8) * 0.625, 2)
+    scan = open_scan(Series(ramp(), positions=np.array([(0, 0, h) for h in heights])).write(tmp_path))
+    assert scan.geometry.spacing[0] == pytest.approx(0.625, rel=2e-3)
+
+
+@pytest.mark.parametrize("degrees", [3.0, 15.0, -20.0])
+def test_a_tilted_gantry(degrees, tmp_path):
+    slope = np.tan(np.radians(degrees))
+    places = np.array([(0, -slope * 2.0 * k, 2.0 * k) for k in range(8)])
+    series = Series(ramp(8, 30, 10), positions=places)
+    assert f"tilted by {abs(degrees):.1f}°" in str(refused(series.write(tmp_path)))
+    assert repairs(tmp_path).keys() == {"resample"}
+    scan = open_scan(tmp_path, repair="resample")
+    np.testing.assert_allclose(np.linalg.norm(scan.geometry.affine[:3, :3], axis=0), scan.geometry.spacing)
+    turn = scan.geometry.affine[:3, :3] / scan.geometry.spacing
+    np.testing.assert_allclose(turn.T @ turn, np.eye(3), atol=1e-9)
+    _same_values_in_space(scan, series)
+
+
+def _same_values_in_space(scan, series):
+    """Voxels of the middle of the series, found where they were measured."""
+    to_shown = np.linalg.inv(scan.geometry.affine)
+    for z, y, x in [(1, 14, 3), (3, 15, 5), (5, 16, 7), (6, 14, 2)]:
+        row = series.places()[z] + np.array([x * 0.75, y * 0.5, 0])
+        point = to_shown @ (-row[0], -row[1], row[2], 1)
+        low = np.floor(point[:3] + 1e-9).astype(int)
+        share = point[:3] - low
+        value = 0.0
+        for corner in np.ndindex(2, 2, 2):
+            weight = np.prod([s if c else 1 - s for c, s in zip(corner, share, strict=True)])
+            if weight > 1e-9:
+                value += weight * scan.voxels[tuple(low + corner)]
+        assert value == pytest.approx(series.pixels[z, y, x], abs=0.05)
+
+
+def test_slices_that_wander(tmp_path):
+    places = np.array([(0, 0, 2.0 * k) for k in range(8)])
+    places[4, 0] += 3.0
+    error = refused(Series(ramp(), positions=places).write(tmp_path))
+    assert "shifted against each other by up to 3.0 mm" in str(error)
+
+
+def test_a_file_stored_twice_is_read_once(tmp_path):
+    Series(ramp()).write(tmp_path)
+    (tmp_path / "copy").write_bytes((tmp_path / "IM0003").read_bytes())
+    scan = open_scan(tmp_path)
+    np.testing.assert_array_equal(stored(scan), ramp())
+    assert any("are there twice" in note for note in scan.notes)
+
+
+def test_slices_that_are_there_twice_with_other_pixels(tmp_path):
+    first = Series(ramp())
+    second = Series(ramp()[:3] + 1, uid=first.uid, extra={"InstanceNumber": [11, 12, 13]})
+    first.write(tmp_path, "a{}")
+    second.write(tmp_path, "b{}")
+    assert "3 of 8 slices are there more than once" in str(refused(tmp_path))
+    assert repairs(tmp_path).keys() == {"drop"}
+    np.testing.assert_array_equal(stored(open_scan(tmp_path, repair="drop")), ramp())
+
+
+def test_a_volume_in_time_that_lacks_slices(tmp_path):
+    first = Series(ramp(), extra={"TemporalPositionIdentifier": 1})
+    second = Series(ramp() + 1, uid=first.uid, extra={"TemporalPositionIdentifier": 2})
+    first.write(tmp_path, "a{}")
+    second.write(tmp_path, "b{}")
+    (tmp_path / "b3").unlink()
+    assert "1 of 2 volume lacks slices" in str(refused(tmp_path))
+    scan = open_scan(tmp_path, repair="drop")
+    assert scan.leading == ""
+    np.testing.assert_array_equal(stored(scan), ramp())
+
+
+def test_mixed_directions(tmp_path):
+    first = Series(ramp())
+    Series(ramp(3), orientation=(0, 1, 0, 0, 0, -1), uid=first.uid).write(tmp_path, "b{}")
+    found = find_series(first.write(tmp_path, "a{}"))
+    assert [info.slices for info in found] == [8, 3]
+    assert all("mixes slices of different directions" in info.problems[0] for info in found)
+    with pytest.raises(ScanError, match="there are 2 scans here"):
+        open_scan(tmp_path)
+    np.testing.assert_array_equal(stored(open_scan(tmp_path, series=found[0], repair="drop")), ramp())
+
+
+def test_mixed_sizes(tmp_path):
+    first = Series(ramp())
+    Series(ramp(1, 9, 9), uid=first.uid).write(tmp_path, "b{}")
+    found = find_series(first.write(tmp_path, "a{}"))
+    assert isinstance(refused(tmp_path, series=found[0]), RepairableScanError)
+
+
+def test_tiles_side_by_side(tmp_path):
+    first = Series(ramp())
+    Series(ramp(), origin=(90.0, -20.0, 30.0), uid=first.uid).write(tmp_path, "b{}")
+    first.write(tmp_path, "a{}")
+    assert "side by side" in str(refused(tmp_path))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_slices(count, tmp_path):
+    error = refused(Series(ramp(count)).write(tmp_path))
+    assert "it takes 3 to tell their spacing" in str(error)
+    assert not isinstance(error, RepairableScanError)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"ImagePositionPatient": None}, "do not say where they lie"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "do not say where they lie"),
+        ({"PixelSpacing": [0, 0]}, "do not say where they lie"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "mosaic"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour pictures"),
+        ({"BitsStored": 17}, "contradicts itself"),
+        ({"RescaleSlope": "NaN"}, "scaled by a number that is none"),
+        ({"NumberOfFrames": 10**7}, "contradicts itself"),
+        ({"Rows": 65535, "Columns": 65535}, "cut short"),
+    ],
+)
+def test_headers_that_make_no_scan(extra, words, tmp_path):
+    Series(ramp(), extra=extra).write(tmp_path)
+    assert words in str(refused(tmp_path))
+
+
+def test_a_file_cut_short_is_named_by_its_number(tmp_path):
+    Series(ramp()).write(tmp_path)
+    path = tmp_path / "IM0004"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "image number 5: it is cut short" in str(refused(tmp_path))
+
+
+def test_pixels_that_are_missing(tmp_path):
+    for k, ds in enumerate(Series(ramp()).datasets()):
+        del ds.PixelData
+        ds.save_as(tmp_path / f"IM000{k}", enforce_file_format=True)
+    assert "it holds no pixel data" in str(refused(tmp_path))
+
+
+def test_a_header_cut_short(tmp_path):
+    Series(ramp()).write(tmp_path)
+    path = tmp_path / "IM0004"
+    path.write_bytes(path.read_bytes()[:400])
+    error = refused(tmp_path)
+    assert "damaged or cut short" in str(error) or "missing" in str(error)
+
+
+def test_nothing_of_a_person_is_printed_or_logged(tmp_path, capfd, caplog):
+    Series(ramp()).write(tmp_path / "Lovelace")
+    for path in (tmp_path / "Lovelace").iterdir():
+        data = path.read_bytes().replace(b"18151210", b"1815-1-1").replace(b"4711-0815", b"\\711-08\\5")
+        path.write_bytes(data)
+    open_scan(tmp_path / "Lovelace")
+    (tmp_path / "Lovelace" / "IM0003").unlink()
+    refused(tmp_path / "Lovelace")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+# ── real series ──────────────────────────────────────────────────────────────────────────────────
+
+
+@needs_data
+def test_the_series_with_two_slices():
+    assert "there are only 2 slices" in str(refused(DATA / "broken" / "slicecount"))
+
+
+@needs_data
+def test_the_series_with_a_tilted_gantry():
+    folder = DATA / "broken" / "gantrytilting"
+    assert "tilted by 14.0°" in str(refused(folder))
+    scan = open_scan(folder, repair="resample")
+    assert "Repaired" in scan.notes[0]
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["hippocrop_1", "hippocrop_3", "t1_head_small"])
+def test_simpleitk_agrees_on_real_series(name):
+    scan = open_scan(DATA / name)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(DATA / name)))
+    _agree(scan, reader.Execute())
+
+
+def _agree(scan, image):
+    to_shown = np.linalg.inv(scan.geometry.affine)
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        index = [int(random.integers(n)) for n in image.GetSize()]
+        x, y, z = image.TransformIndexToPhysicalPoint(index)
+        voxel = to_shown @ (-x, -y, z, 1)
+        at = np.rint(voxel[:3]).astype(int)
+        np.testing.assert_allclose(scan.geometry.affine @ (*at, 1), (-x, -y, z, 1), atol=2e-4)
+        assert scan.voxels[tuple(at)] == image[index]
+
+
+@needs_data
+def test_three_reads_of_one_head_land_on_one_place(tmp_path):
+    dicom = open_scan(DATA / "t1_head_small")
+    nifti = open_scan(DATA / "t1_head_small_reference.nii.gz")
+    image = sitk.ReadImage(str(DATA / "t1_head_small_reference.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "head.nrrd"), useCompression=True)
+    nrrd = open_scan(tmp_path / "head.nrrd")
+    for other in (nifti, nrrd):
+        np.testing.assert_array_equal(other.voxels, dicom.voxels)
+        corners = np.array([(a, b, c, 1) for a in (0, 255) for b in (0, 255) for c in (0, 3)])
+        # The files round the directions to six or seven digits, which makes 1e-4 mm at the far end of 256 voxels.
+        off = np.abs(corners @ (other.geometry.affine - dicom.geometry.affine).T).max()
+        assert off < 1e-4, off
+
+
+@needs_data
+def test_the_enhanced_object():
+    folder = DATA / "multiframe"
+    scan = open_scan(folder / "001")
+    reference = open_scan(folder / "001_ground_truth.nii.gz")
+    np.testing.assert_array_equal(scan.voxels, reference.voxels)
+    np.testing.assert_allclose(scan.geometry.affine, reference.geometry.affine, atol=1e-3)
+
+
+@needs_data
+def test_a_mask_of_a_real_series_is_read_by_others(tmp_path):
+    scan = open_scan(DATA / "t1_head_small")
+    mask = (scan.voxels > 200).astype(np.uint8)
+    saved = nib.load(save_mask(tmp_path / "m.nii.gz", mask, scan, LabelTable.of(["head"])))
+    reference = nib.load(DATA / "t1_head_small_reference.nii.gz")
+    same = nib.as_closest_canonical(saved), nib.as_closest_canonical(reference)
+    np.testing.assert_array_equal(np.asarray(same[0].dataobj), np.asarray(same[1].dataobj) > 200)
