@@ -191,6 +191,12 @@ class SCDSegmenter:
             torch.cuda.empty_cache()
 
 
+def config_of(card: Card) -> SCDConfig:
+    """The network that a card describes; JSON has no tuples, so its lists become some."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
+    return SCDConfig(**fields)
+
+
 def load_model(card: Card) -> SCD:
     """Build the network of a card and load its verified weights, in float32 and for inference.
 
@@ -200,8 +206,7 @@ def load_model(card: Card) -> SCD:
     """
     stored = card.verified_weights()
     try:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
-        config = SCDConfig(**fields)
+        config = config_of(card)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,0 +1,123 @@
+"""Evaluation against sums that can be done by hand."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from napari_sparsetok.engine.segmenter import SCDSegmenter
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.scan import ScanError
+from napari_sparsetok.state import Settings
+from napari_sparsetok.training import evaluation
+from napari_sparsetok.weights import Registry
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Three cases whose labels are what the tiny model itself says at keep ratio 1."""
+    models = tmp_path / "models"
+    tiny.write_model(models)
+    monkeypatch.setenv("SPARSETOK_MODELS", str(models))
+    root = tmp_path / "data"
+    segmenter = SCDSegmenter(Registry())
+    entries = []
+    for number in range(3):
+        voxels = np.random.default_rng(number).normal(0, 1, (16, 24, 16)).astype(np.float32)
+        for folder in ("imagesTr", "labelsTr"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        name = f"case_{number}.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1, 1, 1])), root / "imagesTr" / name)
+        scan = open_scan(root / "imagesTr" / name)
+        mask = segmenter.segment(scan, Settings("tiny", 1.0)).mask
+        nib.save(nib.Nifti1Image(scan.geometry.to_source(mask), np.eye(4)), root / "labelsTr" / name)
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    listing = {
+        "labels": {"0": "background", "1": "part 1", "2": "part 2"},
+        "training": entries,
+        "splits": {"train": ["case_0.nii.gz"], "val": ["case_1.nii.gz", "case_2.nii.gz"]},
+    }
+    (root / "dataset.json").write_text(json.dumps(listing))
+    return root
+
+
+def truths(root, split="val"):
+    return evaluation.read_truths(root, split, Registry()["tiny"])
+
+
+def test_a_model_agrees_with_itself(dataset):
+    document = evaluation.evaluate("tiny", truths(dataset), [1.0, 0.1])
+    dense, sparse = document["keep_ratios"]
+    assert document["cases"] == 2
+    for label in dense["labels"]:
+        assert label["dice"]["mean"] == label["agreement"]["mean"] == label["surface_dice"]["mean"] == 1
+        assert label["hd95"]["mean"] == label["volume_error"]["mean"] == 0
+    assert sparse["mean_dice"] < 1
+    assert sparse["labels"][0]["dice"] == sparse["labels"][0]["agreement"]
+    assert sparse["gmac_per_window"] < dense["gmac_per_window"]
+    assert sparse["tokens_left"] == (96, 9, 1)
+
+
+def test_labels_that_were_not_drawn_are_left_out(dataset):
+    path = dataset / "dataset.json"
+    listing = json.loads(path.read_text())
+    listing["training"][1]["contoured"] = [2]
+    path.write_text(json.dumps(listing))
+    first, second = evaluation.evaluate("tiny", truths(dataset), [1.0])["keep_ratios"][0]["labels"]
+    assert (first["dice"]["cases"], second["dice"]["cases"]) == (1, 2)
+
+
+def test_labels_are_matched_by_name(dataset):
+    path = dataset / "dataset.json"
+    listing = json.loads(path.read_text())
+    listing["labels"] = {"0": "background", "1": "Part 2", "2": "Part 1"}
+    path.write_text(json.dumps(listing))
+    document = evaluation.evaluate("tiny", truths(dataset), [1.0])
+    assert document["keep_ratios"][0]["mean_dice"] < 0.9
+
+
+def test_an_unknown_split_is_refused_in_words(dataset):
+    with pytest.raises(ScanError, match="no split “test”; it has train, val"):
+        list(truths(dataset, "test"))
+
+
+def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
+    from dataclasses import replace
+
+    truth = next(truths(dataset))
+    labels = np.zeros_like(truth.labels)
+    labels[:, 12:, :] = 1
+    truth = replace(truth, labels=labels)
+    prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    knows = np.zeros_like(prediction.tokens.importance)
+    knows[0, :, 3:, :] = 1
+    for importance, area in ((knows, 1.0), (1 - knows, 0.0), (np.zeros_like(knows), 0.5)):
+        tokens = replace(prediction.tokens, importance=importance.astype(np.float32))
+        assert evaluation.score_area(replace(prediction, tokens=tokens), truth) == pytest.approx(area)
+
+
+def test_the_interval_holds_the_mean_and_leaves_undefined_values_out():
+    found = evaluation.summary([0.5, 0.7, float("nan"), 0.9])
+    assert found["cases"] == 3
+    assert found["mean"] == pytest.approx(0.7)
+    assert 0.5 <= found["low"] <= 0.7 <= found["high"] <= 0.9
+    assert evaluation.summary([])["cases"] == 0
+
+
+def test_the_command_prints_json_or_a_table(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1,0.5"]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert [row["keep_ratio"] for row in json.loads(result.stdout)["keep_ratios"]] == [1.0, 0.5]
+    result = CliRunner().invoke(app, [*arguments, "--markdown"])
+    assert result.stdout.startswith("| keep ratio |")
+    result = CliRunner().invoke(app, [*arguments, "--split", "nope"])
+    assert result.exit_code == 2
+    assert "no split" in result.stderr
