@@ -1,0 +1,166 @@
+"""The layer that a person corrects in. The model never writes here.
+
+Every write to the layer's array is seen, whatever made it: brush, fill, polygon, a tool, undo or redo. napari tells
+of some of these by events and of others (undo) not at all; so the array itself tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_sparsetok.correction import Edit
+from napari_sparsetok.labels import NOT_TISSUE, LabelTable
+from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.ui.scan_layer import placed
+
+NOT_TISSUE_COLOR = "#FFFFFF"
+RESTORE = 0
+
+
+class WatchedArray(np.ndarray[Any, Any]):
+    """An array that tells where it was written."""
+
+    on_write: Callable[[Region], None] | None = None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Write, then tell the box that was written."""
+        super().__setitem__(key, value)
+        if self.on_write is not None:
+            self.on_write(written_box(key, self.shape[-3:]))
+
+
+def written_box(key: Any, shape: tuple[int, ...]) -> Region:
+    """The smallest box that holds what an index of a (z, y, x) array reaches; the whole if that is not plain."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if len(parts) != len(shape):
+        return Region.whole(shape)
+    start, stop = [], []
+    for part, n in zip(parts, shape, strict=True):
+        if isinstance(part, slice):
+            first, last, step = part.indices(n)
+            if step != 1:
+                return Region.whole(shape)
+            start.append(first)
+            stop.append(last)
+        elif isinstance(part, np.ndarray) and part.dtype != np.bool_ and part.size:
+            start.append(int(part.min()))
+            stop.append(int(part.max()) + 1)
+        elif isinstance(part, int | np.integer):
+            start.append(int(part) % n)
+            stop.append(int(part) % n + 1)
+        else:
+            return Region.whole(shape)
+    if any(b <= a for a, b in zip(start, stop, strict=True)):
+        return Region.whole(shape)
+    return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
+
+
+class CorrectionsLayer:
+    """Keeps one array of corrections for each scan, and shows that of the current scan when it is wanted.
+
+    The array outlives its layer: a person who deletes the layer loses nothing, and gets it back with `show`.
+
+    changed : the box that was written. It is not emitted for a scan's array while another scan is the current one.
+    """
+
+    changed = Signal(Region)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._scan: Scan | None = None
+        self._arrays: WeakKeyDictionary[Scan, WatchedArray] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[Scan, Labels] = WeakKeyDictionary()
+
+    def set_scan(self, scan: Scan | None) -> None:
+        """From now on this scan is corrected."""
+        self._scan = scan
+
+    @property
+    def array(self) -> NDArray[np.uint8] | None:
+        """The current scan's corrections (z, y, x), 0 where there is no opinion; None before there is any layer."""
+        return None if self._scan is None else self._arrays.get(self._scan)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The current scan's layer, if it is in the viewer."""
+        layer = None if self._scan is None else self._layers.get(self._scan)
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def show(self, labels: LabelTable, given: NDArray[np.uint8] | None = None) -> Labels:
+        """Add the layer on top, or bring it back, and select it.
+
+        Parameters
+        ----------
+        labels : what can be painted.
+        given : corrections to begin with, (z, y, x), if there are none yet.
+
+        Raises
+        ------
+        RuntimeError : there is no scan.
+        """
+        if self._scan is None:
+            raise RuntimeError("there is no scan to correct")
+        layer = self.layer
+        if layer is None:
+            layer = self._new_layer(self._scan, labels, given)
+            self._layers[self._scan] = layer
+            self._viewer.add_layer(layer)
+        self._viewer.layers.selection = {layer}
+        return layer
+
+    def apply(self, edit: Edit) -> None:
+        """Write what a tool found, as one undo step.
+
+        Raises
+        ------
+        RuntimeError : the layer is not shown.
+        """
+        if self.layer is None:
+            raise RuntimeError("the corrections layer is not there")
+        if len(edit):
+            self.layer.data_setitem(edit.at, edit.values)
+
+    def let_go(self) -> None:
+        """Stop listening to the arrays; the layers stay."""
+        for array in self._arrays.values():
+            array.on_write = None
+
+    def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:
+        array = self._arrays.get(scan)
+        if array is None:
+            values = np.zeros(scan.shape, dtype=np.uint8) if given is None else np.array(given, dtype=np.uint8)
+            array = cast(WatchedArray, values.view(WatchedArray))
+            array.on_write = lambda box: self.changed.emit(box) if self._scan is scan else None
+            self._arrays[scan] = array
+        layer = Labels(
+            array,
+            name=f"corrections · {scan.name}",
+            colormap=_colormap(labels),
+            features=_features(labels),
+            opacity=0.6,
+            **placed(scan.geometry),
+        )
+        layer.selected_label = next((label.id for label in labels), 1)
+        layer.brush_size = 5
+        return layer
+
+
+def _colormap(labels: LabelTable) -> DirectLabelColormap:
+    colors: dict[int | None, str] = {0: "transparent", None: "transparent", NOT_TISSUE: NOT_TISSUE_COLOR}
+    return DirectLabelColormap(color_dict=colors | {label.id: label.color for label in labels})
+
+
+def _features(labels: LabelTable) -> dict[str, list[Any]]:
+    return {
+        "index": [0, *(label.id for label in labels), NOT_TISSUE],
+        "label": ["as the model says", *(label.name for label in labels), "not tissue"],
+    }
