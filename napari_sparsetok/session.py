@@ -136,11 +136,11 @@ class Session:
         if shown is not None and not live and self._is_up_to_date(shown):
             self.state.tokens = shown.tokens
             return
-        self._segment(focus_only=live)
+        self._segment(focus_only=live, again=False)
 
     def run(self) -> None:
         """Segment the scan, or the region, with the current settings."""
-        self._segment(focus_only=False)
+        self._segment(focus_only=False, again=True)
 
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits. Files are read and written to their end."""
@@ -163,7 +163,7 @@ class Session:
 
     def say(self, text: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
         """Tell the person something."""
-        self.state.message = Message(text, severity)
+        self.state.message = Message(_sentence(text), severity)
 
     def close(self) -> None:
         """End the threads, after every save that was asked for; does not wait. It cannot be used afterwards."""
@@ -178,7 +178,8 @@ class Session:
 
     # Segmenting
 
-    def _segment(self, focus_only: bool) -> None:
+    def _segment(self, focus_only: bool, again: bool) -> None:
+        """`again`: also if the result is there already."""
         state = self.state
         if state.scan is None:
             self.say("Open a scan first.", "warning")
@@ -187,6 +188,10 @@ class Session:
         words = f"segmenting “{scan.name}”"
 
         def work(job: Job) -> None:
+            latest = self._latest
+            if not again and latest and _answers(latest, scan, settings, region):
+                self._show(job, latest)
+                return
             segmenter = self._ready(job, settings)
             self._progress(job, Busy(words))
             watch = Watch(
@@ -245,9 +250,7 @@ class Session:
 
     def _is_up_to_date(self, shown: Prediction) -> bool:
         state = self.state
-        if not shown.complete or shown.settings != state.settings or state.scan is None:
-            return False
-        return self._computer.is_idle and shown.region == (state.region or Region.whole(state.scan.shape))
+        return self._computer.is_idle and _answers(shown, state.scan, state.settings, state.region)
 
     def _stop_computing(self) -> None:
         self._asked = self._expected = None
@@ -277,7 +280,7 @@ class Session:
         except Stopped:
             pass
         except ScanError as error:
-            self._fail(error, _sentence(str(error)))
+            self._fail(error, str(error))
             return False
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
@@ -325,6 +328,15 @@ class Session:
                 self.say(device.warning, "warning")
 
 
+def _answers(found: Prediction, scan: Scan | None, settings: Settings, region: Region | None) -> bool:
+    """Whether a result is all that a request would bring."""
+    if scan is None or found.scan is not scan or not found.complete:
+        return False
+    return found.settings == settings and found.region == (region or Region.whole(scan.shape))
+
+
 def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+    first = text.partition(" ")[0]
+    if first.isalpha():  # and not the name of a file, which stays as it is
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -96,7 +96,7 @@ class Dock(QWidget):
         self._on_layers_changed()
         self._write_counts()
         for problem in session.registry.problems:
-            session.say(problem[:1].upper() + problem[1:] + ".")
+            session.say(problem)
 
     # Wiring
 
@@ -326,6 +326,6 @@ class Dock(QWidget):
         """The middle of the view, in the slice that is shown."""
         dims = self._viewer.dims
         world = list(dims.point)
-        for axis, centre in zip(dims.displayed, self._viewer.camera.center[-len(dims.displayed) :], strict=True):
+        for axis, centre in zip(dims.displayed, self._viewer.scene.camera.center[-len(dims.displayed) :], strict=True):
             world[axis] = centre
         return world

@@ -1,0 +1,673 @@
+"""The whole panel in a viewer, against a slow engine: what a person does, and what is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import nibabel as nib
+import numpy as np
+import pytest
+from fakes import PATIENCE, FakeSegmenter, expected_mask, make_card, make_registry, make_scan
+from napari.components import ViewerModel
+from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QFileDialog
+
+from napari_sparsetok.engine.contract import Hints
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.scan import Region, ScanError
+from napari_sparsetok.session import Session
+from napari_sparsetok.state import Settings
+from napari_sparsetok.tokens import first_stage_preview
+from napari_sparsetok.ui import dock as dock_module
+from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.overlays import KINDS, OVERLAY
+from napari_sparsetok.ui.scan_layer import layer_data
+
+MS = int(PATIENCE * 1000)
+CARDS = (
+    make_card("fake"),
+    make_card("crops", needs_region=True, config={"patch": 4, "window": [8, 8, 8], "prune_after": [1, 2]}),
+    make_card("pair", channels=("T1", "T2")),
+)
+
+
+class Desk:
+    """A viewer, the panel in it, and a fake engine."""
+
+    def __init__(self, viewer: Any, qtbot: Any, docked: bool = True, **fake: Any) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        self.engine = FakeSegmenter(**fake)
+        self.session = Session(
+            make_segmenter=lambda: self.engine,
+            registry=make_registry(*CARDS),
+            settings=Settings(keep_ratio=0.5),
+            deliver=on_gui_thread,
+        )
+        self.dock = Dock(viewer, self.session)
+        self.panel, self.state = self.dock.panel, self.session.state
+        if docked:
+            viewer.window.add_dock_widget(self.dock, name="SCD segmentation", area="right")
+        else:
+            qtbot.addWidget(self.dock)
+
+    def add(self, scan: Any) -> Any:
+        for data, arguments, _ in layer_data(scan):
+            layer = self.viewer.add_image(data, **arguments)
+        return layer
+
+    def until(self, ready: Any) -> None:
+        self.qtbot.waitUntil(lambda: bool(ready()), timeout=MS)
+
+    def idle(self) -> None:
+        self.until(lambda: self.session._computer.is_idle and self.state.busy is None)
+
+    def segment(self) -> None:
+        self.panel.run_requested.emit()
+        self.engine.await_window()
+        self.engine.let(self.engine.windows)
+        self.idle()
+        while not self.engine.arrived.empty():
+            self.engine.arrived.get_nowait()
+
+    def mask(self) -> np.ndarray:
+        return np.asarray(self.dock.overlays.layer("mask").data)
+
+    def kept(self) -> np.ndarray:
+        return np.asarray(self.dock.overlays.layer("tokens").data)
+
+    def end(self) -> None:
+        self.engine.free = True
+        self.engine.let(1000)
+        self.dock.shut_down()
+        assert self.session.wait(PATIENCE)
+
+
+@pytest.fixture
+def desk(qtbot: Any) -> Iterator[Desk]:
+    """Without a window, which is quicker."""
+    desk = Desk(ViewerModel(), qtbot, docked=False)
+    yield desk
+    desk.end()
+
+
+@pytest.fixture
+def real(make_napari_viewer_proxy: Any, qtbot: Any) -> Iterator[Desk]:
+    """In a real window, through the border that napari draws around plugins."""
+    desk = Desk(make_napari_viewer_proxy(), qtbot)
+    yield desk
+    desk.end()
+
+
+@pytest.fixture
+def notices() -> Iterator[list[tuple[str, str]]]:
+    """Severity and words of what napari shows."""
+    found: list[tuple[str, str]] = []
+
+    def note(notification: Any) -> None:
+        found.append((str(notification.severity), notification.message))
+
+    notification_manager.notification_ready.connect(note)
+    yield found
+    notification_manager.notification_ready.disconnect(note)
+
+
+# The slider
+
+
+def test_dragging_the_slider_shows_the_map_at_once_and_the_last_value_at_the_end(real: Desk) -> None:
+    desk = real
+    scan = make_scan()
+    desk.add(scan)
+    desk.segment()
+    np.testing.assert_array_equal(desk.mask(), expected_mask(scan, 0.5))
+    tokens, slider = desk.state.prediction.tokens, desk.panel.ratio.slider
+    shown: list[float] = []
+    desk.state.events.prediction.connect(listen := lambda p: shown.append(p.settings.keep_ratio))
+
+    slider.setSliderDown(True)
+    values = [0.45, 0.4, 0.35, 0.3, 0.25, 0.2]
+    for value in values:
+        slider.setValue(value)  # the engine stands still all the while
+        assert value != 0.45 or desk.engine.await_window() == 0.45
+        np.testing.assert_array_equal(desk.kept(), first_stage_preview(tokens, value).stage)
+    np.testing.assert_array_equal(desk.mask(), expected_mask(scan, 0.5))
+
+    desk.engine.let()
+    desk.until(lambda: shown == [0.45])
+    np.testing.assert_array_equal(desk.mask(), expected_mask(scan, 0.45))
+    np.testing.assert_array_equal(desk.kept(), first_stage_preview(tokens, 0.2).stage)
+
+    slider.setSliderDown(False)
+    desk.engine.let(5)
+    desk.idle()
+    assert shown[0] == 0.45
+    assert shown[-1] == 0.2
+    assert shown == [0.45, 0.2]  # those in between were never computed
+    np.testing.assert_array_equal(desk.mask(), expected_mask(scan, 0.2))
+    assert desk.state.prediction.complete
+    assert set(np.unique(desk.kept())) == {1, 2, 3}
+    assert "60 →\u00a012 →\u00a02\u00a0tokens" in desk.panel.ratio._counts.text()
+    del listen
+
+
+def test_nothing_waits_for_the_engine(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.engine.loading.clear()  # the model takes for ever to load
+    started = time.perf_counter()
+    desk.panel.run_requested.emit()
+    for k in range(20):
+        desk.panel.ratio.slider.setValue(0.3 + k / 100)
+    desk.panel.model_chosen.emit("crops")
+    desk.panel.cancel_requested.emit()
+    assert time.perf_counter() - started < PATIENCE / 4
+    desk.engine.loading.set()
+
+
+def test_slider_steps_touch_neither_card_nor_layer_list(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    for name in ("set_card", "set_layers", "set_models", "set_scan", "set_where"):
+        monkeypatch.setattr(desk.panel, name, lambda *_, name=name: pytest.fail(name))
+    desk.panel.ratio.slider.setValue(0.3)
+    desk.engine.let(2)
+    desk.idle()
+
+
+def test_progress_is_shown_and_can_be_cancelled(qtbot: Any) -> None:
+    desk = Desk(ViewerModel(), qtbot, docked=False, windows=3)
+    desk.add(make_scan())
+    desk.panel.run_requested.emit()
+    desk.engine.await_window()
+    desk.engine.let()
+    desk.until(lambda: "1 of" in desk.panel._busy_words.text())
+    assert desk.panel._run.text() == "&Cancel"
+    desk.panel._run.click()
+    desk.engine.let()
+    desk.idle()
+    assert desk.panel._busy_words.text() == "idle"
+    assert desk.panel._run.text() == "&Segment"
+    desk.end()
+
+
+# Scans
+
+
+def test_what_comes_first_is_told_and_two_clicks_lead_to_a_mask(real: Desk) -> None:
+    desk = real
+    assert not desk.panel._run.isEnabled()
+    desk.panel.sample_requested.emit("phantom")
+    assert "opening" in desk.panel._busy_words.text()
+    desk.until(lambda: desk.state.scan is not None)
+    desk.engine.free = True
+    desk.panel._run.click()
+    desk.idle()
+    assert [layer.metadata.get(OVERLAY) for layer in desk.viewer.layers] == [None, *KINDS]
+    assert "mL" in desk.panel._volumes.text()
+    assert desk.panel._save.isEnabled()
+
+
+def test_overlays_are_never_taken_for_scans(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    assert [layer.name for layer in desk.panel._layers] == ["scan"]
+
+
+def test_a_scan_that_was_just_opened_is_the_one_to_segment(desk: Desk) -> None:
+    desk.add(make_scan(name="first"))
+    second = make_scan(name="second")
+    desk.add(second)
+    assert desk.state.scan is second
+    desk.viewer.add_image(np.zeros((4, 4, 4)), name="filtered")  # no scan of ours: the person may choose it
+    assert desk.state.scan is second
+    desk.viewer.layers.remove("second")
+    assert desk.state.scan.name == "first"
+
+
+def test_the_same_layer_is_the_same_scan_whatever_happens_around_it(desk: Desk) -> None:
+    desk.viewer.add_image(np.random.default_rng(0).random((16, 20, 12)), name="plain")
+    scan = desk.state.scan
+    desk.segment()
+    desk.viewer.add_points(np.zeros((1, 3)))
+    desk.viewer.layers.remove("Points")
+    desk.viewer.dims.set_point(0, 3)
+    assert desk.state.scan is scan
+    assert desk.state.prediction is not None
+
+
+def test_a_picture_is_no_scan(desk: Desk) -> None:
+    desk.viewer.add_image(np.zeros((8, 8)))
+    desk.viewer.add_image(np.zeros((8, 8, 3), np.uint8), rgb=True)
+    assert desk.state.scan is None
+    assert not desk.panel._run.isEnabled()
+
+
+def test_a_turned_layer_is_refused_in_words(desk: Desk) -> None:
+    desk.viewer.add_image(np.zeros((8, 8, 8)), rotate=(0, 0, 30), name="turned")
+    assert desk.state.scan is None
+    assert "turned or mirrored" in desk.panel._scan_info.text()
+
+
+def test_a_layer_on_disk_is_read_elsewhere(desk: Desk) -> None:
+    readers: list[str] = []
+    go = threading.Event()
+
+    def slow(block: np.ndarray) -> np.ndarray:
+        readers.append(threading.current_thread().name)
+        assert go.wait(PATIENCE)
+        return block
+
+    data = da.zeros((16, 20, 12), chunks=-1).map_blocks(slow, dtype=float, meta=np.zeros((0, 0, 0)))
+    with dask.config.set(scheduler="synchronous"):
+        layer = desk.viewer.add_image(np.zeros((2, 2, 2)), name="first")
+        lazy = type(layer)(np.zeros((16, 20, 12)), name="lazy")
+        lazy.visible = False
+        go.set()
+        lazy.data = data
+        readers.clear()
+        go.clear()
+        desk.viewer.add_layer(lazy)
+        desk.dock._scans.choose([lazy])
+        assert desk.state.scan is None
+        assert "reading lazy" in desk.panel._busy_words.text()
+        go.set()
+        desk.until(lambda: desk.state.scan is not None)
+    assert any(name.startswith("sparsetok-read") for name in readers)
+    assert desk.state.scan.shape == (16, 20, 12)
+
+
+def test_only_the_newest_of_two_slow_scans_is_taken(desk: Desk) -> None:
+    lazy = [da.full((4, 4, 4), k, chunks=-1) for k in (1.0, 2.0)]
+    layers = [desk.viewer.add_image(data, name=str(k), contrast_limits=(0, 3)) for k, data in enumerate(lazy)]
+    chosen = {layer.name: layer for layer in desk.dock._scans.layers}
+    desk.dock._scans.choose([chosen[layers[0].name]])
+    desk.dock._scans.choose([chosen[layers[1].name]])
+    desk.until(lambda: desk.state.scan is not None and desk.state.busy is None)
+    assert desk.state.scan.voxels.max() == 2.0
+
+
+def test_channels_are_stacked(desk: Desk, notices: list[Any]) -> None:
+    first, second = make_scan(name="T1"), replace(make_scan(name="T2"), voxels=make_scan().voxels * 2)
+    desk.add(first)
+    desk.panel.model_chosen.emit("pair")
+    assert desk.state.scan is None
+    assert "needs 2 scans" in desk.panel._scan_info.text()
+    desk.add(second)
+    desk.until(lambda: desk.state.scan is not None)
+    assert desk.state.scan.leading == "channel"
+    np.testing.assert_array_equal(desk.state.scan.voxels[1], second.voxels)
+    desk.viewer.layers.remove("T2")
+    desk.add(make_scan((4, 4, 4), name="T3"))
+    desk.until(lambda: "grid" in desk.panel._scan_info.text())
+
+
+def test_a_time_series_is_segmented_at_the_current_frame(desk: Desk) -> None:
+    scan = make_scan()
+    series = replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time")
+    desk.add(series)
+    desk.viewer.dims.set_point(0, 1)
+    np.testing.assert_array_equal(desk.state.scan.voxels, series.voxels[1])
+    desk.segment()
+    mask = desk.dock.overlays.layer("mask")
+    assert mask.data.shape == (1, *scan.shape)
+    assert mask.translate[0] == 1
+    desk.viewer.dims.set_point(1, 5)  # another slice is no other frame
+    assert desk.state.prediction is not None
+    desk.viewer.dims.set_point(0, 2)
+    assert desk.state.prediction is None
+    np.testing.assert_array_equal(desk.state.scan.voxels, series.voxels[2])
+    desk.segment()
+    desk.viewer.dims.set_point(0, 1)
+    desk.segment()
+    assert len(desk.viewer.layers) == 1 + 2 * len(KINDS)
+
+
+def test_a_scan_is_opened_by_its_file(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "head.nii.gz"
+    nib.save(nib.Nifti1Image(np.arange(60.0, dtype=np.float32).reshape(3, 4, 5), np.diag([-1, 2, 3, 1])), path)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    desk.panel.open_requested.emit()
+    desk.until(lambda: desk.state.scan is not None)
+    assert desk.state.scan.source.path == path
+    np.testing.assert_allclose(desk.viewer.layers[0].scale, (3, 2, 1))
+
+
+def test_a_file_that_is_no_scan_is_said_as_a_notice(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[Any]
+) -> None:
+    path = tmp_path / "head.nii.gz"
+    path.write_bytes(b"nonsense")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    desk.panel.open_requested.emit()
+    desk.until(lambda: notices)
+    assert notices[0][0] == "error"
+    assert "head.nii.gz" in notices[0][1]
+    desk.add(make_scan())
+    desk.segment()  # the viewer goes on working
+
+
+# Layers that come and go
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_deleted_while_computing_comes_back(desk: Desk, kind: str) -> None:
+    scan = make_scan()
+    desk.add(scan)
+    desk.segment()
+    desk.panel.ratio.slider.setValue(0.3)
+    desk.engine.await_window()
+    desk.viewer.layers.remove(desk.dock.overlays.layer(kind))
+    desk.engine.let(3)
+    desk.until(lambda: desk.dock.overlays.layer(kind) is not None)
+    desk.idle()
+    np.testing.assert_array_equal(desk.mask(), expected_mask(scan, 0.3))
+
+
+def test_the_scan_deleted_while_computing_ends_it(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.panel.run_requested.emit()
+    desk.engine.await_window()
+    desk.viewer.layers.clear()
+    assert desk.state.scan is None
+    desk.engine.let()
+    desk.idle()
+    assert len(desk.viewer.layers) == 0
+
+
+def test_the_eye_and_the_tick_say_the_same(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    desk.dock.overlays.layer("tokens").visible = False
+    assert not desk.panel._toggles["tokens"].isChecked()
+    desk.panel._toggles["tokens"].click()
+    assert desk.dock.overlays.layer("tokens").visible
+
+
+def test_another_model_while_one_runs(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    desk.panel.ratio.slider.setValue(0.3)
+    desk.engine.await_window()
+    desk.panel.model_chosen.emit("crops")
+    assert desk.state.prediction is None
+    assert not desk.panel._save.isEnabled()
+    assert not any(layer.visible for layer in desk.viewer.layers if OVERLAY in layer.metadata)
+    desk.engine.let(2)
+    desk.idle()
+    assert desk.state.prediction is None
+    desk.engine.free = True
+    desk.panel._run.click()
+    desk.idle()
+    assert desk.state.prediction.settings.model == "crops"
+    assert desk.dock.overlays.layer("mask").visible
+
+
+# Where
+
+
+def test_a_model_of_crops_on_a_large_scan_asks_for_a_click(desk: Desk) -> None:
+    desk.panel.model_chosen.emit("crops")
+    desk.add(make_scan((40, 40, 40)))
+    assert desk.panel._where.value == "cursor"
+    assert "Click on the structure" in desk.panel._hint.text()
+    desk.segment()  # without a click: the middle of the view
+    assert desk.state.prediction.region.shape == (8, 8, 8)
+    desk.panel.where_chosen.emit("whole")
+    assert desk.state.region is None
+    assert "around a click" in desk.panel._hint.text()
+
+
+class Click:
+    """A press, perhaps a drag, and a release, as napari hands them to a callback."""
+
+    def __init__(self, position: tuple[float, ...], slip: int = 0, button: int = 1) -> None:
+        self.position, self.button, self.type, self.pos, self.slip = position, button, "mouse_press", (50, 50), slip
+
+    def do(self, desk: Desk) -> None:
+        generator = desk.dock._on_mouse(desk.viewer, self)
+        try:
+            next(generator)
+            self.type, self.pos = "mouse_move", (50, 50 + self.slip)
+            next(generator)
+            self.type = "mouse_release"
+            next(generator)
+        except StopIteration:
+            pass
+
+
+def test_a_click_sets_the_region_and_runs(desk: Desk) -> None:
+    desk.add(make_scan((40, 40, 40), spacing=(1.0, 1.0, 1.0), origin=(5.0, 0.0, 0.0)))
+    desk.panel.model_chosen.emit("crops")
+    desk.engine.free = True
+    Click((25.0, 20.0, 10.0), slip=2).do(desk)
+    assert desk.state.region == Region((16, 16, 6), (24, 24, 14))
+    desk.until(lambda: desk.state.prediction is not None)
+    desk.idle()
+    assert desk.state.focus == (20, 20, 10)
+    assert desk.engine.runs[-1][1:] == (desk.state.region, desk.engine.runs[-1][2])
+    assert isinstance(desk.engine.runs[-1][2], Hints)
+    tint = next(layer for layer in desk.viewer.layers if layer.metadata.get(OVERLAY) == "region")
+    np.testing.assert_allclose(tint.scale, (8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "click",
+    [
+        Click((25.0, 20.0, 10.0), slip=30),
+        Click((25.0, 20.0, 10.0), button=2),
+        Click((25.0, 20.0, 99.0)),
+    ],
+    ids=["drag", "right button", "outside"],
+)
+def test_what_is_no_click_on_the_scan_does_nothing(desk: Desk, click: Click) -> None:
+    desk.add(make_scan((40, 40, 40)))
+    desk.panel.model_chosen.emit("crops")
+    click.do(desk)
+    assert desk.state.region is None
+    assert not desk.engine.runs
+
+
+def test_a_click_is_left_to_a_brush_and_to_3d(desk: Desk) -> None:
+    desk.add(make_scan((40, 40, 40)))
+    desk.panel.model_chosen.emit("crops")
+    labels = desk.viewer.add_labels(np.zeros((40, 40, 40), np.uint8))
+    labels.mode = "paint"
+    Click((20.0, 20.0, 20.0)).do(desk)
+    labels.mode = "pan_zoom"
+    desk.viewer.dims.ndisplay = 3
+    Click((20.0, 20.0, 20.0)).do(desk)
+    assert desk.state.region is None
+
+
+def test_a_box_is_edited_and_segmented(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.panel.where_chosen.emit("box")
+    region = Region((0, 0, 0), (8, 8, 8))
+    desk.panel.region_edited.emit(region)
+    desk.segment()
+    assert desk.state.prediction.region == region
+    assert not desk.mask()[8:].any()
+
+
+# Saving
+
+
+def test_a_mask_is_saved_and_opened_again(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[Any]
+) -> None:
+    source = tmp_path / "head.nii.gz"
+    voxels = np.random.default_rng(0).normal(100, 20, (12, 20, 16)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 1, 2, 1])), source)
+    desk.viewer.open(source, plugin="napari-sparsetok")
+    desk.segment()
+    out = tmp_path / "mask.nii.gz"
+    suggested: list[str] = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (suggested.append(args[2]), (str(out), ""))[1])
+    desk.panel.save_requested.emit()
+    desk.until(lambda: notices)
+    assert suggested == [str(tmp_path / "head_mask.nii.gz")]
+    assert ("info", "Saved the mask as mask.nii.gz.") in notices
+    np.testing.assert_array_equal(open_scan(out).voxels, desk.state.prediction.mask)
+    assert nib.load(out).shape == (12, 20, 16)
+
+
+def test_a_save_that_nobody_chose_a_name_for_is_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    desk.panel.save_requested.emit()
+    assert desk.state.busy is None
+
+
+# Errors
+
+
+@pytest.mark.parametrize("error", [ScanError("the scan is all one value; choose another"), RuntimeError("boom")])
+def test_errors_arrive_as_notices_and_work_goes_on(desk: Desk, notices: list[Any], error: Exception) -> None:
+    desk.add(make_scan())
+    desk.engine.fail = error
+    desk.panel.run_requested.emit()
+    desk.engine.await_window()
+    desk.engine.let()
+    desk.until(lambda: notices)
+    assert notices[0][0] == "error"
+    desk.idle()
+    desk.segment()
+    assert len(notices) == 1
+
+
+def test_a_card_that_cannot_be_read_is_said(notices: list[Any], qtbot: Any) -> None:
+    registry = make_registry()
+    registry.problems.append("the model card bad.json cannot be read; install the model again")
+    session = Session(make_segmenter=FakeSegmenter, registry=registry, deliver=on_gui_thread)
+    dock = Dock(ViewerModel(), session)
+    qtbot.addWidget(dock)
+    assert notices == [("warning", "The model card bad.json cannot be read; install the model again.")]
+    dock.shut_down()
+
+
+def test_without_a_model_the_panel_says_what_to_do(qtbot: Any) -> None:
+    registry = make_registry()
+    registry.cards.clear()
+    viewer = ViewerModel()
+    dock = Dock(viewer, Session(make_segmenter=FakeSegmenter, registry=registry, deliver=on_gui_thread))
+    qtbot.addWidget(dock)
+    scan = make_scan()
+    data, arguments, _ = layer_data(scan)[0]
+    viewer.add_image(data, **arguments)
+    assert "No model is installed" in dock.panel._model_info.text()
+    assert not dock.panel._run.isEnabled()
+    dock.shut_down()
+
+
+# Ending
+
+
+def compute_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "sparsetok-compute"]
+
+
+@pytest.mark.parametrize("how", ["dock", "viewer", "delete"])
+def test_closing_while_computing_neither_hangs_nor_crashes(
+    make_napari_viewer: Any, qtbot: Any, how: str, notices: list[Any]
+) -> None:
+    before = len(compute_threads())
+    viewer = make_napari_viewer()
+    desk = Desk(viewer, qtbot)
+    viewer.window.resize(600, 400)
+    viewer.show()
+    qtbot.wait(20)
+    desk.add(make_scan())
+    desk.panel.run_requested.emit()
+    desk.engine.await_window()
+    started = time.perf_counter()
+    if how == "dock":
+        viewer.window.remove_dock_widget(desk.dock)
+    elif how == "viewer":
+        viewer.close()
+    else:
+        desk.dock.deleteLater()
+    desk.until(lambda: not desk.dock._alive)
+    assert time.perf_counter() - started < PATIENCE / 4
+    desk.engine.let()  # its late result finds nobody
+    desk.until(lambda: len(compute_threads()) == before)
+    qtbot.wait(20)
+    assert notices == []
+    assert desk.state.prediction is None
+    if how != "viewer":
+        assert [layer.name for layer in viewer.layers] == ["scan"]
+        viewer.add_image(np.zeros((4, 4, 4)), units="mm")  # nobody listens any more
+        assert desk.state.scan.name == "scan"
+        assert desk.dock._on_mouse not in viewer.mouse_drag_callbacks
+
+
+def test_a_save_outlives_the_viewer(desk: Desk, tmp_path: Path) -> None:
+    scan = make_scan()
+    desk.add(scan)
+    desk.segment()
+    desk.session.save_mask(tmp_path / "mask.nii.gz")
+    desk.dock.shut_down()
+    assert desk.session.wait(PATIENCE)
+    np.testing.assert_array_equal(open_scan(tmp_path / "mask.nii.gz").voxels, expected_mask(scan, 0.5))
+
+
+def test_closing_twice_is_no_harm(desk: Desk) -> None:
+    desk.dock.shut_down()
+    desk.dock.shut_down()
+    desk.dock.close()
+
+
+def test_a_hidden_dock_lives_on(real: Desk, qtbot: Any) -> None:
+    desk = real
+    desk.dock.parentWidget().hide()
+    qtbot.wait(20)
+    desk.add(make_scan())
+    desk.segment()
+
+
+# Several
+
+
+def test_two_docks_in_one_viewer_do_not_take_each_others_layers(qtbot: Any) -> None:
+    viewer = ViewerModel()
+    desks = [Desk(viewer, qtbot, docked=False) for _ in range(2)]
+    scan = make_scan()
+    desks[0].add(scan)
+    for desk in desks:
+        desk.segment()
+        assert desk.state.scan is scan
+    assert len(viewer.layers) == 7
+    desks[0].end()
+    desks[1].panel.ratio.slider.setValue(0.3)
+    desks[1].engine.let(2)
+    desks[1].idle()
+    np.testing.assert_array_equal(desks[1].mask(), expected_mask(scan, 0.3))
+    desks[1].end()
+
+
+def test_two_viewers(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
+    desks = [Desk(make_napari_viewer_proxy(), qtbot) for _ in range(2)]
+    for k, desk in enumerate(desks):
+        desk.add(make_scan(name=str(k)))
+    desks[0].segment()
+    assert len(desks[0].viewer.layers) == 4
+    assert len(desks[1].viewer.layers) == 1
+    for desk in desks:
+        desk.end()
+
+
+def test_the_panels_own_session_takes_the_preferences(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = dock_module.preferences()
+    monkeypatch.setattr(dock_module, "preferences", lambda: replace(wanted, device="cpu", keep_ratio=0.4))
+    dock = Dock(ViewerModel())
+    qtbot.addWidget(dock)
+    assert dock.session.state.settings.device == "cpu"
+    assert dock.panel.ratio.slider.value() == pytest.approx(0.4)
+    assert dock.panel._device.value == "cpu"
+    dock.shut_down()
