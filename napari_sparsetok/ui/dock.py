@@ -40,13 +40,13 @@ class Dock(QWidget):
 
     Parameters
     ----------
-    viewer : the viewer that shows the scan.
+    napari_viewer : the viewer that shows the scan; by this name napari knows to hand it in.
     session : what does the work; by default one with this package's engine. It ends with the dock.
     """
 
-    def __init__(self, viewer: ViewerModel, session: Session | None = None) -> None:
+    def __init__(self, napari_viewer: ViewerModel, session: Session | None = None) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer = viewer = napari_viewer
         self._alive = True
         self._where: places.Where = "whole"
         self._frame: Frame | None = None

@@ -1,4 +1,4 @@
-"""What napari calls by name: the reader, the writer, the samples and the panel."""
+"""What napari calls by name: the reader, the writer and the samples. The panel is `napari_sparsetok.ui.dock.Dock`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import ScanError
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
-
-    from napari_sparsetok.ui.dock import Dock
     from napari_sparsetok.ui.scan_layer import LayerData
 
 
@@ -74,10 +71,3 @@ def _sample(name: str) -> list[LayerData]:
     from napari_sparsetok.ui.scan_layer import layer_data
 
     return layer_data(open_sample(name))
-
-
-def make_panel(viewer: Viewer) -> Dock:
-    """The dock widget "SCD segmentation"."""
-    from napari_sparsetok.ui.dock import Dock
-
-    return Dock(viewer)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container
+from magicgui.widgets import ComboBox
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -96,7 +97,7 @@ class Panel(QWidget):
         opener = QPushButton("&Open a scan…")
         opener.setToolTip("Choose a NIfTI file")
         opener.clicked.connect(self.open_requested)
-        sample = QPushButton("Sam&ple")
+        sample = QPushButton("S&ample")
         sample.setToolTip("Open a scan that comes with the program")
         menu = QMenu(sample)
         for key, title in samples.items():
@@ -112,46 +113,44 @@ class Panel(QWidget):
         self._body.addWidget(self._start)
 
     def _build_form(self) -> None:
-        self._scans: Any = Container(labels=True)
-        self._scans.margins = (0, 0, 0, 0)
+        self._scans: list[Any] = []
         self._scan_info = _small_label()
-        self._model = ComboBox(label="Model", choices=[], tooltip="What is to be segmented")
-        self._device = ComboBox(label="Device", choices=DEVICES, value="auto", tooltip="Where the network runs")
-        self._where = ComboBox(label="Where", choices=WHERE, value="whole", tooltip="Which part of the scan to segment")
-        for box in (self._model, self._device, self._where):
-            _narrow(box)
-        form = Container(widgets=[self._model, self._device, self._where])
-        form.margins = (0, 0, 0, 0)
-        self._model_info = _small_label()
-        self._about = about = QToolButton()
-        about.setText("&About this model")
-        about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")
-        about.clicked.connect(self._on_about)
-        self._card: Card | None = None
-        self._box = BoxEditor()
-        self._box.region_changed.connect(self.region_edited)
-        self._hint = _small_label()
-        self._run = QPushButton()
-        self._write_run()
-        self._run.clicked.connect(self._on_run)
-        for widget in (
-            self._scans.native,
-            self._scan_info,
-            form.native,
-            self._model_info,
-            about,
-            self._box,
-            self._hint,
-            self._run,
-        ):
-            self._body.addWidget(widget)
-        self._body.setAlignment(about, Qt.AlignRight)
-        self._form = form  # keeps the magicgui side of the widgets alive
-        _align(form.native)
+        self._model = _combo([], "What is to be segmented")
+        self._device = _combo(DEVICES, "Where the network runs")
+        self._where = _combo(WHERE, "Which part of the scan to segment")
+        self._form = QFormLayout()
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setFieldGrowthPolicy(QFormLayout.AllNonFixedFieldsGrow)
+        self._form.addRow(self._scan_info)
+        for name, box in (("Mo&del", self._model), ("Dev&ice", self._device), ("Wh&ere", self._where)):
+            self._form.addRow(name, box.native)
+        self._body.addLayout(self._form)
         self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
         self._device.changed.connect(self.device_chosen.emit)
-        self._where.changed.connect(self._on_where)
+        self._where.changed.connect(self.where_chosen.emit)
+        self._build_model()
+        self._build_run()
+
+    def _build_model(self) -> None:
+        self._card: Card | None = None
+        self._model_info = _small_label()
+        self._about = QToolButton()
+        self._about.setText("A&bout this model")
+        self._about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")
+        self._about.clicked.connect(self._on_about)
+        self._body.addWidget(self._model_info)
+        self._body.addWidget(self._about, 0, Qt.AlignRight)
+
+    def _build_run(self) -> None:
+        self._box = BoxEditor()
+        self._box.region_changed.connect(self.region_edited)
         self._box.hide()
+        self._hint = _small_label()
+        self._run = QPushButton()
+        self._run.clicked.connect(self._on_run)
+        self._write_run()
+        for widget in (self._box, self._hint, self._run):
+            self._body.addWidget(widget)
 
     def _build_ratio(self) -> None:
         self._body.addWidget(_line())
@@ -218,15 +217,18 @@ class Panel(QWidget):
         names = card.channels if card else ("Scan",)
         labels = ["Scan"] if len(names) == 1 else list(names)
         if [box.label for box in self._scans] != labels:
-            self._scans.clear()
-            for label in labels:
-                box = ComboBox(label=label, choices=[(x.name, x) for x in self._layers], tooltip="The layer to segment")
-                _narrow(box)
-                box.changed.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
-                self._scans.append(box)
-            _align(self._scans.native, self._form.native)
+            for box in self._scans:
+                self._form.removeRow(box.native)
+            self._scans = [self._scan_box(row, label) for row, label in enumerate(labels)]
         self._model_info.setText(card.purpose if card else _no_model())
         self._about.setEnabled(card is not None)
+
+    def _scan_box(self, row: int, label: str) -> ComboBox:
+        box = _combo([(x.name, x) for x in self._layers], "The layer to segment")
+        box.label = label
+        box.changed.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
+        self._form.insertRow(row, label, box.native)
+        return box
 
     def set_models(self, cards: dict[str, Card], chosen: str) -> None:
         """The models that there are."""
@@ -316,9 +318,6 @@ class Panel(QWidget):
         self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
         self._run.setEnabled(self._can_cancel or self._can_run)
 
-    def _on_where(self, where: str) -> None:
-        self.where_chosen.emit(where)
-
     def _on_about(self) -> None:
         if self._card is not None:
             from napari_sparsetok.ui.card_dialog import CardDialog
@@ -333,18 +332,12 @@ def _no_model() -> str:
     )
 
 
-def _narrow(box: ComboBox) -> None:
-    """Let a long name be cut rather than widen the panel."""
+def _combo(choices: list[Any], tooltip: str) -> ComboBox:
+    """A box whose long names are cut rather than widen the panel."""
+    box = ComboBox(choices=choices, tooltip=tooltip)
     box.native.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
     box.native.setMinimumContentsLength(10)
-
-
-def _align(*forms: QWidget) -> None:
-    """Give the names before the boxes one width."""
-    names = [label for form in forms for label in form.findChildren(QLabel)]
-    width = max(label.fontMetrics().horizontalAdvance(label.text()) for label in names)
-    for label in names:
-        label.setMinimumSize(width + 2, label.fontMetrics().height())
+    return box
 
 
 def _small_label() -> QLabel:
