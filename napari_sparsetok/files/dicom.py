@@ -78,7 +78,11 @@ def find_series(path: Path, watch: Watch = Watch()) -> list[SeriesInfo]:  # noqa
     OpeningStopped : `watch` asked for it.
     """
     with explained("this DICOM export"):
-        frames, damaged = _frames_at(path, watch)
+        return _found(path, watch)
+
+
+def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
+    frames, damaged = _frames_at(path, watch)
     if not frames:
         if damaged:
             raise ScanError("the DICOM files here are damaged or cut short; copy them again from their source")
@@ -104,6 +108,11 @@ def read(path: Path, series: SeriesInfo | str | None, repair: Collection[str], w
     OpeningStopped : `watch` asked for it.
     """
     info = series if isinstance(series, SeriesInfo) else _chosen(find_series(path, watch), series)
+    with explained("this DICOM series"):
+        return _opened(path, info, repair, watch)
+
+
+def _opened(path: Path, info: SeriesInfo, repair: Collection[str], watch: Watch) -> Scan:
     candidate: _Candidate = info.handle
     _check(info, candidate, repair)
     pixels = dicom_pixels.load(candidate.volumes, watch)

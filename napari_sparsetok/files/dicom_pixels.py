@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from napari_sparsetok.files.dicom_header import Frame, Head, is_compressed
 from napari_sparsetok.files.dicom_source import Opener
@@ -127,7 +127,9 @@ def _stored(dataset: Dataset, head: Head) -> NDArray[Any]:
         _check_stream(dataset)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = UID(head.transfer_syntax)
-    array: NDArray[Any] = pixel_array(dataset, raw=True)
+    # Other decoders of run lengths end the whole program on damaged ones.
+    plugin = "pydicom" if head.transfer_syntax == RLELossless else ""
+    array: NDArray[Any] = pixel_array(dataset, raw=True, decoding_plugin=plugin)
     allocated, stored, high = head.bits
     if compressed or array.dtype.kind == "f" or stored == allocated:
         return array

@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def quick_look(path: Path) -> bool:
             try:
                 if has_preamble(opener.first_bytes(item)):
                     return True
-            except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+            except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError):
                 continue
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from enum import Enum
 from pathlib import Path
 
@@ -33,15 +34,22 @@ _LIST = "DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage, .mgz, TIFF, OME-Zarr"
 def recognise(path: Path) -> Format | None:
     """The format, or None where it is none that is read. A name with a known ending need not exist."""
     try:
-        if path.is_dir():
-            return _folder(path)
-        for suffix, kind in _SUFFIXES.items():
-            if path.name.lower().endswith(suffix):
-                return kind
-        if not path.is_file():
-            return None
+        return _kind(path)
+    except (OSError, ValueError, ScanError):
+        return None
+
+
+def _kind(path: Path) -> Format | None:
+    if path.is_dir():
+        return _folder(path)
+    for suffix, kind in _SUFFIXES.items():
+        if path.name.lower().endswith(suffix):
+            return kind
+    if not path.is_file():
+        return None
+    try:
         return Format.DICOM if _holds_dicom(path) else None
-    except (OSError, ValueError, zipfile.BadZipFile, ScanError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError):
         return None
 
 
@@ -68,7 +76,7 @@ def _checked(path: Path) -> Format:
         return kind
     if not path.exists() and (recognise(path) or path.suffix.lower() == ".zip" or not path.suffix):
         raise ScanError(f"there is no file {path}; check the name")
-    kind = recognise(path)
+    kind = _kind(path)
     if kind is None:
         raise ScanError(f"{path.name} is not a scan of a kind that is read ({_LIST}); convert it to NIfTI first")
     if not path.is_file():

@@ -19,6 +19,8 @@ from napari_sparsetok.scan import Geometry, Scan, ScanError, Shape, Source
 _METADATA = ("zarr.json", ".zattrs")
 _LARGEST_METADATA = 16 << 20  # bytes
 _LARGEST_CHUNK = 1 << 30
+_MOST_BLOCKS = 100_000
+_MOST_LOOKED_AT = 256  # blocks, for a thumbnail
 _READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
 _UNPLACED = "The file does not say how the patient lay: left and right cannot be told from it."
 _MILLIMETRES = {"meter": 1e3, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6}
@@ -104,7 +106,8 @@ def read(path: Path, key: str | None = None) -> Scan:
         if not (key or "0").isdigit() or int(key or 0) >= len(image.levels):
             raise ScanError(f"{name} has the levels 0 to {len(image.levels) - 1}; there is no level {key}")
         level = image.levels[int(key or 0)]
-        voxels = dask.array.from_array(level.array, chunks=level.array.chunks)
+        kind = np.empty((0,) * level.array.ndim, dtype=level.array.dtype)
+        voxels = dask.array.from_array(level.array, chunks=_blocks(level.array), meta=kind)
         voxels = _ordered(voxels, level)
         geometry, placed = _geometry(level, image.axes)
         leading = _leading(level, image.axes)
@@ -123,6 +126,26 @@ def read(path: Path, key: str | None = None) -> Scan:
         notes=() if placed else (_UNPLACED,),
         identity=identity,
     )
+
+
+def _blocks(array: Any) -> tuple[int, ...]:
+    """The array's own blocks, or several together where there are too many to keep count of.
+
+    Raises
+    ------
+    ScanError : such blocks would be too large to read.
+    """
+    blocks = [int(n) for n in array.chunks]
+    while _count(array, blocks) > _MOST_BLOCKS:
+        axis = max(range(array.ndim), key=lambda k: array.shape[k] / blocks[k])
+        blocks[axis] *= 2
+    if math.prod(blocks) * array.dtype.itemsize > _LARGEST_CHUNK:
+        raise ScanError("this level of the OME-Zarr is too large to open; choose a coarser one")
+    return tuple(blocks)
+
+
+def _count(array: Any, blocks: Sequence[int]) -> int:
+    return math.prod(-(-n // b) for n, b in zip(array.shape, blocks, strict=True))
 
 
 def _name(path: Path) -> str:
@@ -251,5 +274,8 @@ def _thumbnail(level: _Level) -> Any:
     for k in level.spatial[1:]:
         index[k] = slice(None, None, max(1, level.array.shape[k] // 96))
     index[level.spatial[0]] = level.array.shape[level.spatial[0]] // 2
+    plane_blocks = [-(-level.array.shape[k] // level.array.chunks[k]) for k in level.spatial[1:]]
+    if math.prod(plane_blocks) > _MOST_LOOKED_AT:
+        return np.zeros((1, 1), dtype=np.uint8)
     plane = np.asarray(level.array[tuple(index)])
     return thumbnail_of(plane if level.spatial[1] < level.spatial[2] else plane.T)

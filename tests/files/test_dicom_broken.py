@@ -191,6 +191,7 @@ def test_too_few_slices(count, tmp_path):
         ({"Rows": 65535, "Columns": 65535}, "cut short"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 def test_headers_that_make_no_scan(extra, words, tmp_path):
     Series(ramp(), extra=extra).write(tmp_path)
     assert words in str(refused(tmp_path))

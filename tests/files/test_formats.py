@@ -1,0 +1,416 @@
+"""NRRD, MetaImage, FreeSurfer, TIFF and OME-Zarr: what goes in comes out, in its place; what cannot be is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+import zarr
+
+from napari_sparsetok.files import can_open, find_series, ome_zarr, open_labels, open_scan, save_mask
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import Geometry, Region, ScanError
+
+ITK = ["a.nrrd", "a.nhdr", "a.mha", "a.mhd"]
+ORIENTATIONS = [
+    "".join(codes) for axes in itertools.permutations(("RL", "AP", "IS")) for codes in itertools.product(*axes)
+]
+
+
+def voxels(shape=(5, 6, 7), kind="i2", seed=0):
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(kind)
+
+
+def affine_of(codes):
+    """An affine of voxels 1 × 2 × 3 mm whose axes lead to R or L, A or P, S or I."""
+    affine = np.eye(4)
+    steps = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine[:3, :3] = 0
+    for axis, (code, size) in enumerate(zip(codes, (1.0, 2.0, 3.0), strict=True)):
+        row, sign = steps[code]
+        affine[row, axis] = sign * size
+    affine[:3, 3] = (-11.5, 7.25, 30.0)
+    return affine
+
+
+def oblique(degrees):
+    a = np.radians(degrees)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    affine = affine_of("LPS")
+    affine[:3, :3] = turn @ affine[:3, :3]
+    return affine
+
+
+def itk_image(array, affine):
+    """`array` (x, y, z) with a RAS affine, as ITK has it."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def refused(path, **options):
+    with pytest.raises(ScanError) as caught:
+        open_scan(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def scan_of(tmp_path):
+    def scan_of(name="a.nrrd", array=None, affine=None):
+        image = itk_image(voxels() if array is None else array, affine_of("LPS") if affine is None else affine)
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        return open_scan(tmp_path / name)
+
+    return scan_of
+
+
+# ── NRRD and MetaImage ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ITK)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_kind_of_nrrd_and_metaimage(name, compressed, tmp_path):
+    sitk.WriteImage(itk_image(voxels(), oblique(20)), str(tmp_path / name), useCompression=compressed)
+    scan = open_scan(tmp_path / name)
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels())
+    np.testing.assert_allclose(scan.geometry.source_affine, oblique(20), atol=1e-9)
+    assert scan.name == "a"
+    assert any("Oblique" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_48_orientations_there_and_back(codes, tmp_path, scan_of):
+    assert len(set(ORIENTATIONS)) == 48
+    scan = scan_of("a.nrrd", affine=affine_of(codes))
+    assert scan.geometry.source_axes == codes
+    shown = nib.as_closest_canonical(nib.Nifti1Image(voxels(), affine_of(codes)))
+    np.testing.assert_array_equal(scan.voxels, np.asarray(shown.dataobj)[::-1, ::-1].transpose(2, 1, 0))
+    mask = (scan.voxels % 3).astype(np.uint8)
+    back = sitk.ReadImage(str(save_mask(tmp_path / "mask.nrrd", mask, scan, LabelTable.of(["a", "b"]))))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(back).transpose(2, 1, 0), voxels() % 3)
+    for there, here in [(back.GetSpacing(), scan.source.header.spacing), (back.GetOrigin(), scan.source.header.origin)]:
+        assert there == here
+    assert back.GetDirection() == scan.source.header.direction
+
+
+@pytest.mark.parametrize("degrees", [1, 10, 30, 45])
+@pytest.mark.parametrize("kind", [".nrrd", ".mha", ".nii.gz"])
+def test_oblique_masks_lie_on_their_scan(degrees, kind, tmp_path, scan_of):
+    scan = scan_of(affine=oblique(degrees))
+    mask = (scan.voxels % 3).astype(np.uint8)
+    table = LabelTable.of(["one", "two"])
+    again, labels = open_labels(save_mask(tmp_path / f"mask{kind}", mask, scan, table), scan)
+    np.testing.assert_array_equal(again, mask)
+    assert labels == table
+
+
+def test_the_names_of_another_programs_segments(tmp_path, scan_of):
+    scan = scan_of()
+    image = itk_image((voxels() % 3).astype(np.uint8), affine_of("LPS"))
+    for key, value in {
+        "Segment0_Name": "liver",
+        "Segment0_LabelValue": "2",
+        "Segment0_Color": "1 0.5 0",
+    }.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(tmp_path / "x.seg.nrrd"))
+    _, labels = open_labels(tmp_path / "x.seg.nrrd", scan)
+    assert [(x.id, x.name) for x in labels] == [(1, "label 1"), (2, "liver")]
+    assert labels.labels[1].color == "#ff8000"
+
+
+def test_a_mask_of_another_grid_is_refused(tmp_path, scan_of):
+    scan = scan_of()
+    scan_of("b.nrrd", affine=oblique(5))
+    with pytest.raises(ScanError, match="lies on other voxels"):
+        open_labels(tmp_path / "b.nrrd", scan)
+    scan_of("c.nrrd", array=voxels(kind="f4") + 0.5)
+    with pytest.raises(ScanError, match="fractions"):
+        open_labels(tmp_path / "c.nrrd", scan)
+    scan_of("d.nrrd", array=voxels() + 200)
+    with pytest.raises(ScanError, match="labels are numbered"):
+        open_labels(tmp_path / "d.nrrd", scan)
+
+
+def test_a_mask_stored_in_another_order_still_fits(tmp_path, scan_of):
+    scan = scan_of()
+    turned = np.flip((voxels() % 3).astype(np.uint8), 0)
+    affine = affine_of("LPS")
+    affine[:3, 3] += affine[:3, 0] * 4
+    affine[:3, 0] *= -1
+    nib.save(nib.Nifti1Image(turned, affine), tmp_path / "m.nii")
+    mask, _ = open_labels(tmp_path / "m.nii", scan)
+    np.testing.assert_array_equal(mask, scan.voxels % 3)
+
+
+def test_four_axes(tmp_path):
+    array = voxels((3, 5, 6, 7))
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(tmp_path / "a.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.moveaxis(array, 0, -1), isVector=True), str(tmp_path / "b.nrrd"))
+    for name in ("a.nrrd", "b.nrrd"):
+        scan = open_scan(tmp_path / name)
+        assert (scan.leading, len(scan.voxels)) == ("time", 3)
+        np.testing.assert_array_equal(scan.geometry.to_source(scan.frame(1).voxels).transpose(2, 1, 0), array[1])
+
+
+NRRD = "NRRD0004\ntype: {type}\ndimension: 3\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n{more}\n\n"
+META = "ObjectType = Image\nNDims = 3\nDimSize = {sizes}\nElementType = {type}\n{more}ElementDataFile = {data}\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sizes": "99999 99999 99999"}, "header claims"),
+        ({"sizes": "-1 2 3"}, "does not say how many"),
+        ({"sizes": "5 6"}, "flat picture"),
+        ({"sizes": "5 6 1"}, "flat picture"),
+        ({"sizes": "2 2 2 2 2"}, "5 axes"),
+        ({"sizes": "99999999999 99999999999 99999999999"}, "header claims"),
+        ({"type": "block"}, "of a kind that is not read"),
+        ({"encoding": "gzip", "sizes": "9999 9999 9999"}, "header claims"),
+        ({"encoding": "bzip2"}, "bzip2"),
+        ({"more": "data file: other.raw"}, "points to other files"),
+        ({"more": "space: left-posterior-superior\nspace directions: (nan,0,0) (0,1,0) (0,0,1)"}, "no numbers"),
+        (
+            {"more": "space: left-posterior-superior\nspace directions: (1,0,0) (1,0,0) (0,0,1)"},
+            "again|coincide",
+        ),
+    ],
+)
+def test_a_nrrd_that_cannot_be(fields, words, tmp_path):
+    text = NRRD.format(**{"type": "short", "sizes": "5 6 7", "encoding": "raw", "more": "", **fields})
+    (tmp_path / "a.nrrd").write_bytes(text.encode() + bytes(420))
+    import re
+
+    assert re.search(words, refused(tmp_path / "a.nrrd"))
+
+
+@pytest.mark.parametrize("data", ["/dev/zero", "../other.raw", "LIST", "a%03d.raw 1 7 1", "nothing.raw", "a/b.raw"])
+def test_voxels_in_other_files_than_beside_it(data, tmp_path):
+    (tmp_path / "a.mhd").write_text(META.format(type="MET_SHORT", sizes="5 6 7", more="", data=data))
+    assert "beside it" in (sentence := refused(tmp_path / "a.mhd")) or "many files" in sentence
+    (tmp_path / "a.nhdr").write_text(
+        NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=f"data file: {data}").rstrip("\n") + "\n"
+    )
+    assert "beside it" in (sentence := refused(tmp_path / "a.nhdr")) or "many files" in sentence
+
+
+def test_detached_voxels_cut_short(tmp_path):
+    sitk.WriteImage(itk_image(voxels(), np.eye(4)), str(tmp_path / "a.mhd"))
+    (tmp_path / "a.raw").write_bytes((tmp_path / "a.raw").read_bytes()[:-1])
+    assert "cut short" in refused(tmp_path / "a.mhd")
+
+
+# ── FreeSurfer ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["a.mgz", "a.mgh"])
+@pytest.mark.parametrize("codes", ["LIA", "RAS", "PSR"])
+def test_freesurfer(name, codes, tmp_path):
+    nib.save(nib.MGHImage(voxels(kind="f4"), affine_of(codes)), tmp_path / name)
+    scan = open_scan(tmp_path / name)
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels())
+    np.testing.assert_allclose(scan.geometry.source_affine, affine_of(codes), atol=1e-5)
+    assert scan.geometry.source_axes == codes
+    data = (tmp_path / name).read_bytes()
+    for cut in (0, 100, 300, len(data) - 40):
+        (tmp_path / name).write_bytes(data[:cut])
+        assert "cut short" in refused(tmp_path / name)
+
+
+# ── TIFF ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_imagej_and_ome_say_how_large_voxels_are(tmp_path):
+    array = voxels(kind="u2")
+    tifffile.imwrite(
+        tmp_path / "j.tif",
+        array,
+        imagej=True,
+        resolution=(4, 2),
+        metadata={"axes": "ZYX", "spacing": 3.0, "unit": "mm"},
+    )
+    tifffile.imwrite(
+        tmp_path / "o.ome.tif",
+        array,
+        metadata={
+            **{"axes": "ZYX", "PhysicalSizeX": 250.0, "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "mm"},
+            **{"PhysicalSizeZ": 3000.0, "PhysicalSizeZUnit": "µm"},
+        },
+    )
+    for name in ("j.tif", "o.ome.tif"):
+        scan = open_scan(tmp_path / name)
+        np.testing.assert_array_equal(scan.voxels, array)
+        assert scan.geometry.spacing == pytest.approx((3.0, 0.5, 0.25))
+        assert len(scan.notes) == 1
+
+
+def test_a_plain_tiff_has_no_size_and_says_so(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels(kind="u1"), photometric="minisblack")
+    scan = open_scan(tmp_path / "a.tif")
+    assert scan.geometry.spacing == (1.0, 1.0, 1.0)
+    assert "does not give its voxels a size in z, y, x" in scan.notes[1]
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 3)])
+def test_flat_and_coloured_tiffs(shape, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels(shape, "u1"), photometric="rgb" if shape[-1] == 3 else "minisblack")
+    assert "flat picture" in (sentence := refused(tmp_path / "a.tif")) or "colours" in sentence
+
+
+# ── OME-Zarr ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def write_zarr(tmp_path):
+    def write_zarr(array, axes="zyx", version=3, name="a.ome.zarr", levels=2, **axis_fields):
+        group = zarr.open_group(str(tmp_path / name), mode="w", zarr_format=version)
+        datasets = []
+        for level in range(levels):
+            step = tuple(slice(None, None, 2**level) if axis in "zyx" else slice(None) for axis in axes)
+            part = array[step]
+            made = group.create_array(
+                str(level), shape=part.shape, dtype=part.dtype, chunks=tuple(min(4, n) for n in part.shape)
+            )
+            made[...] = part
+            scale = [{"z": 3.0, "y": 2.0, "x": 1.0}.get(a, 1.0) * (2**level if a in "zyx" else 1) for a in axes]
+            datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+        kinds = {"t": "time", "c": "channel"}
+        described = [
+            {"name": a, "type": kinds.get(a, "space"), **({"unit": "millimeter"} if a in "zyx" else {})} for a in axes
+        ]
+        for axis in described:
+            axis.update(axis_fields.get(axis["name"], {}))
+        scales = [{"version": "0.5", "axes": described, "datasets": datasets}]
+        inner = {"version": "0.5", "multiscales": scales}
+        group.attrs.update({"ome": inner} if version == 3 else inner)
+        return tmp_path / name
+
+    return write_zarr
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_ome_zarr_is_read_when_it_is_needed(version, write_zarr, monkeypatch):
+    array = voxels((12, 10, 8))
+    path = write_zarr(array, version=version)
+    assert can_open(path)
+    reads = []
+    real = zarr.Array.__getitem__
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda self, at: reads.append(self.path) or real(self, at))
+    scan = open_scan(path)
+    assert scan.is_lazy
+    assert scan.geometry.spacing == (3.0, 2.0, 1.0)
+    assert set(reads) <= {"1"}  # the coarsest level tells it from other scans
+    box = Region((2, 3, 1), (6, 7, 5))
+    np.testing.assert_array_equal(np.asarray(scan.voxels[box.slices]), array[box.slices])
+    np.testing.assert_array_equal(scan.cropped(box).voxels, array[box.slices])
+    np.testing.assert_array_equal(np.asarray(scan.voxels), array)
+
+
+def test_levels_are_there_to_choose(write_zarr):
+    path = write_zarr(voxels((12, 10, 8)), levels=3)
+    levels = find_series(path)
+    assert [(x.key, x.shape, x.spacing) for x in levels] == [
+        ("0", (12, 10, 8), (3.0, 2.0, 1.0)),
+        ("1", (6, 5, 4), (6.0, 4.0, 2.0)),
+        ("2", (3, 3, 2), (12.0, 8.0, 4.0)),
+    ]
+    assert open_scan(path, series=levels[1]).shape == (6, 5, 4)
+    assert "the levels 0 to 2" in refused(path, series="3")
+
+
+def test_a_lazy_scan_is_known_again_and_its_hash_says_that_it_is_of_a_sample(write_zarr, monkeypatch):
+    array = voxels((12, 10, 8))
+    one, same = open_scan(write_zarr(array)), open_scan(write_zarr(array, name="b.zarr"))
+    other = open_scan(write_zarr(array[::-1], name="c.zarr"))
+    assert one.content_hash == same.content_hash != other.content_hash
+    assert one.content_hash.endswith("-sampled")
+    assert one.content_hash != open_scan(write_zarr(array), series="1").content_hash
+
+
+def test_orientation_channels_and_time(write_zarr):
+    array = voxels((12, 10, 8))
+    ways = {"z": "inferior-to-superior", "y": "posterior-to-anterior", "x": "left-to-right"}
+    fields = {a: {"orientation": {"type": "anatomical", "value": way}} for a, way in ways.items()}
+    scan = open_scan(write_zarr(array, **fields))
+    assert scan.geometry.source_axes == "SAR"
+    assert scan.notes == ()
+    np.testing.assert_array_equal(np.asarray(scan.voxels), array[:, ::-1, ::-1])
+    scan = open_scan(write_zarr(voxels((1, 3, 12, 10, 8)), axes="tczyx"))
+    assert (scan.leading, scan.voxels.shape) == ("channel", (3, 12, 10, 8))
+    np.testing.assert_array_equal(np.asarray(scan.voxels), voxels((1, 3, 12, 10, 8))[0])
+    assert open_scan(write_zarr(voxels((2, 1, 12, 10, 8)), axes="tczyx")).leading == "time"
+    assert "both channels and a time axis" in refused(write_zarr(voxels((2, 2, 12, 10, 8)), axes="tczyx"))
+
+
+def test_ome_zarr_that_cannot_be(write_zarr):
+    path = write_zarr(voxels((12, 10, 8)))
+    metadata = path / "zarr.json"
+    good = metadata.read_text()
+    metadata.write_text(good.replace('"path": "0"', '"path": "../0"'))
+    assert "outside its own folder" in refused(path)
+    metadata.write_text(good.replace('"path": "0"', '"path": "7"'))
+    assert "export it again" in refused(path)
+    metadata.write_text(good.replace('"name": "z"', '"name": "q"'))
+    assert "no axes z, y and x" in refused(path)
+    metadata.write_text("{")
+    assert not can_open(path)
+    assert "is a folder without" in refused(path)
+    metadata.write_text(good)
+    level = json.loads((path / "0" / "zarr.json").read_text())
+    level["chunk_grid"]["configuration"]["chunk_shape"] = [10**5, 10**5, 10**5]
+    (path / "0" / "zarr.json").write_text(json.dumps(level))
+    assert "blocks or numbers" in refused(path)
+    shutil.rmtree(path / "0")
+    assert refused(path)
+
+
+def test_a_missing_zarr_is_named(write_zarr, monkeypatch):
+    import sys
+
+    path = write_zarr(voxels((12, 10, 8)))
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ScanError, match=r'pip install "napari-sparsetok\[zarr\]"'):
+        ome_zarr.read(path)
+
+
+def test_a_mask_of_an_ome_zarr(write_zarr, tmp_path):
+    scan = open_scan(write_zarr(voxels((12, 10, 8))))
+    mask = (np.asarray(scan.voxels) % 3).astype(np.uint8)
+    again, _ = open_labels(save_mask(tmp_path / "m.nii.gz", mask, scan, LabelTable.of(["a", "b"])), scan)
+    np.testing.assert_array_equal(again, mask)
+
+
+# ── channels from other grids ────────────────────────────────────────────────────────────────────
+
+
+def test_a_scan_is_resampled_to_anothers_grid(scan_of):
+    from napari_sparsetok.files import resampled_to
+
+    x, y, z = np.mgrid[:12, :14, :10]
+    first = scan_of("a.nrrd", array=(x + 10 * y + 100 * z).astype(np.float32), affine=affine_of("LPS"))
+    affine = affine_of("RAS")
+    affine[:3, 3] = first.geometry.source_affine[:3] @ (8.0, 9.0, 2.0, 1.0)
+    geometry = Geometry((5, 4, 3), affine)
+    moved = resampled_to(first, geometry)
+    assert moved.geometry.same_grid(geometry)
+    point = np.linalg.inv(first.geometry.source_affine) @ geometry.affine @ (1, 2, 3, 1)
+    assert moved.voxels[1, 2, 3] == pytest.approx(point[0] + 10 * point[1] + 100 * point[2], abs=1e-3)
+    assert "was resampled" in moved.notes[-1]
+    assert moved.source is None
+    assert resampled_to(first, first.geometry) is first
+    far = affine.copy()
+    far[:3, 3] += 1000
+    with pytest.raises(ScanError, match="lies somewhere else"):
+        resampled_to(first, Geometry((5, 4, 3), far))
