@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.files import open_scan
@@ -18,7 +18,10 @@ from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.ui import where as places
+from napari_sparsetok.ui.correct import CorrectDesk
+from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.lifetime import Lifetime
+from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.panel import Panel
 from napari_sparsetok.ui.preferences import preferences
@@ -57,10 +60,18 @@ class Dock(QWidget):
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.panel, 1)  # napari adds a stretch below, which must take nothing
+        tabs = QTabWidget()
+        self.correct_panel = CorrectPanel()
+        tabs.addTab(self.panel, "Segment")
+        tabs.addTab(self.correct_panel, "Correct")
+        layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
+        layout.addWidget(self.panel.status)
+        self.orientation = Orientation(viewer)
         self._connect_panel()
         self._connect_state()
         self._connect_viewer()
+        self.correct = CorrectDesk(viewer, self.session, self.overlays, self.correct_panel)
+        self.correct_panel.save_requested.connect(self._on_save)
         self._show_first()
         self._lifetime = Lifetime(self, self.shut_down)
 
@@ -82,6 +93,8 @@ class Dock(QWidget):
             emitter.disconnect(slot)
         if self._on_mouse in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self.correct.shut_down()
+        self.orientation.shut_down()
         self.overlays.let_go()
         self.session.close()
 
@@ -204,7 +217,8 @@ class Dock(QWidget):
 
     def _on_run(self) -> None:
         if self._where == "cursor" and self.session.state.region is None:
-            self.session.set_region(self._around_view())
+            self.session.say("Click on the structure in a slice of the scan: what lies around the click is segmented.")
+            return
         self._set_focus()
         self.session.run()
 
@@ -236,12 +250,13 @@ class Dock(QWidget):
         suggestion = folder / f"{prediction.scan.name}_mask.nii.gz"
         path, _ = QFileDialog.getSaveFileName(self, "Save the mask", str(suggestion), "NIfTI (*.nii.gz *.nii)")
         if path:
-            self.session.save_mask(path)
+            self.session.save_mask(path, self.correct.array)
 
     # The state changed
 
     def _on_scan(self, scan: Scan | None) -> None:
         self.overlays.set_scan(scan, self._frame)
+        self.orientation.set_shown(scan is not None and scan.sides_known)
         self.panel.set_scan(scan)
         self.panel.set_can_run(scan is not None and self.session.card is not None)
         self._where = places.usual_where(scan, self.session.card)

@@ -402,6 +402,7 @@ def test_another_model_while_one_runs(desk: Desk) -> None:
     desk.idle()
     assert desk.state.prediction is None
     desk.engine.free = True
+    desk.panel.where_chosen.emit("whole")
     desk.panel._run.click()
     desk.idle()
     assert desk.state.prediction.settings.model == "crops"
@@ -411,13 +412,14 @@ def test_another_model_while_one_runs(desk: Desk) -> None:
 # Where
 
 
-def test_a_model_of_crops_on_a_large_scan_asks_for_a_click(desk: Desk) -> None:
+def test_a_model_of_crops_on_a_large_scan_asks_for_a_click(desk: Desk, notices: list[Any]) -> None:
     desk.panel.model_chosen.emit("crops")
     desk.add(make_scan((40, 40, 40)))
     assert desk.panel._where.value == "cursor"
     assert "Click on the structure" in desk.panel._hint.text()
-    desk.segment()  # without a click: the middle of the view
-    assert desk.state.prediction.region.shape == (8, 8, 8)
+    desk.panel.run_requested.emit()  # in any other place it would find what is not there
+    assert "Click on the structure" in notices[0][1]
+    assert not desk.engine.runs
     desk.panel.where_chosen.emit("whole")
     assert desk.state.region is None
     assert "around a click" in desk.panel._hint.text()
@@ -499,12 +501,13 @@ def test_a_box_is_edited_and_segmented(desk: Desk) -> None:
 
 
 def test_a_mask_is_saved_and_opened_again(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[Any]
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notices: list[Any], npe2pm: Any
 ) -> None:
     source = tmp_path / "head.nii.gz"
     voxels = np.random.default_rng(0).normal(100, 20, (12, 20, 16)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 1, 2, 1])), source)
-    desk.viewer.open(source, plugin="napari-sparsetok")
+    with npe2pm.tmp_plugin(package="napari-sparsetok"):
+        desk.viewer.open(source, plugin="napari-sparsetok")
     desk.segment()
     out = tmp_path / "mask.nii.gz"
     suggested: list[str] = []
