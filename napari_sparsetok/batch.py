@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import report as make_report
-from napari_sparsetok.files import open_scan, save_mask
+from napari_sparsetok.files import open_scan, resampled_to, save_mask
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
 from napari_sparsetok.state import Settings
@@ -29,6 +29,8 @@ class Order:
     region : "z0:z1,y0:y1,x0:x1", voxels of the shown axes; None is the whole scan.
     around : "r,a,s" millimetres; a box of the model's size around this point instead.
     frame : which volume of a scan with a time axis.
+    series, repair : see `napari_sparsetok.files.open_scan`; the same for all scans.
+    resample_channels : bring further scans to the grid of the first.
     report, tokens : further files, if wanted.
     """
 
@@ -38,6 +40,9 @@ class Order:
     region: str | None = None
     around: str | None = None
     frame: int = 0
+    series: str | None = None
+    repair: str = ""
+    resample_channels: bool = False
     report: Path | None = None
     tokens: Path | None = None
 
@@ -82,12 +87,16 @@ def segment_file(
 
 
 def _opened(order: Order) -> Scan:
-    scans = [open_scan(path) for path in order.scans]
+    scans = [open_scan(path, series=order.series, repair=order.repair) for path in order.scans]
     frames = [len(scan.voxels) for scan in scans if scan.leading == "time"]
     if frames and not 0 <= order.frame < min(frames):
         raise ScanError(f"the scan has {min(frames)} frames, counted from 0; there is no frame {order.frame}")
     volumes = [scan.frame(order.frame) for scan in scans]
-    return volumes[0] if len(volumes) == 1 else stack_channels(volumes)
+    if len(volumes) == 1:
+        return volumes[0]
+    if order.resample_channels:
+        volumes = [volumes[0], *(resampled_to(volume, volumes[0].geometry) for volume in volumes[1:])]
+    return stack_channels(volumes)
 
 
 def _region(order: Order, scan: Scan, card: Card) -> Region | None:
@@ -96,7 +105,7 @@ def _region(order: Order, scan: Scan, card: Card) -> Region | None:
     if order.region:
         return _parsed_region(order.region).clipped(scan.shape)
     if order.around:
-        point = np.append(_numbers(order.around, ",", 3, "a point is three numbers, as in -27,-21,-16"), 1.0)
+        point = np.append(numbers(order.around, ",", 3, "a point is three numbers, as in -27,-21,-16"), 1.0)
         voxel = (np.linalg.inv(scan.geometry.affine) @ point)[:3]
         if not all(-0.5 <= v <= n - 0.5 for v, n in zip(voxel, scan.shape, strict=True)):
             raise ScanError(f"the point {order.around} lies outside the scan")
@@ -106,21 +115,27 @@ def _region(order: Order, scan: Scan, card: Card) -> Region | None:
 
 def _parsed_region(text: str) -> Region:
     hint = f"“{text}” is no region; write it as 10:46,20:70,5:41 (first:end along z, y and x)"
-    parts = [_numbers(part, ":", 2, hint) for part in text.split(",")]
+    parts = [numbers(part, ":", 2, hint) for part in text.split(",")]
     if len(parts) != 3:
         raise ScanError(hint)
     start, stop = zip(*(tuple(int(n) for n in part) for part in parts), strict=True)
     return Region(start, stop)
 
 
-def _numbers(text: str, separator: str, count: int, hint: str) -> list[float]:
+def numbers(text: str, separator: str, count: int | None, hint: str) -> list[float]:
+    """The finite numbers in a text, `count` of them if it is given.
+
+    Raises
+    ------
+    ScanError : with the hint, if the text does not hold them.
+    """
     try:
-        numbers = [float(part) for part in text.split(separator)]
+        found = [float(part) for part in text.split(separator)]
     except ValueError:
         raise ScanError(hint) from None
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    if len(found) != (count or len(found)) or not np.isfinite(found).all():
         raise ScanError(hint)
-    return numbers
+    return found
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

@@ -53,6 +53,14 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
+Series = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Which series of a DICOM study, or level of an OME-Zarr: see `info`.")
+]
+Repair = Annotated[
+    str, typer.Option(metavar="NAME[,NAME]", help="Agree to a repair that `info` offers, as in `resample`.")
+]
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -81,7 +89,9 @@ def _global(
 
 @app.command()
 def view(
-    scan: Annotated[Path | None, typer.Argument(metavar="[SCAN]", help="A NIfTI file to open.")] = None,
+    scan: Annotated[
+        Path | None, typer.Argument(metavar="[SCAN]", help="A file, or the folder of a DICOM study.")
+    ] = None,
 ) -> None:
     """Open napari with the panel, and a scan in it."""
     from napari_sparsetok.ui import app as window
@@ -120,10 +130,16 @@ class DeviceName(StrEnum):
 def segment(  # noqa: PLR0913 - options of a command line
     scans: Annotated[
         list[Path],
-        typer.Argument(metavar="SCAN…", help="NIfTI file; several, in order, for a model of several channels."),
+        typer.Argument(
+            metavar="SCAN…",
+            help="File or DICOM folder; several, in order, for a model of several channels.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="Which model; see `sparsetok models`.")],
-    out: Annotated[Path, typer.Option(metavar="MASK.nii.gz", help="The mask to write, on the scan's own grid.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="MASK.nii.gz", help="The mask to write, on the scan's own grid."),
+    ],
     keep_ratio: Annotated[
         float, typer.Option(metavar="R", help="Share of the tokens still left that each stage keeps, in (0, 1].")
     ] = 0.25,
@@ -136,6 +152,11 @@ def segment(  # noqa: PLR0913 - options of a command line
         typer.Option(metavar="R,A,S", help="Only a box of the model's size around this point, millimetres in RAS+."),
     ] = None,
     frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
+    series: Series = None,
+    repair: Repair = "",
+    resample_channels: Annotated[
+        bool, typer.Option(help="Bring further scans to the voxels of the first, where they differ.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="R.json", help="Write what was done, with volumes in mL.")
     ] = None,
@@ -156,6 +177,9 @@ def segment(  # noqa: PLR0913 - options of a command line
         region=region,
         around=around,
         frame=frame,
+        series=series,
+        repair=repair,
+        resample_channels=resample_channels,
         report=report,
         tokens=tokens,
     )
@@ -176,6 +200,56 @@ def _segment_table(document: dict[str, Any], out: Path) -> Table:
         ("written", str(out)),
     ]
     return _table(document["model"]["title"], rows)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A scan, a DICOM folder, zip or DICOMDIR, an OME-Zarr.")],
+    series: Series = None,
+    repair: Repair = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what is at a path, without a patient's name. The exit code is 2 if it is refused."""
+    from napari_sparsetok.files.description import describe
+
+    with _progress(quiet=as_json, doing="reading") as advance:
+        document = describe(path, series, repair, on_progress=advance)
+    if as_json:
+        _print_json(document)
+    else:
+        for table in _info_tables(document):
+            _print_table(table)
+    if document["refused"]:
+        typer.echo(f"sparsetok: {document['refused']}", err=True)
+        raise typer.Exit(2)
+
+
+def _info_tables(document: dict[str, Any]) -> Iterator[Table]:
+    for found in document["series"]:
+        rows = [
+            ("what", found["description"]),
+            *([("modality", found["modality"])] if found["modality"] else []),
+            ("voxels", _voxels(found)),
+            ("state", "; ".join(found["problems"]) or "opens"),
+            *((f"--repair {name}", text) for name, text in found["repairs"].items()),
+        ]
+        yield _table(f"--series {found['key']}", rows)
+    scan = document["scan"]
+    if scan:
+        rows = [
+            ("voxels", _voxels(scan)),
+            ("numbers", scan["numbers"] + (" (read when needed)" if scan["lazy"] else "")),
+            ("stored as", f"{scan['stored_axes']}, turned by {scan['oblique_degrees']:g}° against the patient"),
+            *(("note", note) for note in scan["notes"]),
+        ]
+        yield _table(f"{document['format']}: {scan['name']}", rows)
+
+
+def _voxels(found: dict[str, Any]) -> str:
+    size = " × ".join(str(n) for n in reversed(found["voxels_zyx"]))
+    spacing = " × ".join(f"{s:.4g}" for s in reversed(found["spacing_mm_zyx"]))
+    times = f", {found['volumes']} volumes" if found["volumes"] > 1 else ""
+    return f"{size} of {spacing} mm{times}"
 
 
 @app.command()
@@ -205,6 +279,34 @@ def models(as_json: AsJson = False) -> None:
 
 
 # Model tools
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Which model; see `sparsetok models`.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder in the decathlon layout.")],
+    split: Annotated[str, typer.Option(help="Which of the splits that dataset.json lists.")] = "val",
+    keep_ratios: Annotated[
+        str, typer.Option(metavar="R,R,…", help="Keep ratios to measure at.")
+    ] = "1,0.75,0.5,0.25,0.1,0.05",
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
+) -> None:
+    """Measure a model on labelled scans, at several keep ratios."""
+    from napari_sparsetok.batch import numbers
+    from napari_sparsetok.training import evaluation
+    from napari_sparsetok.weights import Registry
+
+    ratios = numbers(keep_ratios, ",", None, f"“{keep_ratios}” is no list of keep ratios; write it as 1,0.5,0.25")
+    truths = evaluation.read_truths(dataset, split, Registry()[model])
+    document = evaluation.evaluate(model, truths, ratios, on_case=lambda name: typer.echo(name, err=True))
+    if as_json:
+        _print_json(document)
+    else:
+        typer.echo(evaluation.markdown(document))
+        area = document["score_roc_auc"]
+        if not as_markdown:
+            typer.echo(f"first-stage scores against labelled tokens: area under the ROC {area['mean']:.3f}")
 
 
 @app.command("import-reference")
@@ -351,14 +453,14 @@ def _profile_table(preset: str, keep_ratio: float, cost: Cost) -> Table:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def _progress(quiet: bool, doing: str = "segmenting") -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
-        task = bar.add_task("segmenting", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:

@@ -131,7 +131,7 @@ def test_several_channels_and_frames(models, scan, tmp_path):
         (["--model", "pair"], "needs 2 volume"),
         (["--device", "cuda"], "no NVIDIA GPU"),
         (["--tokens", "t.txt"], ".npz"),
-        (["--out", "m.mha"], ".nii.gz"),
+        (["--out", "m.png"], ".nii.gz"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_code_2(models, scan, tmp_path, monkeypatch, extra, words):

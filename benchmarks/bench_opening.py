@@ -1,0 +1,114 @@
+"""How long opening takes: 300 slices of 512 × 512 as DICOM and as NIfTI, from data made up here.
+
+    python benchmarks/bench_opening.py [OUT.json]
+
+Each is opened once to warm the disk's cache, then three times; the median counts. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from pydicom import Dataset, FileMetaDataset
+from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from napari_sparsetok.files import OpeningStopped, find_series, open_scan
+
+SLICES, SIDE = 300, 512
+
+
+def pixels(k: int) -> np.ndarray:
+    """One slice of a noisy ball, as a scanner would store it."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    ball = (x**2 + y**2 + (k - SLICES / 2) ** 2) < (SIDE / 3) ** 2
+    noise = np.random.default_rng(k).integers(0, 60, (SIDE, SIDE))
+    return (ball * 1060 + noise).astype("<u2")
+
+
+def write_dicom(folder: Path) -> None:
+    study, series = generate_uid(), generate_uid()
+    for k in range(SLICES):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        ds: Dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, study
+        ds.Modality, ds.SeriesDescription, ds.SeriesNumber, ds.InstanceNumber = "CT", "ball", 1, k + 1
+        ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 1.5 * k], [1, 0, 0, 0, 1, 0]
+        ds.PixelSpacing, ds.SliceThickness = [0.7, 0.7], 1.5
+        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+        ds.Rows = ds.Columns = SIDE
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+        ds.PixelData = pixels(k).tobytes()
+        ds.save_as(folder / f"{k:04d}", enforce_file_format=True)
+
+
+def median_seconds(job: Callable[[], object]) -> float:
+    job()
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times), 3)
+
+
+def seconds_to_stop(folder: Path) -> float:
+    """From asking to stop in the middle until it has stopped."""
+    asked = [0.0]
+
+    def progress(done: int, total: int) -> None:
+        if total == SLICES and done == SLICES // 2 and not asked[0]:
+            asked[0] = time.perf_counter()
+
+    try:
+        open_scan(folder, on_progress=progress, should_stop=lambda: bool(asked[0]))
+    except OpeningStopped:
+        return round(time.perf_counter() - asked[0], 4)
+    raise SystemExit("it did not stop")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "dicom")
+        folder.mkdir()
+        write_dicom(folder)
+        volume = np.stack([pixels(k).T for k in range(SLICES)], axis=-1).astype(np.int16)
+        for name in ("scan.nii", "scan.nii.gz"):
+            nib.save(nib.Nifti1Image(volume, np.diag([-0.7, -0.7, 1.5, 1.0])), Path(temporary, name))
+        result = {
+            "what": f"seconds to open {SLICES} slices of {SIDE}×{SIDE}, 16 bits, warm; median of 3",
+            "command": "python benchmarks/bench_opening.py",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "load_before": round(os.getloadavg()[0], 2),
+            "python": platform.python_version(),
+            "seconds": {
+                "dicom_find_series": median_seconds(lambda: find_series(folder)),
+                "dicom_open_scan": median_seconds(lambda: open_scan(folder)),
+                "dicom_stop": seconds_to_stop(folder),
+                "nifti": median_seconds(lambda: open_scan(Path(temporary, "scan.nii"))),
+                "nifti_gz": median_seconds(lambda: open_scan(Path(temporary, "scan.nii.gz"))),
+            },
+        }
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(result, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
