@@ -27,6 +27,9 @@ AXIS_LABELS = ("z (I-S)", "y (A-P)", "x (R-L)")
 # Columns of the affine are turned into napari's world, whose axes point to S, P and L.
 _RAS_TO_WORLD = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
 
+SIDES_UNKNOWN = "Nothing says how the patient lay: left and right cannot be told from this scan."
+"""A note on a scan. Whoever shows one with this note shows no letters for its sides."""
+
 OBLIQUE_DEGREES = 0.5
 """A tilt below this is rounding in the file, not an oblique scan."""
 
@@ -316,6 +319,11 @@ class Scan:
         box = region.clipped(self.shape)
         voxels = np.array(self.voxels[(..., *box.slices)])
         return replace(self, voxels=voxels, geometry=self.geometry.cropped(box), source=None, identity="")
+
+    @property
+    def sides_known(self) -> bool:
+        """Whether left and right, front and back can be told."""
+        return SIDES_UNKNOWN not in self.notes
 
     @property
     def is_lazy(self) -> bool:

@@ -14,6 +14,10 @@ from pathlib import Path
 from traceback import format_tb
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.files import open_scan, save_mask
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
@@ -147,19 +151,40 @@ class Session:
         self._stop_computing()
         self._refresh_busy()
 
-    def save_mask(self, path: str | Path) -> None:
-        """Save the mask on its scan's own grid, in the background."""
+    def write(self, work: Callable[[], object], then: Callable[[], None], what: str) -> None:
+        """Run a function that writes something in the background, in turn and for certain; then tell that it is done.
+
+        `what` says in words what is being done.
+        """
+
+        def write() -> None:
+            work()
+            self._tell(then)
+
+        self._writers.submit(lambda: self._guarded(write), what)
+        self._refresh_busy()
+
+    def save_mask(self, path: str | Path, corrections: NDArray[np.uint8] | None = None) -> None:
+        """Save the mask on its scan's own grid, in the background.
+
+        Parameters
+        ----------
+        path : where to.
+        corrections : (z, y, x), what a person says instead of the prediction.
+        """
         prediction = self.state.prediction
         if prediction is None:
             self.say("There is no mask yet: segment the scan first.", "warning")
             return
 
-        def work() -> None:
-            written = save_mask(path, prediction.mask, prediction.scan, prediction.labels)
-            self._tell(lambda: self._say_saved(written.name, prediction.complete))
+        # A copy, because the person may go on painting before it is written.
+        said = None if corrections is None else np.array(corrections)
 
-        self._writers.submit(lambda: self._guarded(work), f"saving {Path(path).name}")
-        self._refresh_busy()
+        def work() -> None:
+            mask = prediction.mask if said is None else compose(prediction.mask, said)
+            save_mask(path, mask, prediction.scan, prediction.labels)
+
+        self.write(work, lambda: self._say_saved(Path(path).name, prediction.complete), f"saving {Path(path).name}")
 
     def say(self, text: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
         """Tell the person something."""

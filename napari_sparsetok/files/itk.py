@@ -16,14 +16,13 @@ from napari_sparsetok.files.stack import LPS_TO_RAS
 from napari_sparsetok.files.text_header import META, NRRD, checked_header
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.labels import PALETTE, Label, LabelTable
-from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (*NRRD, *META)
 WRITTEN = (".nrrd", ".mha")
 """One file each; masks are not spread over two."""
 
 _LABELS = "sparsetok_labels"
-_UNPLACED = "The file does not say how the patient lay: left and right cannot be told from it."
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def read(path: Path) -> Scan:
         geometry = Geometry((shape[2], shape[1], shape[0]), _affine(header))
     shown = geometry.to_shown(volumes.transpose(3, 2, 1, 0))
     leading: Literal["", "time"] = "time" if len(volumes) > 1 else ""
-    notes = [] if claim.placed else [_UNPLACED]
+    notes = [] if claim.placed else [SIDES_UNKNOWN]
     if leading:
         notes.append(f"The leading axis has {len(volumes)} volumes; the file does not say what tells them apart.")
     if geometry.is_oblique:

@@ -28,7 +28,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -299,7 +299,7 @@ def _place_of(raw: Any) -> Any:
 def _notes(header: Any, geometry: Geometry) -> tuple[str, ...]:
     notes = []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
-        notes.append("The file does not say how the patient lay: left and right cannot be told from it.")
+        notes.append(SIDES_UNKNOWN)
     if geometry.is_oblique:
         notes.append(
             f"Oblique scan: its slices are turned by {geometry.obliqueness:.0f}° against the patient's axes. "

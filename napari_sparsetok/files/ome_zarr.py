@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_sparsetok.files.reading import check_memory, explained, size_text
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
-from napari_sparsetok.scan import Geometry, Scan, ScanError, Shape, Source
+from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Shape, Source
 
 _METADATA = ("zarr.json", ".zattrs")
 _LARGEST_METADATA = 16 << 20  # bytes
@@ -22,7 +22,6 @@ _LARGEST_CHUNK = 1 << 30
 _MOST_BLOCKS = 100_000
 _MOST_LOOKED_AT = 256  # blocks, for a thumbnail
 _READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
-_UNPLACED = "The file does not say how the patient lay: left and right cannot be told from it."
 _MILLIMETRES = {"meter": 1e3, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6}
 _RAS = {
     **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
@@ -123,7 +122,7 @@ def read(path: Path, key: str | None = None) -> Scan:
         name=name,
         leading=leading,
         source=Source(path.resolve(), "ome-zarr"),
-        notes=() if placed else (_UNPLACED,),
+        notes=() if placed else (SIDES_UNKNOWN,),
         identity=identity,
     )
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok.files.reading import check_claim, check_memory, explained
-from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".tif", ".tiff")
 
-_UNPLACED = "A TIFF does not say how the patient lay: left and right cannot be told from it."
 _UNSPACED = "The file does not give its voxels a size in {axes}; 1 mm was taken. Volumes in mL mean nothing."
 _MILLIMETRES = {
     **{"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "m": 1000.0, "nm": 1e-6, "nanometer": 1e-6},
@@ -39,7 +38,7 @@ def read(path: Path) -> Scan:
     volumes, leading = _volumes(array, axes)
     unknown = [axis for axis, step in zip("zyx", spacing, strict=True) if not step]
     geometry = Geometry.shown(volumes.shape[-3:], [step or 1.0 for step in spacing])
-    notes = (_UNPLACED, *([_UNSPACED.format(axes=", ".join(unknown))] if unknown else []))
+    notes = (SIDES_UNKNOWN, *([_UNSPACED.format(axes=", ".join(unknown))] if unknown else []))
     name = path.name.rsplit(".", 2 if path.stem.lower().endswith(".ome") else 1)[0]
     return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), notes)
 

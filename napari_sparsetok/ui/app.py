@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import napari
+import napari.settings
 from qtpy.QtWidgets import QApplication
 
 from napari_sparsetok.engine.report import report
@@ -25,13 +27,26 @@ _PATIENCE = 120.0  # seconds that the demonstration waits for its result
 
 def open_viewer(scan: Scan | None = None) -> tuple[napari.Viewer, Dock]:
     """A viewer with the panel docked, and a scan in it if one is given."""
-    viewer = napari.Viewer(title="napari-sparsetok")
+    with _only_errors_pop_up():
+        viewer = napari.Viewer(title="napari-sparsetok")
     dock = Dock(viewer)
     viewer.window.add_dock_widget(dock, name=TITLE, area="right")
     if scan is not None:
         for data, arguments, _ in layer_data(scan):
             viewer.add_image(data, **arguments)
     return viewer, dock
+
+
+@contextmanager
+def _only_errors_pop_up() -> Iterator[None]:
+    """What napari remarks on the Qt binding is for whoever installed it, not for the person at the scan."""
+    application = napari.settings.get_settings().application
+    level = application.gui_notification_level
+    application.gui_notification_level = "error"
+    try:
+        yield
+    finally:
+        application.gui_notification_level = level
 
 
 def view(path: Path | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from napari.components import ViewerModel
@@ -20,6 +20,7 @@ from psygnal import Signal
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.ui.overlays import OVERLAY
 from napari_sparsetok.ui.scan_layer import placed
 
 NOT_TISSUE_COLOR = "#FFFFFF"
@@ -81,8 +82,16 @@ class CorrectionsLayer:
         self._layers: WeakKeyDictionary[Scan, Labels] = WeakKeyDictionary()
 
     def set_scan(self, scan: Scan | None) -> None:
-        """From now on this scan is corrected."""
+        """From now on this scan is corrected; the layers of others are hidden."""
+        for other, layer in self._layers.items():
+            if other is not scan and scan is not None:
+                layer.visible = False
         self._scan = scan
+
+    @property
+    def scan(self) -> Scan | None:
+        """The scan that is corrected."""
+        return self._scan
 
     @property
     def array(self) -> NDArray[np.uint8] | None:
@@ -114,6 +123,7 @@ class CorrectionsLayer:
             layer = self._new_layer(self._scan, labels, given)
             self._layers[self._scan] = layer
             self._viewer.add_layer(layer)
+        layer.visible = True
         self._viewer.layers.selection = {layer}
         return layer
 
@@ -139,7 +149,8 @@ class CorrectionsLayer:
         if array is None:
             values = np.zeros(scan.shape, dtype=np.uint8) if given is None else np.array(given, dtype=np.uint8)
             array = cast(WatchedArray, values.view(WatchedArray))
-            array.on_write = lambda box: self.changed.emit(box) if self._scan is scan else None
+            mine = ref(scan)  # a plain reference from the array would keep the scan alive for ever
+            array.on_write = lambda box: self.changed.emit(box) if self._scan is mine() else None
             self._arrays[scan] = array
         layer = Labels(
             array,
@@ -147,6 +158,7 @@ class CorrectionsLayer:
             colormap=_colormap(labels),
             features=_features(labels),
             opacity=0.6,
+            metadata={OVERLAY: "corrections"},
             **placed(scan.geometry),
         )
         layer.selected_label = next((label.id for label in labels), 1)

@@ -61,6 +61,7 @@ class Dock(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         tabs = QTabWidget()
+        tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
         self.correct_panel = CorrectPanel()
         tabs.addTab(self.panel, "Segment")
         tabs.addTab(self.correct_panel, "Correct")

@@ -14,6 +14,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_sparsetok.correction import compose
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
@@ -29,6 +30,8 @@ KINDS = ("importance", "tokens", "mask")
 VEIL = 0.4
 """Opacity of the tokens layer: pruned tissue darkens, kept tissue stays in the light."""
 
+
+_WHOLE = (slice(None),) * 3
 
 OVERLAY = "sparsetok_overlay"
 """Key of the metadata of every layer that is ours, so that nobody takes it for a scan."""
@@ -52,11 +55,15 @@ class Overlays:
         self._visible = dict.fromkeys(KINDS, True)
         self._region: Layer | None = None
         self._shown = 0  # serial number of the prediction whose mask is drawn
+        self._prediction: Prediction | None = None  # the last one that was drawn for this scan
+        self._corrections: NDArray[np.uint8] | None = None
+        self._counts: NDArray[np.int64] | None = None
 
     def set_scan(self, scan: Scan | None, frame: Frame | None = None) -> None:
         """From now on lay over this scan, which is a frame of a layer with a time axis if `frame` is given."""
         self._scan, self._frame = scan, frame
         self._shown = 0
+        self._prediction = self._corrections = self._counts = None
         self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
 
@@ -70,6 +77,7 @@ class Overlays:
                 layer.name = f"{layer.name} (earlier model)"
         self._layers.clear()
         self._shown = 0
+        self._prediction = self._counts = None
 
     def let_go(self) -> None:
         """Stop listening to the layers, which stay."""
@@ -109,13 +117,50 @@ class Overlays:
         # A box is enough only if the layer shows the very mask that the new one was made from.
         follows = prediction.builds_on and prediction.builds_on == self._shown
         self._shown = prediction.serial
-        layer = self._present("mask")
-        if layer is None:
-            self._add("mask", self._mask_layer(prediction))
+        self._prediction = prediction
+        if self._present("mask") is None:
+            mask = np.array(prediction.mask) if self._corrections is None else self._composed(prediction, _WHOLE)
+            self._counts = _counted(mask) if self._corrections is not None else prediction.voxel_counts
+            self._add("mask", self._mask_layer(prediction, mask))
             return
-        box = (prediction.changed if follows else Region.whole(prediction.mask.shape)).slices
-        layer.data[(..., *box)] = prediction.mask[box]
+        self.recompose(prediction.changed if follows else Region.whole(prediction.mask.shape))
+        if self._corrections is None:
+            self._counts = prediction.voxel_counts
+
+    def set_corrections(self, corrections: NDArray[np.uint8] | None) -> None:
+        """From now on the mask is the prediction with these corrections (z, y, x), which others may write to."""
+        self._corrections = corrections
+        if self._prediction is not None:
+            self.recompose(Region.whole(self._prediction.mask.shape))
+
+    def recompose(self, region: Region) -> None:
+        """Write the mask anew in a box, after the corrections or the prediction changed there."""
+        layer = self._present("mask")
+        if layer is None or self._prediction is None:
+            return
+        box = (..., *region.slices)
+        new = self._composed(self._prediction, region.slices)
+        if self._corrections is not None:
+            before = self._counts if self._counts is not None else _counted(layer.data)
+            self._counts = before - _counted(layer.data[box]) + _counted(new)
+        layer.data[box] = new
         layer.refresh(extent=False, thumbnail=False)
+
+    @property
+    def mask(self) -> NDArray[np.uint8] | None:
+        """What is seen: the prediction with the corrections, (z, y, x). Not to be written."""
+        layer = self._present("mask")
+        return None if layer is None else layer.data.reshape(layer.data.shape[-3:])
+
+    @property
+    def counts(self) -> NDArray[np.int64] | None:
+        """Voxels of every label in the mask, by id."""
+        return self._counts if self._present("mask") is not None else None
+
+    def _composed(self, prediction: Prediction, box: Any) -> NDArray[np.uint8]:
+        if self._corrections is None:
+            return prediction.mask[box]
+        return compose(prediction.mask[box], np.asarray(self._corrections)[box])
 
     def show_region(self, region: Region | None) -> None:
         """Tint the box that will be segmented; None takes the tint away."""
@@ -228,9 +273,9 @@ class Overlays:
         _lock(layer)
         return layer
 
-    def _mask_layer(self, prediction: Prediction) -> Layer:
+    def _mask_layer(self, prediction: Prediction, mask: NDArray[np.uint8]) -> Layer:
         layer = Labels(
-            self._lifted(np.array(prediction.mask)),
+            self._lifted(mask),
             name=self._name("mask"),
             colormap=label_colormap(prediction.labels),
             features=label_features(prediction.labels),
@@ -241,6 +286,10 @@ class Overlays:
         layer.contour = 1  # an outline, so that tokens and scan stay in sight
         _lock(layer)
         return layer
+
+
+def _counted(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return np.bincount(mask.ravel(), minlength=256)
 
 
 def _lock(layer: Layer) -> None:

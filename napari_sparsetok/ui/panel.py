@@ -83,7 +83,8 @@ class Panel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(scroll)
-        layout.addWidget(self._build_status())
+        self.status = self._build_status()  # the window puts it below all tabs
+        layout.addWidget(self.status)
         self.setMinimumWidth(WIDTH)
         self._body.setContentsMargins(4, 2, 10, 2)
         self.set_layers([], [])

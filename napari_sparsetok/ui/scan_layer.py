@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Layer
 
-from napari_sparsetok.scan import AXIS_LABELS, Geometry, Scan, ScanError
+from napari_sparsetok.scan import AXIS_LABELS, SIDES_UNKNOWN, Geometry, Scan, ScanError
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -114,8 +114,7 @@ def scan_of(layer: Layer, frame: int = 0) -> Scan:
     _check_upright(layer)
     voxels = np.asarray(data[frame] if data.ndim == 4 else data)
     geometry = Geometry.shown(voxels.shape, tuple(layer.scale)[-3:], tuple(layer.translate)[-3:])
-    note = "The layer does not say how the patient lay: left and right cannot be told from it."
-    return Scan(voxels, geometry, name=layer.name, notes=(note,))
+    return Scan(voxels, geometry, name=layer.name, notes=(SIDES_UNKNOWN,))
 
 
 def is_at_hand(layer: Layer) -> bool:
