@@ -68,7 +68,7 @@ class Series:
         ds.InstanceNumber = k + 1
         ds.ImagePositionPatient = [float(f"{v:.9g}") for v in place]
         ds.ImageOrientationPatient = [float(f"{v:.9g}") for v in self.orientation]
-        ds.PixelSpacing = list(self.spacing)
+        ds.PixelSpacing, ds.SliceThickness = list(self.spacing), abs(self.step)
         put_pixels(ds, self.pixels[k])
         for name, value in self.extra.items():
             setattr(ds, name, value[k] if isinstance(value, list) and len(value) == len(self.pixels) else value)

@@ -312,7 +312,7 @@ def _rank(info: SeriesInfo) -> tuple[bool, bool, int]:
 def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> _Candidate:
     frames, doubles = _without_doubles(part)
     notes = [f"{doubles} files are there twice; each was read once."] if doubles else []
-    final = _unusable(frames, damaged)
+    final = _unusable(frames)
     if final:
         return _Candidate([frames], None, frozenset(), tuple(notes), final)
     planes = [frame.plane for frame in frames if frame.plane]
@@ -323,13 +323,24 @@ def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> _Candida
         layout = replace(layout, problems=("several slices lie side by side in one plane",), repairs={})
     repairs = {**layout.repairs, **stacked.repairs}
     problems = [*layout.problems, *stacked.problems]
-    if others:
-        problems.append(f"the series mixes slices of different directions or sizes ({len(others)} do not fit the rest)")
-        repairs[DROP] = "; ".join([*filter(None, [repairs.get(DROP)]), f"open these {len(frames)} slices alone"])
+    for problem, repair in _strays(frames, others, damaged):
+        problems.append(problem)
+        repairs[DROP] = "; ".join([*filter(None, [repairs.get(DROP)]), repair])
     if layout.problems and not layout.repairs:
         repairs = {}
     notes += [*filter(None, [stacked.note]), *layout.notes]
     return _Candidate(stacked.volumes, layout, frozenset(repairs), tuple(notes), tuple(problems), repairs)
+
+
+def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> Iterator[tuple[str, str]]:
+    """What is there beside the slices of a candidate: the problem, and what dropping it means."""
+    if others:
+        problem = f"the series mixes slices of different directions or sizes ({len(others)} do not fit the rest)"
+        yield problem, f"open these {len(frames)} slices alone"
+    if damaged:
+        noun = "file here is" if damaged == 1 else "files here are"
+        problem = f"{damaged} DICOM {noun} damaged or cut short and may belong to it; copy the export again"
+        yield problem, "open what can be read and leave out the rest"
 
 
 def _without_doubles(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
@@ -339,15 +350,12 @@ def _without_doubles(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
     return kept, len(frames) - len(kept)
 
 
-def _unusable(frames: Sequence[Frame], damaged: int) -> tuple[str, ...]:
+def _unusable(frames: Sequence[Frame]) -> tuple[str, ...]:
     """What nothing can repair."""
     bad = [frame for frame in frames if frame.head.trouble]
     if bad:
         which = ", ".join(str(frame.instance) for frame in bad[:5]) + (" …" if len(bad) > 5 else "")
         return (f"image number {which}: {bad[0].head.trouble}",)
-    if damaged:
-        noun = "file here is" if damaged == 1 else "files here are"
-        return (f"{damaged} DICOM {noun} damaged or cut short and may belong to it; copy the export again",)
     if any("MOSAIC" in str(frame.marks.get("image type")) for frame in frames):
         return ("its slices are laid out as a mosaic in one picture; convert it to NIfTI first",)
     if any(frame.plane is None for frame in frames):

@@ -300,3 +300,13 @@ def test_a_mask_of_a_real_series_is_read_by_others(tmp_path):
     reference = nib.load(DATA / "t1_head_small_reference.nii.gz")
     same = nib.as_closest_canonical(saved), nib.as_closest_canonical(reference)
     np.testing.assert_array_equal(np.asarray(same[0].dataobj), np.asarray(same[1].dataobj) > 200)
+
+
+def test_a_damaged_file_beside_a_sound_series(tmp_path):
+    Series(ramp()).write(tmp_path)
+    (tmp_path / "x").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x03\x00" + bytes(99))
+    assert "1 DICOM file here is damaged" in str(refused(tmp_path))
+    assert repairs(tmp_path).keys() == {"drop"}
+    scan = open_scan(tmp_path, repair="drop")
+    np.testing.assert_array_equal(stored(scan), ramp())
+    assert any("damaged" in note for note in scan.notes)
