@@ -68,9 +68,9 @@ def find_series(
     path, kind = _recognised(path)
     watch = Watch(on_progress, should_stop)
     if kind is Format.DICOM:
-        from napari_sparsetok.files import dicom
+        from napari_sparsetok.files import dicom_index
 
-        return dicom.find_series(path, watch)
+        return dicom_index.find_series(path, watch)
     if kind is Format.OME_ZARR:
         from napari_sparsetok.files import ome_zarr
 

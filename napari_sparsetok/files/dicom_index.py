@@ -1,0 +1,230 @@
+"""What DICOM series there are at a path, and what is wrong with them. Reads headers, and pixels for thumbnails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_sparsetok.files import dicom_pixels
+from napari_sparsetok.files.dicom_header import SEGMENTATION, Frame, read_frames
+from napari_sparsetok.files.dicom_source import Item, Opener, beside, is_dicom, items_at
+from napari_sparsetok.files.reading import Watch, explained
+from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
+from napari_sparsetok.files.stack import DROP, Layout, grouped, layout_of, side_by_side
+from napari_sparsetok.files.volumes import split
+from napari_sparsetok.scan import ScanError
+
+_SAME_DIRECTION = 2e-3  # difference of direction cosines
+_MOST_PARTS = 64  # of one series
+_MOST_THUMBNAILS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Frames that fit together, sorted into volumes, with what is wrong about them."""
+
+    volumes: list[list[Frame]]
+    layout: Layout | None
+    needed: frozenset[str]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    repairs: dict[str, str] = field(default_factory=dict)
+
+
+def find_series(path: Path, watch: Watch = Watch()) -> list[SeriesInfo]:  # noqa: B008 - frozen
+    """All series at a path, best candidate first.
+
+    Raises
+    ------
+    ScanError : there is no DICOM image.
+    OpeningStopped : `watch` asked for it.
+    """
+    with explained("this DICOM export"):
+        return _found(path, watch)
+
+
+def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
+    frames, damaged = _frames_at(path, watch)
+    if not frames:
+        if damaged:
+            raise ScanError("the DICOM files here are damaged or cut short; copy them again from their source")
+        raise ScanError("no DICOM image was found here; choose the folder, zip or file that holds the scan")
+    found = [_described(key, part, damaged, thumbnail=False) for key, part in _parts(frames)]
+    found.sort(key=_rank)
+    return [_with_thumbnail(info) if k < _MOST_THUMBNAILS else info for k, info in enumerate(found)]
+
+
+def _frames_at(path: Path, watch: Watch) -> tuple[list[Frame], int]:
+    items = items_at(path, watch)
+    wanted = ""
+    if len(items) == 1 and path.is_file() and not items[0].member and path.name.upper() != "DICOMDIR":
+        with Opener() as opener:
+            own = _read(opener, items[0])
+        if not own:
+            raise ScanError("this file holds no DICOM image; choose another file of the series")
+        wanted = own[0].head.series
+        items = beside(path, watch)
+    return _index(items, wanted, watch)
+
+
+def _index(items: Sequence[Item], wanted: str, watch: Watch) -> tuple[list[Frame], int]:
+    frames: list[Frame] = []
+    damaged = 0
+    with Opener() as opener:
+        for done, item in enumerate(items):
+            watch.step(done, len(items))
+            try:
+                found = _read(opener, item)
+            except ScanError:
+                damaged += 1
+                continue
+            frames += [f for f in found if (not wanted or f.head.series == wanted)]
+    watch.step(len(items), len(items))
+    return [frame for frame in frames if frame.head.sop_class not in SEGMENTATION], damaged
+
+
+def _read(opener: Opener, item: Item) -> list[Frame]:
+    """The frames of a file; none if it is not DICOM, or no image."""
+    with explained("a DICOM file here"):
+        if not is_dicom(opener.first_bytes(item)):
+            return []
+        with opener.open(item) as stream:
+            return read_frames(item, stream)
+
+
+def _parts(frames: Sequence[Frame]) -> Iterator[tuple[str, list[list[Frame]]]]:
+    """Each series as lists of frames that fit together: [those of this part, those of the other parts]."""
+    series: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        series[frame.head.series].append(frame)
+    for uid, members in series.items():
+        parts = _fitting(members)[:_MOST_PARTS]
+        for number, part in enumerate(parts):
+            key = hashlib.sha256(f"{uid}|{number}".encode()).hexdigest()[:8]
+            yield key, [part, [frame for other in parts if other is not part for frame in other]]
+
+
+def _fitting(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames of one orientation, size and spacing together, the largest group first."""
+    groups: list[list[Frame]] = []
+    for frame in frames:
+        for group in groups:
+            if _fit(frame, group[0]):
+                group.append(frame)
+                break
+        else:
+            groups.append([frame])
+            if len(groups) > 8 * _MOST_PARTS:
+                raise ScanError("the slices of a series have hundreds of orientations; it is no stack of slices")
+    return sorted(groups, key=len, reverse=True)
+
+
+def _fit(frame: Frame, other: Frame) -> bool:
+    a, b = frame.plane, other.plane
+    if frame.shape != other.shape or (a is None) != (b is None):
+        return False
+    if a is None or b is None:
+        return True
+    return bool(
+        np.allclose(a.orientation, b.orientation, atol=_SAME_DIRECTION) and np.allclose(a.spacing, b.spacing, rtol=1e-3)
+    )
+
+
+# Describing
+
+
+def _described(key: str, groups: list[list[Frame]], damaged: int, *, thumbnail: bool) -> SeriesInfo:
+    part, others = groups
+    candidate = _candidate(part, others, damaged)
+    first = candidate.volumes[0][0]
+    plane = first.plane
+    slices = len(candidate.volumes[0])
+    step = candidate.layout.step if candidate.layout else 0.0
+    info = SeriesInfo(
+        key=key,
+        description=_description(first, slices),
+        modality=first.head.modality,
+        shape=(slices, *first.shape),
+        spacing=(step, *plane.spacing) if plane else (0.0, 0.0, 0.0),
+        slices=slices,
+        volumes=len(candidate.volumes),
+        problems=candidate.problems,
+        repairs=candidate.repairs,
+        handle=candidate,
+    )
+    return _with_thumbnail(info) if thumbnail else info
+
+
+def _description(first: Frame, slices: int) -> str:
+    kind, name = first.head.modality or "scan", first.head.name
+    if not name:
+        return f"{kind} {first.shape[1]}×{first.shape[0]}×{slices}"
+    return f"{kind} {name}" if name.startswith("series ") else name
+
+
+def _with_thumbnail(info: SeriesInfo) -> SeriesInfo:
+    volume = info.handle.volumes[0]
+    return replace(info, thumbnail=thumbnail_of(dicom_pixels.thumbnail_plane(volume[len(volume) // 2])))
+
+
+def _rank(info: SeriesInfo) -> tuple[bool, bool, int]:
+    return not info.opens, not info.repairs, -info.slices * info.shape[1] * info.shape[2]
+
+
+def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> Candidate:
+    frames, doubles = _without_doubles(part)
+    notes = [f"{doubles} files are there twice; each was read once."] if doubles else []
+    final = _unusable(frames)
+    if final:
+        return Candidate([frames], None, frozenset(), tuple(notes), final)
+    planes = [frame.plane for frame in frames if frame.plane]
+    groups = grouped(planes)
+    stacked = split([[frames[k] for k in group] for group in groups])
+    layout = layout_of([frame.plane for frame in stacked.volumes[0] if frame.plane])
+    if any(side_by_side([planes[k] for k in group]) for group in groups):
+        layout = replace(layout, problems=("several slices lie side by side in one plane",), repairs={})
+    repairs = {**layout.repairs, **stacked.repairs}
+    problems = [*layout.problems, *stacked.problems]
+    for problem, repair in _strays(frames, others, damaged):
+        problems.append(problem)
+        repairs[DROP] = "; ".join([*filter(None, [repairs.get(DROP)]), repair])
+    if layout.problems and not layout.repairs:
+        repairs = {}
+    notes += [*filter(None, [stacked.note]), *layout.notes]
+    return Candidate(stacked.volumes, layout, frozenset(repairs), tuple(notes), tuple(problems), repairs)
+
+
+def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> Iterator[tuple[str, str]]:
+    """What is there beside the slices of a candidate: the problem, and what dropping it means."""
+    if others:
+        problem = f"the series mixes slices of different directions or sizes ({len(others)} do not fit the rest)"
+        yield problem, f"open these {len(frames)} slices alone"
+    if damaged:
+        noun = "file here is" if damaged == 1 else "files here are"
+        problem = f"{damaged} DICOM {noun} damaged or cut short and may belong to it; copy the export again"
+        yield problem, "open what can be read and leave out the rest"
+
+
+def _without_doubles(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
+    """Frames in the order of their numbers, those of a file that was stored twice only once."""
+    unique = {(frame.uid or frame.item, frame.number): frame for frame in reversed(frames)}
+    kept = sorted(unique.values(), key=lambda frame: frame.instance)
+    return kept, len(frames) - len(kept)
+
+
+def _unusable(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """What nothing can repair."""
+    bad = [frame for frame in frames if frame.head.trouble]
+    if bad:
+        which = ", ".join(str(frame.instance) for frame in bad[:5]) + (" …" if len(bad) > 5 else "")
+        return (f"image number {which}: {bad[0].head.trouble}",)
+    if any("MOSAIC" in str(frame.marks.get("image type")) for frame in frames):
+        return ("its slices are laid out as a mosaic in one picture; convert it to NIfTI first",)
+    if any(frame.plane is None for frame in frames):
+        return ("its pictures do not say where they lie in the patient; export the original slices",)
+    return ()
