@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
-from napari_sparsetok.files import open_scan, save_mask
+from napari_sparsetok.files import OpeningStopped, open_scan, save_mask
+from napari_sparsetok.files.reading import Watch as FileWatch
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
@@ -65,6 +66,7 @@ class Session:
         self._loaded: tuple[str, str] | None = None  # model and device that the segmenter has ready
         self._latest: Prediction | None = None  # the last one handed over
         self._closed = False
+        self._followed: list[Job] = []  # what is read and can be stopped, in turn; the owner's
         self._readers = InTurn("sparsetok-read", self._on_file_done)
         self._writers = InTurn("sparsetok-write", self._on_file_done)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
@@ -103,6 +105,27 @@ class Session:
                 self._tell(lambda: then(found))
 
         self._readers.submit(lambda: self._guarded(work), what)
+        self._refresh_busy()
+
+    def follow(self, read: Callable[[FileWatch], T], then: Callable[[T], None], what: str) -> None:
+        """As `load`, for a function that says how far it is and can be stopped: `cancel` stops it."""
+
+        def work(job: Job) -> None:
+            watch = FileWatch(
+                on_progress=lambda done, total: self._on_read(job, done, total),
+                should_stop=lambda: job.stop.is_set() or self._closed,
+            )
+            if not watch.should_stop():
+                found = read(watch)
+                self._tell(lambda: None if job.stop.is_set() else then(found))
+
+        def run(job: Job) -> None:
+            self._run_job(job)
+            self._tell(lambda: self._followed.remove(job))
+
+        job = Job(work, Busy(what, unit="%"))
+        self._followed.append(job)
+        self._readers.submit(lambda: run(job), what)
         self._refresh_busy()
 
     def choose(self, **changes: Any) -> None:
@@ -147,8 +170,10 @@ class Session:
         self._segment(focus_only=False, again=True)
 
     def cancel(self) -> None:
-        """End what is computed at the next chance, and forget what waits. Files are read and written to their end."""
+        """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
         self._stop_computing()
+        for job in self._followed:
+            job.stop.set()
         self._refresh_busy()
 
     def write(self, work: Callable[[], object], then: Callable[[], None], what: str) -> None:
@@ -253,6 +278,12 @@ class Session:
         job.busy = busy
         self._tell(self._refresh_busy)
 
+    def _on_read(self, job: Job, done: int, total: int) -> None:
+        """On the reading thread; said once for each per cent."""
+        busy = replace(job.busy, done=100 * done // total if total else 0, total=100 if total else 0)
+        if busy != job.busy:
+            self._progress(job, busy)
+
     def _show(self, job: Job, prediction: Prediction) -> None:
         """Hand a result over; on the computing thread."""
         if job.stop.is_set():
@@ -302,7 +333,7 @@ class Session:
         """Do it; False if it failed, which was said then."""
         try:
             work()
-        except Stopped:
+        except (Stopped, OpeningStopped):
             pass
         except ScanError as error:
             self._fail(error, str(error))
@@ -342,9 +373,15 @@ class Session:
         self._refresh_busy()
 
     def _refresh_busy(self) -> None:
-        busy = self._computer.busy or self._writers.busy or self._readers.busy
+        busy = self._computer.busy or self._writers.busy or self._reading()
         if busy is not None or self._expected is None:  # idle is said last, after every result
             self.state.busy = busy
+
+    def _reading(self) -> Busy | None:
+        if not self._followed:
+            return self._readers.busy
+        job = self._followed[0]
+        return replace(job.busy, what="stopping", can_cancel=False) if job.stop.is_set() else job.busy
 
     def _set_device(self, device: DeviceReport) -> None:
         if device != self.state.device:

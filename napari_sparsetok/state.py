@@ -129,6 +129,7 @@ class Busy:
     done: int = 0
     total: int = 0
     can_cancel: bool = True
+    unit: str = "windows"
 
 
 @dataclass(frozen=True, eq=False)

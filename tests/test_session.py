@@ -495,6 +495,50 @@ def test_a_file_that_cannot_be_opened_is_said(bench: Bench, tmp_path: Path) -> N
     assert bench.state.message.severity == "error"
 
 
+def test_reading_that_is_followed_says_how_far_it_is(bench: Bench) -> None:
+    heard: list[str] = []
+
+    def read(watch: Any) -> str:
+        for done in range(1001):
+            watch.step(done, 1000)
+        return "a scan"
+
+    bench.session.follow(read, heard.append, "opening a folder")
+    bench.idle()
+    assert heard == ["a scan"]
+    steps = [busy for busy in bench.of("busy") if busy is not None]
+    assert {busy.what for busy in steps} == {"opening a folder"}
+    assert {busy.unit for busy in steps} == {"%"}
+    assert [busy.done for busy in steps] == sorted(busy.done for busy in steps)
+    assert len(steps) <= 102, "each per cent is said once"
+
+
+def test_reading_that_is_followed_can_be_stopped(bench: Bench) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def read(watch: Any) -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+        watch.step(1, 2)
+        pytest.fail("it was not stopped")
+
+    bench.session.follow(read, lambda _: pytest.fail("nothing was read"), "opening a folder")
+    bench.session.follow(
+        lambda watch: pytest.fail("it waited and was forgotten"), lambda _: None, "opening another folder"
+    )
+    assert begun.wait(PATIENCE)
+    assert bench.state.busy.can_cancel
+    bench.session.cancel()
+    assert bench.state.busy.what == "stopping"
+    go.set()
+    bench.idle()
+    assert bench.state.message is None
+    heard: list[int] = []
+    bench.session.follow(lambda watch: 3, heard.append, "opening a third")
+    bench.idle()
+    assert heard == [3]
+
+
 # Order
 
 

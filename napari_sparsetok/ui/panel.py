@@ -279,7 +279,8 @@ class Panel(QWidget):
         if busy is None:
             self._busy_words.setText("idle")
             return
-        counted = f": {busy.done} of\u00a0{busy.total}\u00a0windows" if busy.total else " …"
+        counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
+        counted = f": {counted}" if busy.total else " …"
         self._busy_words.setText(busy.what + counted)
         self._progress.setRange(0, busy.total)
         self._progress.setValue(busy.done)
