@@ -55,16 +55,17 @@ def edit_towards(wanted: Mask, mask: Mask) -> Edit:
     return Edit(at, np.where(values == 0, NOT_TISSUE, values).astype(np.uint8))
 
 
-def replace_label(mask: Mask, label: int, shape: Binary, locked: Collection[int] = ()) -> Mask:
-    """A mask in which `label` has another shape. It takes background, and of other labels nothing.
+def replace_label(mask: Mask, label: int, shape: Binary, protected: Collection[int] | None = None) -> Mask:
+    """A mask in which `label` has another shape.
 
-    A locked label keeps its own shape as well.
+    Parameters
+    ----------
+    protected : labels from which it takes nothing; None protects all others, so that it takes background only.
     """
-    if label in locked:
-        return mask
     wanted = mask.copy()
     wanted[(mask == label) & ~shape] = 0
-    wanted[(mask == 0) & shape] = label
+    kept = (mask != 0) if protected is None else np.isin(mask, list(protected))
+    wanted[shape & ~kept] = label
     return wanted
 
 

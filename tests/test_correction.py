@@ -59,14 +59,18 @@ def test_an_edit_leads_to_what_was_wanted_under_any_later_prediction(pair, data)
 
 
 @given(pairs(), st.integers(1, 3), st.data())
-def test_a_label_takes_background_only_and_a_locked_one_nothing(pair, label, data):
+def test_a_label_takes_background_only_or_what_is_not_protected(pair, label, data):
     mask, _ = pair
     shape = data.draw(hnp.arrays(np.bool_, mask.shape))
     after = correction.replace_label(mask, label, shape)
     others = (mask != 0) & (mask != label)
     assert np.array_equal(after[others], mask[others])
     assert np.array_equal((after == label)[~others], shape[~others])
-    assert correction.replace_label(mask, label, shape, locked=[label]) is mask
+    protected = data.draw(st.sets(st.sampled_from([1, 2, 3])).map(lambda s: s - {label}))
+    after = correction.replace_label(mask, label, shape, protected)
+    kept = np.isin(mask, list(protected))
+    assert np.array_equal(after[kept], mask[kept])
+    assert np.array_equal((after == label)[~kept], shape[~kept])
 
 
 def ball(radius=8.0, shape=(30, 30, 30), spacing=(1.0, 1.0, 1.0)):

@@ -211,8 +211,10 @@ class CorrectDesk(QObject):
         seen = np.array(mask)
         spacing = scan.geometry.spacing
 
+        locked = frozenset(self._locked)
+
         def work() -> Edit:
-            wanted = apply_tool(request, seen, label, spacing, plane, keys)
+            wanted = apply_tool(request, seen, label, spacing, plane, keys, locked)
             return correction.edit_towards(wanted, seen)
 
         self._session.load(work, lambda edit: self._on_edit(scan, edit), "working on the mask")
@@ -267,19 +269,28 @@ class CorrectDesk(QObject):
         )
 
 
-def apply_tool(
+def apply_tool(  # noqa: PLR0913 - what a tool needs to know
     request: ToolRequest,
     mask: NDArray[np.uint8],
     label: int,
     spacing: tuple[float, float, float],
     plane: tuple[int, int],
-    keys: list[int] | None,
+    keys: list[int] | None = None,
+    locked: frozenset[int] = frozenset(),
 ) -> NDArray[np.uint8]:
-    """The mask (z, y, x) after a tool worked on one label, in 3-D or in one slice."""
+    """The mask (z, y, x) after a tool worked on one label, in 3-D or in one slice.
+
+    Parameters
+    ----------
+    plane : the axis across the slices, and the slice.
+    keys : the slices to fill between.
+    locked : labels that keep all they have.
+    """
     axis, index = plane
     if request.tool == "fill_between":
         shape = correction.fill_between(mask == label, spacing, axis, keys)
-        return correction.replace_label(mask, label, shape)
+        # The person drew the outlines on both sides, so what lies between them is theirs, but for locked labels.
+        return correction.replace_label(mask, label, shape, locked)
     if not request.in_slice:
         return correction.replace_label(mask, label, _worked(request, mask == label, spacing))
     wanted = mask.copy()

@@ -12,6 +12,7 @@ from qtpy.QtGui import QColor, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
+    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QHeaderView,
@@ -48,12 +49,12 @@ class ToolChoice:
 
 TOOLS = (
     ToolChoice("fill_between", "fill between corrected slices", "", 0.0, in_slice=False),
-    ToolChoice("remove_islands", "remove islands", "smaller than, mm³ (mm² in a slice)", 20.0),
+    ToolChoice("remove_islands", "remove islands", "Below, mm³", 20.0),
     ToolChoice("keep_largest", "keep the largest part", "", 0.0),
     ToolChoice("fill_holes", "fill holes", "", 0.0),
-    ToolChoice("smooth", "smooth", "width, mm", 2.0),
-    ToolChoice("grow", "grow", "by, mm", 1.0),
-    ToolChoice("shrink", "shrink", "by, mm", 1.0),
+    ToolChoice("smooth", "smooth", "Width, mm", 2.0),
+    ToolChoice("grow", "grow", "By, mm", 1.0),
+    ToolChoice("shrink", "shrink", "By, mm", 1.0),
 )
 
 
@@ -217,13 +218,18 @@ class CorrectPanel(QWidget):
         self._tool = ComboBox(
             label="Tool", choices=[(t.title, t.name) for t in TOOLS], tooltip="Works on the chosen label"
         )
-        self._number = FloatSpinBox(label="", min=0.1, max=10000, step=0.5, value=1, tooltip="How much")
+        self._number = FloatSpinBox(
+            label="", min=0.1, max=10000, step=0.5, value=1, tooltip="How much; in a slice, mm² instead of mm³"
+        )
         self._scope = ComboBox(
             label="Where",
             choices=[("in 3-D", False), ("in this slice", True)],
             tooltip="All slices, or only the one you see",
         )
         self._tool.changed.connect(self._on_tool)
+        for choice in (self._tool, self._scope):  # a long choice is cut rather than widens the panel
+            choice.native.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+            choice.native.setMinimumContentsLength(12)
         form = Container(widgets=[self._tool, self._number, self._scope])
         form.margins = (0, 0, 0, 0)
         self._form = form
