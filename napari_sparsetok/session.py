@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
+from napari_sparsetok.engine.report import report
 from napari_sparsetok.files import OpeningStopped, open_scan, save_mask
 from napari_sparsetok.files.reading import Watch as FileWatch
+from napari_sparsetok.files.record import save_record
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
@@ -190,7 +192,7 @@ class Session:
         self._refresh_busy()
 
     def save_mask(self, path: str | Path, corrections: NDArray[np.uint8] | None = None) -> None:
-        """Save the mask on its scan's own grid, in the background.
+        """Save the mask on its scan's own grid, in the background, and beside it a record of how it came about.
 
         Parameters
         ----------
@@ -202,12 +204,14 @@ class Session:
             self.say("There is no mask yet: segment the scan first.", "warning")
             return
 
+        card = self.registry[prediction.settings.model]
         # A copy, because the person may go on painting before it is written.
         said = None if corrections is None else np.array(corrections)
 
         def work() -> None:
             mask = prediction.mask if said is None else compose(prediction.mask, said)
-            save_mask(path, mask, prediction.scan, prediction.labels)
+            written = save_mask(path, mask, prediction.scan, prediction.labels)
+            save_record(written, report(prediction, card, said))
 
         self.write(work, lambda: self._say_saved(Path(path).name, prediction.complete), f"saving {Path(path).name}")
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_sparsetok import __version__
+from napari_sparsetok.correction import compose
+from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.weights import Card
 
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
 
 
-def report(prediction: Prediction, card: Card) -> dict[str, Any]:
-    """Everything needed to say later how a mask came about.
+def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | None = None) -> dict[str, Any]:
+    """Everything needed to say later how a mask came about, and to make the prediction again.
 
     Parameters
     ----------
     prediction : the result.
     card : of the model that made it.
+    corrections : (z, y, x), what a person said instead, if anyone did.
     """
     scan, tokens, timing = prediction.scan, prediction.tokens, prediction.timing
     return {
@@ -43,15 +48,37 @@ def report(prediction: Prediction, card: Card) -> dict[str, Any]:
             "grid_zyx": tokens.stage.shape,
             "spacing_mm_zyx": tokens.spacing,
         },
-        "labels": label_volumes(prediction),
+        "prediction_sha256": mask_hash(prediction.mask),
+        "labels": label_volumes(prediction.mask, prediction),
+        **({} if corrections is None else _corrected(prediction, corrections)),
         "seconds": {"first_part": round(timing.first, 4), "total": round(timing.total, 4)},
         "windows": timing.windows,
     }
 
 
-def label_volumes(prediction: Prediction) -> list[dict[str, Any]]:
-    """Voxels and millilitres of each label."""
-    counts = np.bincount(prediction.mask.ravel(), minlength=256)
+def mask_hash(mask: NDArray[np.uint8]) -> str:
+    """SHA-256 of a mask (z, y, x): its shape and its voxels."""
+    digest = hashlib.sha256(str(mask.shape).encode())
+    digest.update(np.ascontiguousarray(mask).data)
+    return digest.hexdigest()
+
+
+def _corrected(prediction: Prediction, corrections: NDArray[np.uint8]) -> dict[str, Any]:
+    mask = compose(prediction.mask, corrections)
+    return {
+        "corrections": {
+            "voxels_with_an_opinion": int(np.count_nonzero(corrections)),
+            "voxels_changed": int(np.count_nonzero(mask != prediction.mask)),
+            "not_tissue": int(np.count_nonzero(corrections == NOT_TISSUE)),
+        },
+        "labels_corrected": label_volumes(mask, prediction),
+        "mask_sha256": mask_hash(mask),
+    }
+
+
+def label_volumes(mask: NDArray[np.uint8], prediction: Prediction) -> list[dict[str, Any]]:
+    """Voxels and millilitres of each label of a mask on the prediction's grid."""
+    counts = np.bincount(mask.ravel(), minlength=256)
     millilitres = float(np.prod(prediction.scan.geometry.spacing)) / 1000
     return [
         {"id": x.id, "name": x.name, "voxels": int(counts[x.id]), "ml": round(float(counts[x.id]) * millilitres, 4)}

@@ -12,8 +12,10 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 
 from napari_sparsetok import correction
+from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.autosave import CorrectionStore
+from napari_sparsetok.files.record import read_record
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
@@ -159,6 +161,13 @@ def test_what_is_saved_is_what_is_seen(correcting, tmp_path):
     paint(room, (8, 8, 8), 1)  # painted on before it is written: not in it
     room.settled()
     assert np.array_equal(open_scan(tmp_path / "mask.nii.gz").voxels, seen)
+    document = read_record(tmp_path / "mask.json")
+    prediction = room.session.state.prediction.mask
+    assert document["corrections"]["voxels_changed"] == (seen != prediction).sum()
+    assert document["mask_sha256"] == mask_hash(seen)
+    assert document["prediction_sha256"] == mask_hash(prediction)
+    after = {row["id"]: row["voxels"] for row in document["labels_corrected"]}
+    assert after == {k: int((seen == k).sum()) for k in (1, 2)}
 
 
 def test_corrections_are_kept_by_themselves_and_offered_back_to_the_same_scan(correcting, qtbot, tmp_path, monkeypatch):
