@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from napari_sparsetok.engine.contract import Watch
+from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.engine.report import report as make_report
 from napari_sparsetok.files import open_scan, resampled_to, save_mask
+from napari_sparsetok.files.record import read_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
 from napari_sparsetok.state import Settings
@@ -20,29 +22,39 @@ from napari_sparsetok.weights import Card, Registry
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be segmented, and what is to be written.
+class ScanFiles:
+    """What is to be opened.
 
-    scans : one file, or one for each channel of the model.
-    settings : see `Settings`.
-    out : the mask.
-    region : "z0:z1,y0:y1,x0:x1", voxels of the shown axes; None is the whole scan.
-    around : "r,a,s" millimetres; a box of the model's size around this point instead.
+    paths : one file or folder, or one for each channel of the model.
     frame : which volume of a scan with a time axis.
-    series, repair : see `napari_sparsetok.files.open_scan`; the same for all scans.
+    series, repair : see `napari_sparsetok.files.open_scan`; the same for all.
     resample_channels : bring further scans to the grid of the first.
-    report, tokens : further files, if wanted.
     """
 
-    scans: tuple[Path, ...]
-    settings: Settings
-    out: Path
-    region: str | None = None
-    around: str | None = None
+    paths: tuple[Path, ...]
     frame: int = 0
     series: str | None = None
     repair: str = ""
     resample_channels: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be segmented, and what is to be written.
+
+    source : the scan.
+    settings : see `Settings`.
+    out : the mask.
+    region : "z0:z1,y0:y1,x0:x1", voxels of the shown axes; None is the whole scan.
+    around : "r,a,s" millimetres; a box of the model's size around this point instead.
+    report, tokens : further files, if wanted.
+    """
+
+    source: ScanFiles
+    settings: Settings
+    out: Path
+    region: str | None = None
+    around: str | None = None
     report: Path | None = None
     tokens: Path | None = None
 
@@ -64,7 +76,7 @@ def segment_file(
     """
     registry = Registry()
     card = registry[order.settings.model]
-    scan = _opened(order)
+    scan = _opened(order.source)
     for note in scan.notes:
         on_notice(note)
     region = _region(order, scan, card)
@@ -86,15 +98,62 @@ def segment_file(
     return document
 
 
-def _opened(order: Order) -> Scan:
-    scans = [open_scan(path, series=order.series, repair=order.repair) for path in order.scans]
+def replay(
+    record: Path,
+    source: ScanFiles,
+    out: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Make the prediction of a record again.
+
+    Parameters
+    ----------
+    record : the JSON file that was saved beside a mask.
+    source : the scan that it was made of.
+    out : where to write the prediction, if anywhere.
+
+    Returns
+    -------
+    A document with `same`: whether every voxel is as it was. On another kind of device a few may differ.
+
+    Raises
+    ------
+    ScanError : it is another scan, or the model is not here with the same weights.
+    """
+    then = read_record(record)
+    registry = Registry()
+    card = registry[str(then["model"]["id"])]
+    if card.sha256 != then["model"]["sha256"]:
+        raise ScanError(f"the model “{card.id}” has other weights now; install the version of the record")
+    scan = _opened(source)
+    if scan.content_hash != then["scan"]["sha256"]:
+        raise ScanError("this is not the scan of the record: its voxels or its place differ")
+
+    from napari_sparsetok.engine.segmenter import SCDSegmenter
+
+    region = Region(*(tuple(int(n) for n in then["region_zyx"][key]) for key in ("start", "stop")))  # type: ignore[arg-type]
+    settings = Settings(**then["settings"])
+    segmenter = SCDSegmenter(registry, cache_bytes=0)
+    prediction = segmenter.segment(scan, settings, region=region, watch=Watch(on_progress=on_progress))
+    if out is not None:
+        save_mask(out, prediction.mask, scan, prediction.labels)
+    return {
+        "same": mask_hash(prediction.mask) == then["prediction_sha256"],
+        "model": card.id,
+        "device": prediction.timing.device,
+        "device_then": then.get("device", "unknown"),
+    }
+
+
+def _opened(source: ScanFiles) -> Scan:
+    scans = [open_scan(path, series=source.series, repair=source.repair) for path in source.paths]
     frames = [len(scan.voxels) for scan in scans if scan.leading == "time"]
-    if frames and not 0 <= order.frame < min(frames):
-        raise ScanError(f"the scan has {min(frames)} frames, counted from 0; there is no frame {order.frame}")
-    volumes = [scan.frame(order.frame) for scan in scans]
+    if frames and not 0 <= source.frame < min(frames):
+        raise ScanError(f"the scan has {min(frames)} frames, counted from 0; there is no frame {source.frame}")
+    volumes = [scan.frame(source.frame) for scan in scans]
     if len(volumes) == 1:
         return volumes[0]
-    if order.resample_channels:
+    if source.resample_channels:
         volumes = [volumes[0], *(resampled_to(volume, volumes[0].geometry) for volume in volumes[1:])]
     return stack_channels(volumes)
 

@@ -172,6 +172,25 @@ def test_the_scan_itself_is_never_overwritten(models, scan):
     assert scan.read_bytes() == before
 
 
+def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path):
+    report, again = tmp_path / "r.json", tmp_path / "again.nii.gz"
+    arguments = ["--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report]
+    run("segment", scan, *arguments, "--keep-ratio", 0.3, "--region", "0:12,4:20,3:18")
+    document = json.loads(run("replay", report, scan, "--out", again, "--json").stdout)
+    assert document["same"]
+    assert np.array_equal(open_scan(again).voxels, open_scan(tmp_path / "m.nii.gz").voxels)
+    changed = json.loads(report.read_text())
+    changed["settings"]["keep_ratio"] = 0.9
+    report.write_text(json.dumps(changed))
+    assert not json.loads(run("replay", report, scan, "--json", code=1).stdout)["same"]
+    other = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(np.arange(20**3, dtype=np.int16).reshape(20, 20, 20), np.eye(4)), other)
+    assert "not the scan of the record" in refused("replay", report, other)
+    tiny.write_model(models, config=tiny.with_channels(2))
+    assert "other weights" in refused("replay", report, scan)
+    assert "cannot be read as a record" in refused("replay", scan, scan)
+
+
 def test_models_lists_cards_and_names_broken_ones(models):
     (models / "broken.json").write_text("{}")
     result = run("models", "--json")

@@ -14,7 +14,6 @@ from napari_sparsetok import batch
 from napari_sparsetok.cli import app
 from napari_sparsetok.files import RepairableScanError, SeveralSeriesError
 from napari_sparsetok.scan import ScanError
-from napari_sparsetok.state import Settings
 
 PERSONAL = ("Lovelace", "Babbage", "4711", "1815", "1.2.826")
 
@@ -68,26 +67,26 @@ def test_what_is_no_scan_exits_with_2(name, tmp_path):
     assert info(tmp_path / name).exit_code == 2
 
 
-def order(*scans, **fields):
-    return batch.Order(scans, Settings("hippocampus-t1"), scans[0] / "mask.nii.gz", **fields)
+def files(*paths, **fields):
+    return batch.ScanFiles(paths, **fields)
 
 
 def test_a_batch_opens_folders_and_agrees_to_repairs(tmp_path):
     Series(make.block(4)).write(tmp_path / "a")
     (Series(make.block(8)).write(tmp_path / "b") / "IM0003").unlink()
-    assert batch._opened(order(tmp_path / "a")).shape == (4, 8, 10)
+    assert batch._opened(files(tmp_path / "a")).shape == (4, 8, 10)
     with pytest.raises(SeveralSeriesError):
-        batch._opened(order(Series(make.block(5)).write(tmp_path / "a" / "c").parent))
+        batch._opened(files(Series(make.block(5)).write(tmp_path / "a" / "c").parent))
     with pytest.raises(RepairableScanError):
-        batch._opened(order(tmp_path / "b"))
-    assert batch._opened(order(tmp_path / "b", repair="resample")).shape == (8, 8, 10)
+        batch._opened(files(tmp_path / "b"))
+    assert batch._opened(files(tmp_path / "b", repair="resample")).shape == (8, 8, 10)
 
 
 def test_channels_are_resampled_only_when_asked(tmp_path):
     first = Series(make.block(6)).write(tmp_path / "a")
     second = Series(make.block(12), step=1.0).write(tmp_path / "b")
     with pytest.raises(ScanError, match="does not lie on the grid .*--resample-channels"):
-        batch._opened(order(first, second))
-    scan = batch._opened(order(first, second, resample_channels=True))
+        batch._opened(files(first, second))
+    scan = batch._opened(files(first, second, resample_channels=True))
     assert scan.voxels.shape == (2, 6, 8, 10)
     np.testing.assert_allclose(scan.geometry.spacing, (2.0, 0.5, 0.75))

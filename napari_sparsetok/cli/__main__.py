@@ -1,0 +1,5 @@
+"""``python -m napari_sparsetok.cli``."""
+
+from napari_sparsetok.cli import main
+
+main()
