@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -48,6 +49,8 @@ class Overlays:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay)
+        self._stages = 0  # of the token map that is drawn
         self._scan: Scan | None = None
         self._frame: Frame | None = None
         self._layers: dict[str, Layer] = {}
@@ -86,6 +89,7 @@ class Overlays:
                 layer.events.visible.disconnect(self._on_visible)
         self._of_scans.clear()
         self._layers = {}
+        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
 
     def set_visible(self, kind: str, visible: bool) -> None:
         """Show or hide one overlay, now and when it comes back."""
@@ -102,6 +106,7 @@ class Overlays:
         """Draw the token map: cheap enough for every step of the slider."""
         if self._scan is None:
             return
+        self._stages = tokens.stages
         if tokens.stages:
             scores = self._lifted(np.nan_to_num(tokens.importance[0]))
             if not self._write_tokens("importance", scores, tokens):
@@ -239,6 +244,11 @@ class Overlays:
                 self._visible[kind] = bool(layer.visible)
                 self.visibility_changed.emit(kind, bool(layer.visible))
 
+    def _on_ndisplay(self, event: Any = None) -> None:
+        layer = self._present("tokens")
+        if layer is not None:
+            layer.colormap = token_colormap(self._stages, in_3d=self._viewer.dims.ndisplay == 3)
+
     def _on_grid(self, tokens: TokenMap) -> dict[str, Any]:
         place = {
             "scale": tokens.spacing,
@@ -261,12 +271,10 @@ class Overlays:
         )
 
     def _tokens_layer(self, stages: Any, tokens: TokenMap) -> Layer:
-        colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
-        colors |= {k: stage_color(k, tokens.stages) for k in range(1, tokens.stages + 2)}
         layer = Labels(
             stages,
             name=self._name("tokens"),
-            colormap=DirectLabelColormap(color_dict=colors),
+            colormap=token_colormap(tokens.stages, in_3d=self._viewer.dims.ndisplay == 3),
             opacity=VEIL,
             **self._on_grid(tokens),
         )
@@ -301,6 +309,16 @@ def _lock(layer: Layer) -> None:
 
     lock()
     layer.events.editable.connect(lock)
+
+
+@lru_cache(maxsize=8)
+def token_colormap(stages: int, in_3d: bool) -> DirectLabelColormap:
+    """The stages' colours. In 3-D tokens of the first stage are not drawn: they would hide all others."""
+    colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
+    colors |= {k: stage_color(k, stages) for k in range(1, stages + 2)}
+    if in_3d and stages:
+        colors[1] = "transparent"
+    return DirectLabelColormap(color_dict=colors)
 
 
 def label_colormap(labels: LabelTable) -> DirectLabelColormap:

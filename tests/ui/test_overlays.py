@@ -307,3 +307,19 @@ def test_letting_go_leaves_the_layers(scan: Scan) -> None:
     viewer.layers[-1].visible = False
     assert len(viewer.layers) == 4
     assert not told
+
+
+def test_in_3d_the_first_stage_does_not_hide_the_others():
+    viewer = ViewerModel()
+    overlays = Overlays(viewer)
+    scan = make_scan()
+    viewer.add_image(scan.voxels)
+    overlays.set_scan(scan)
+    overlays.show_tokens(make_tokens(scan, 0.5))
+    layer = overlays.layer("tokens")
+    assert layer.colormap.map(1)[3] > 0
+    viewer.dims.ndisplay = 3
+    assert layer.colormap.map(1)[3] == 0
+    assert layer.colormap.map(2)[3] > 0
+    viewer.dims.ndisplay = 2
+    assert layer.colormap.map(1)[3] > 0
