@@ -12,7 +12,6 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtWidgets import QFileDialog, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
-from napari_sparsetok.files import open_scan
 from napari_sparsetok.sample import SAMPLES, open_sample
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
@@ -20,7 +19,9 @@ from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.ui import where as places
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
+from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.lifetime import Lifetime
+from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.panel import Panel
@@ -57,6 +58,7 @@ class Dock(QWidget):
         self._model = self.session.state.settings.model
         self.overlays = Overlays(viewer)
         self.panel = Panel(SAMPLES)
+        self.opening = Opening(self, self.session, self._show_layers, self._show_given_mask)
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -135,7 +137,8 @@ class Dock(QWidget):
         panel.overlay_toggled.connect(self.overlays.set_visible)
         self.overlays.visibility_changed.connect(panel.set_overlay_shown)
         panel.save_requested.connect(self._on_save)
-        panel.open_requested.connect(self._on_open)
+        panel.open_requested.connect(self.opening.ask_file)
+        panel.folder_requested.connect(self.opening.ask_folder)
         panel.sample_requested.connect(self._on_sample)
 
     def _connect_state(self) -> None:
@@ -227,11 +230,6 @@ class Dock(QWidget):
         self._set_focus()
         self.session.set_keep_ratio(ratio, live=live)
 
-    def _on_open(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a scan", "", "NIfTI (*.nii *.nii.gz)")
-        if path:
-            self._load(lambda: open_scan(path), f"opening {Path(path).name}")
-
     def _on_sample(self, name: str) -> None:
         self._load(lambda: open_sample(name), f"opening {SAMPLES[name]}")
 
@@ -241,6 +239,15 @@ class Dock(QWidget):
     def _show_layers(self, layers: list[LayerData]) -> None:
         for data, arguments, _ in layers:
             self._viewer.add_image(data, **arguments)
+
+    def _show_given_mask(self, given: GivenMask, name: str, correct: bool) -> None:
+        if correct and given[0] is self.session.state.scan and self.correct.array is None:
+            self.correct.start(given[1])
+            return
+        if correct:
+            self.session.say("This scan has corrections already, which are kept; the mask is shown beside them.")
+        data, arguments, _ = mask_layer(given, name)
+        self._viewer.add_labels(data, **arguments)
 
     def _on_save(self) -> None:
         prediction = self.session.state.prediction

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sparsetok.files import can_open, open_scan, save_mask
+from napari_sparsetok.files import RepairableScanError, can_open, find_series, open_scan, save_mask
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.sample import open_sample
-from napari_sparsetok.scan import ScanError
+from napari_sparsetok.scan import Scan, ScanError
 
 if TYPE_CHECKING:
     from napari_sparsetok.ui.scan_layer import LayerData
@@ -21,11 +22,54 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 
 
 def read(path: str | Sequence[str]) -> list[LayerData]:
-    """Open scans as image layers."""
+    """Open scans as image layers, and masks of scans that are open as labels.
+
+    Of several scans in one place the likeliest is opened, and said so: napari's readers cannot ask.
+
+    Raises
+    ------
+    ScanError : it cannot be opened, or not without a repair that somebody must agree to.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    return [layer for p in paths for layer in _read_one(Path(p))]
+
+
+def _read_one(path: Path) -> list[LayerData]:
+    from napari_sparsetok.ui.given_mask import is_segmentation, mask_layer, mask_of, segmentation_of
     from napari_sparsetok.ui.scan_layer import layer_data
 
-    paths = [path] if isinstance(path, str) else list(path)
-    return [layer for p in paths for layer in layer_data(open_scan(p))]
+    scans = _open_scans()
+    if is_segmentation(path):
+        return [mask_layer(segmentation_of(path, scans), path.name)]
+    scan = _best(path)
+    mask = mask_of(path, scan, scans)
+    return [mask_layer(mask, path.name)] if mask else layer_data(scan)
+
+
+def _best(path: Path) -> Scan:
+    from napari.utils.notifications import show_info
+
+    series = find_series(path)
+    if len(series) > 1:
+        show_info(
+            f"{len(series)} scans were found; this is the likeliest, {series[0].in_words()}. "
+            "To choose another, open it from the panel “SCD segmentation”."
+        )
+    try:
+        return open_scan(path, series=series[0] if series else None)
+    except RepairableScanError as error:
+        raise ScanError(f"{error}. The panel “SCD segmentation” opens it, after asking") from None
+
+
+def _open_scans() -> list[Scan]:
+    """The scans that the viewer shows."""
+    import napari
+
+    from napari_sparsetok.ui.scan_layer import SCAN
+
+    viewer = napari.current_viewer()
+    found = [layer.metadata.get(SCAN) for layer in viewer.layers if layer.ndim == 3] if viewer is not None else []
+    return list(dict.fromkeys(scan for scan in found if scan is not None))
 
 
 def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:

@@ -60,6 +60,7 @@ class Panel(QWidget):
     overlay_toggled = Signal(str, bool)
     save_requested = Signal()
     open_requested = Signal()
+    folder_requested = Signal()
     sample_requested = Signal(str)
 
     def __init__(self, samples: dict[str, str], parent: QWidget | None = None) -> None:
@@ -93,11 +94,14 @@ class Panel(QWidget):
 
     def _build_start(self, samples: dict[str, str]) -> None:
         self._start = QWidget()
-        words = QLabel("Drop a scan into the window (.nii or .nii.gz), open one, or try a sample.")
+        words = QLabel("Drop a scan or a DICOM folder into the window, open one, or try a sample.")
         words.setWordWrap(True)
         opener = QPushButton("&Open a scan…")
-        opener.setToolTip("Choose a NIfTI file")
+        opener.setToolTip("Choose a file: DICOM, NIfTI, NRRD, MetaImage, .mgz, TIFF, or a zip of DICOM")
         opener.clicked.connect(self.open_requested)
+        folder = QPushButton("Folde&r…")
+        folder.setToolTip("Choose the folder of a DICOM scan, or of an OME-Zarr image")
+        folder.clicked.connect(self.folder_requested)
         sample = QPushButton("S&ample")
         sample.setToolTip("Open a scan that comes with the program")
         menu = QMenu(sample)
@@ -106,6 +110,7 @@ class Panel(QWidget):
         sample.setMenu(menu)
         buttons = QHBoxLayout()
         buttons.addWidget(opener)
+        buttons.addWidget(folder)
         buttons.addWidget(sample)
         layout = QVBoxLayout(self._start)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -1,0 +1,81 @@
+"""Masks that come from files: which of the open scans they belong to, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_sparsetok.files import dicom_seg, formats, open_labels
+from napari_sparsetok.files.formats import Format
+from napari_sparsetok.labels import NOT_TISSUE, LabelTable
+from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.ui.overlays import label_colormap, label_features
+from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, LayerData, placed
+
+_MOST_LABELS = 64  # an image of more values than this is no mask
+
+GivenMask = tuple[Scan, NDArray[np.uint8], LabelTable]
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file can be nothing but a mask: a DICOM segmentation."""
+    return path.is_file() and formats.recognise(path) is Format.DICOM and dicom_seg.is_segmentation(path)
+
+
+def segmentation_of(path: Path, scans: Sequence[Scan]) -> GivenMask:
+    """A DICOM segmentation, as a mask of the first of these scans that it fits.
+
+    Raises
+    ------
+    ScanError : it fits none of them.
+    """
+    trouble = ScanError(f"{path.name} is a segmentation; open its scan first, then drop it again")
+    for scan in scans:
+        try:
+            return scan, *open_labels(path, scan)
+        except ScanError as error:
+            trouble = error
+    raise trouble
+
+
+def mask_of(path: Path, opened: Scan, scans: Sequence[Scan]) -> GivenMask | None:
+    """A file that was opened as if it were a scan, as a mask of one of these scans; None if it is none.
+
+    It is one if it holds a few whole numbers, 0 among them, on exactly the voxels of a scan from another file.
+    """
+    if not _looks_like_labels(opened):
+        return None
+    for scan in scans:
+        if not _same_file(opened, scan) and scan.geometry.same_grid(opened.geometry) and not _looks_like_labels(scan):
+            return scan, *open_labels(path, scan)
+    return None
+
+
+def mask_layer(given: GivenMask, name: str) -> LayerData:
+    """The layer of a mask on its scan, in the colours and with the names of its labels."""
+    scan, mask, labels = given
+    colormap: DirectLabelColormap = label_colormap(labels)
+    arguments = {
+        "name": f"{name} · {scan.name}",
+        "colormap": colormap,
+        "features": label_features(labels),
+        "opacity": 0.5,
+        "metadata": {SCAN: scan, MASK_LABELS: labels},
+        **placed(scan.geometry),
+    }
+    return mask, arguments, "labels"
+
+
+def _looks_like_labels(scan: Scan) -> bool:
+    if scan.leading or scan.is_lazy or scan.voxels.dtype.kind not in "biu":
+        return False
+    values = np.unique(scan.sampled())
+    return len(values) <= _MOST_LABELS and int(values[0]) == 0 and int(values[-1]) < NOT_TISSUE
+
+
+def _same_file(one: Scan, other: Scan) -> bool:
+    return one.source is not None and other.source is not None and one.source.path == other.source.path

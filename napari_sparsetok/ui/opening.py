@@ -1,0 +1,208 @@
+"""Opening a scan or a mask in the window: what there is, which of it, and what the person agrees to on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
+
+from napari_sparsetok.files import RepairableScanError, SeriesInfo, find_series, open_labels, open_scan
+from napari_sparsetok.files.reading import Watch
+from napari_sparsetok.scan import Scan
+from napari_sparsetok.session import Session
+from napari_sparsetok.ui.given_mask import GivenMask, is_segmentation, mask_of, segmentation_of
+from napari_sparsetok.ui.scan_layer import LayerData, layer_data
+from napari_sparsetok.ui.series_dialog import SeriesDialog
+
+_SUFFIXES = "nii nii.gz dcm dicom ima zip nrrd nhdr mha mhd mgz mgh tif tiff"
+SCANS = (
+    f"Scans ({' '.join(f'*.{s}' for s in _SUFFIXES.split())} DICOMDIR);;All files, such as DICOM without a suffix (*)"
+)
+MASKS = "Masks (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgz *.dcm);;All files (*)"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What came of looking at a path: layers; or several series to choose from; or what would have to be repaired.
+
+    series : to choose from, if there are several and none was chosen.
+    repairs : names and sentences of what could be done about `problem`.
+    chosen : the series that they are for.
+    """
+
+    layers: tuple[LayerData, ...] = ()
+    series: tuple[SeriesInfo, ...] = ()
+    problem: str = ""
+    repairs: tuple[tuple[str, str], ...] = ()
+    chosen: SeriesInfo | None = None
+    mask: GivenMask | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """What is to be opened.
+
+    chosen : one of several series.
+    repair : what the person agreed to.
+    scan : the scan that is open, of which the file may be a mask.
+    """
+
+    path: Path
+    chosen: SeriesInfo | None = None
+    repair: Collection[str] = ()
+    scan: Scan | None = None
+
+
+def look(wish: Wish, watch: Watch) -> Found:
+    """Open what is at a path, as far as nothing must be asked. Reads, so not for the GUI thread.
+
+    Raises
+    ------
+    ScanError : nothing there can be opened.
+    OpeningStopped : `watch` asked for it.
+    """
+    progress, stop = watch.on_progress, watch.should_stop
+    path, chosen, scans = wish.path, wish.chosen, [wish.scan] if wish.scan else []
+    if scans and is_segmentation(path):
+        return Found(mask=segmentation_of(path, scans))
+    if chosen is None:
+        series = find_series(path, progress, stop)
+        if len(series) > 1:
+            return Found(series=tuple(series))
+        chosen = series[0] if series else None
+    try:
+        scan = open_scan(path, series=chosen, repair=wish.repair, on_progress=progress, should_stop=stop)
+    except RepairableScanError as error:
+        problem = "; ".join(chosen.problems) if chosen is not None and chosen.problems else str(error)
+        return Found(problem=problem, repairs=tuple(error.repairs.items()), chosen=chosen)
+    mask = mask_of(path, scan, scans)
+    return Found(mask=mask) if mask else Found(layers=tuple(layer_data(scan)))
+
+
+class Opening(QObject):
+    """Asks for a path, reads it in the background, asks what must be asked, and hands layers over.
+
+    Parameters
+    ----------
+    widget : the dialogs belong to it.
+    session : reads.
+    show : takes the layers of a scan that was opened.
+    show_mask : takes a mask that was opened, the file's name, and whether the person wants to correct it.
+    """
+
+    def __init__(
+        self,
+        widget: QWidget,
+        session: Session,
+        show: Callable[[list[LayerData]], None],
+        show_mask: Callable[[GivenMask, str, bool], None],
+    ) -> None:
+        super().__init__(widget)
+        self._widget, self._session, self._show, self._show_mask = widget, session, show, show_mask
+        self._folder = ""
+        self.dialog: QDialog | None = None
+
+    def ask_file(self) -> None:
+        """Let the person choose a file, then open it."""
+        path, _ = QFileDialog.getOpenFileName(self._widget, "Open a scan", self._folder, SCANS)
+        self._open_chosen(path)
+
+    def ask_folder(self) -> None:
+        """Let the person choose a folder, then open what is in it."""
+        path = QFileDialog.getExistingDirectory(self._widget, "Open a DICOM folder or an OME-Zarr image", self._folder)
+        self._open_chosen(path)
+
+    def ask_mask(self) -> None:
+        """Let the person choose a mask of the scan that is open, then show it."""
+        scan = self._session.state.scan
+        if scan is None:
+            self._session.say("Open the scan first; its mask is then laid over it.")
+            return
+        path, _ = QFileDialog.getOpenFileName(self._widget, f"Open a mask of {scan.name}", self._folder, MASKS)
+        if path:
+            self._folder = str(Path(path).parent)
+            self.open_mask(Path(path), scan)
+
+    def open(self, path: Path, chosen: SeriesInfo | None = None, repair: Collection[str] = ()) -> None:
+        """Open what is at a path; asks only if there is something to ask."""
+        what = f"opening {path.name}" if chosen is None else f"opening {chosen.description}"
+        wish = Wish(path, chosen, repair, self._session.state.scan)
+        self._session.follow(lambda watch: look(wish, watch), lambda found: self._on_found(path, found), what)
+
+    def open_mask(self, path: Path, scan: Scan) -> None:
+        """Open a mask of a scan."""
+
+        def read(watch: Watch) -> GivenMask:
+            return scan, *open_labels(path, scan, should_stop=watch.should_stop)
+
+        self._session.follow(read, lambda given: self._ask_correct(given, path.name), f"opening {path.name}")
+
+    def _open_chosen(self, path: str) -> None:
+        if path:
+            self._folder = str(Path(path).parent)
+            self.open(Path(path))
+
+    def _on_found(self, path: Path, found: Found) -> None:
+        if found.series:
+            self._ask_series(path, found.series)
+        elif found.repairs:
+            self._ask_repair(path, found)
+        elif found.mask is not None:
+            self._ask_correct(found.mask, path.name)
+        else:
+            self._show(list(found.layers))
+
+    # What must be asked; none of these waits for the answer
+
+    def _ask_series(self, path: Path, series: tuple[SeriesInfo, ...]) -> None:
+        dialog = SeriesDialog(series, self._widget)
+        dialog.series_chosen.connect(lambda info: self.open(path, info))
+        self._ask(dialog)
+
+    def _ask_repair(self, path: Path, found: Found) -> None:
+        can = " and ".join(words for _, words in found.repairs)
+        box = QMessageBox(self._widget)
+        box.setIcon(QMessageBox.Warning)
+        box.setWindowTitle("This scan does not open as it is")
+        box.setText(f"{found.problem[:1].upper()}{found.problem[1:]}.")
+        box.setInformativeText(
+            f"SparseTok can {can}. The file stays as it is; the scan on the screen then differs from it, and says so."
+        )
+        agree = box.addButton("&Repair and open", QMessageBox.AcceptRole)
+        agree.setToolTip("Open a repaired copy of the scan")
+        cancel = box.addButton("&Cancel", QMessageBox.RejectRole)
+        cancel.setToolTip("Open nothing")
+        box.setDefaultButton(cancel)
+        names = [name for name, _ in found.repairs]
+        agree.clicked.connect(lambda: self.open(path, found.chosen, names))
+        self._ask(box)
+
+    def _ask_correct(self, given: GivenMask, name: str) -> None:
+        if given[0] is not self._session.state.scan:
+            return  # another scan was chosen meanwhile
+        box = QMessageBox(self._widget)
+        box.setIcon(QMessageBox.Question)
+        box.setWindowTitle(f"The mask {name}")
+        box.setText(f"This is a mask of “{given[0].name}”. What is it for?")
+        look_only = box.addButton("&Look at it", QMessageBox.AcceptRole)
+        look_only.setToolTip("Lay it over the scan as a layer of its own")
+        correct = box.addButton("&Correct it", QMessageBox.AcceptRole)
+        correct.setToolTip("Take it as the beginning of your corrections; the file stays as it is")
+        box.addButton("Cancel", QMessageBox.RejectRole).setToolTip("Do nothing with it")
+        box.setDefaultButton(look_only)
+        look_only.clicked.connect(lambda: self._show_mask(given, name, False))
+        correct.clicked.connect(lambda: self._show_mask(given, name, True))
+        self._ask(box)
+
+    def _ask(self, dialog: QDialog) -> None:
+        self.dialog = dialog
+        dialog.finished.connect(self._on_answered)
+        dialog.open()
+
+    def _on_answered(self) -> None:
+        dialog, self.dialog = self.dialog, None
+        if dialog is not None:
+            dialog.deleteLater()
