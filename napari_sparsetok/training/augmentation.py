@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def build(mirror: bool) -> mt.Compose:
     return mt.Compose([affine, *flip, *grey, mt.ToTensord(KEYS, track_meta=False)])
 
 
-def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: Callable[..., Any]) -> tuple[Tensor, Tensor]:
+def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: Any) -> tuple[Tensor, Tensor]:
     """Augment cases and cut one window of each, anywhere in it.
 
     Returns
@@ -53,6 +53,7 @@ def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: Callable
             mt.RandSpatialCropd(KEYS, roi_size=window, random_size=False),
         ]
     )
+    crop.set_random_state(seed=int(augment.R.randint(2**31)))  # a new transform would draw from nowhere we know
     samples = [crop(augment({"image": c.image, "labels": c.labels[None]})) for c in cases]
     images = torch.stack([torch.as_tensor(s["image"]).float() for s in samples])
     return images, torch.stack([torch.as_tensor(s["labels"]).long() for s in samples])

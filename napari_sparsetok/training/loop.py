@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ def mean_dice(model: SCD, cases: Sequence[Case], keep_ratio: float) -> list[floa
 
 
 def _draw(
-    cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator, augment: Callable[..., Any]
+    cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator, augment: Any
 ) -> tuple[Tensor, Tensor]:
     z, y, x = (int(rng.choice(sides)) for sides in training.windows)
     picked = rng.choice(len(cases), size=training.batch, replace=False)
