@@ -307,7 +307,8 @@ class Scan:
         if not 0 <= index < len(self.voxels):
             raise ScanError(f"“{self.name}” has the frames 0 to {len(self.voxels) - 1}; there is no frame {index}")
         source = replace(self.source, frame=index) if self.source else None
-        return replace(self, voxels=self.voxels[index], leading="", source=source)
+        identity = f"{self.identity} frame {index}" if self.identity else ""
+        return replace(self, voxels=self.voxels[index], leading="", source=source, identity=identity)
 
     def cropped(self, region: Region) -> Scan:
         """The voxels in a box, where they were; no longer the file's grid, so without its source.

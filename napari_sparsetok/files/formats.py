@@ -14,6 +14,7 @@ class Format(Enum):
     """What can be opened, and what to call it."""
 
     NIFTI = "NIfTI"
+    PAIR = "NIfTI or Analyze pair"
     DICOM = "DICOM"
     ITK = "NRRD or MetaImage"
     MGH = "FreeSurfer"
@@ -23,12 +24,13 @@ class Format(Enum):
 
 _SUFFIXES = {
     **dict.fromkeys((".nii", ".nii.gz"), Format.NIFTI),
+    **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), Format.PAIR),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), Format.ITK),
     **dict.fromkeys((".mgz", ".mgh"), Format.MGH),
     **dict.fromkeys((".tif", ".tiff"), Format.TIFF),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), Format.DICOM),
 }
-_LIST = "DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage, .mgz, TIFF, OME-Zarr"
+_LIST = "DICOM, NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD, MetaImage, .mgz, TIFF, OME-Zarr"
 
 
 def recognise(path: Path) -> Format | None:
@@ -44,7 +46,7 @@ def _kind(path: Path) -> Format | None:
         return _folder(path)
     for suffix, kind in _SUFFIXES.items():
         if path.name.lower().endswith(suffix):
-            return kind
+            return Format.DICOM if kind is Format.PAIR and _is_dicom_file(path) else kind
     if not path.is_file():
         return None
     try:
@@ -67,8 +69,6 @@ def recognised(path: Path) -> Format:
 
 
 def _checked(path: Path) -> Format:
-    if path.suffix.lower() in (".hdr", ".img"):
-        raise ScanError(f"{path.name} is half of a pair of files (.hdr and .img); convert the pair to one .nii.gz file")
     if path.is_dir():
         kind = _folder(path)
         if kind is None:
@@ -90,6 +90,16 @@ def _folder(path: Path) -> Format | None:
     if ome_zarr.is_ome_zarr(path):
         return Format.OME_ZARR
     return Format.DICOM if dicom_source.quick_look(path) else None
+
+
+def _is_dicom_file(path: Path) -> bool:
+    """Some scanners call their slices .img."""
+    from napari_sparsetok.files import dicom_source
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as raw:
+        return dicom_source.has_preamble(raw.read(132))
 
 
 def _holds_dicom(path: Path) -> bool:

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.reading import explained, oblique_note
+from napari_sparsetok.files import raw
+from napari_sparsetok.files.raw import RawBlock, StoredVoxels
+from napari_sparsetok.files.reading import Watch, check_memory, explained, oblique_note
 from napari_sparsetok.files.stack import LPS_TO_RAS
-from napari_sparsetok.files.text_header import META, NRRD, checked_header
+from napari_sparsetok.files.text_header import META, NRRD, Claim, checked_header
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.labels import PALETTE, Label, LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
@@ -34,34 +36,79 @@ class ItkHeader:
     direction: tuple[float, ...]
 
 
-def read(path: Path) -> Scan:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a file holds: its place, its numbers slowest axis first (a vector's components last), and where they lie.
+
+    block : None if they are in memory.
+    """
+
+    header: ItkHeader
+    array: NDArray[Any]
+    vector: bool = False
+    block: RawBlock | None = None
+
+
+def read(path: Path, watch: Watch) -> Scan:
     """Read one file; see `napari_sparsetok.files.open_scan`."""
     with explained(path.name):
         claim = checked_header(path)
         _check_shape(path, claim.shape)
-        image = _sitk().ReadImage(str(path))
-        array = _sitk().GetArrayFromImage(image)  # slowest axis first; a vector's components last
-        if array.dtype.kind not in "iuf":
-            raise ScanError(f"{path.name} stores {array.dtype} numbers; a scan needs one grey value a voxel")
-        header = _header(image)
-        volumes = _volumes(array, vector=image.GetNumberOfComponentsPerPixel() > 1, path=path)
+        found = _found(path, claim, watch)
+        if found.array.dtype.kind not in "iuf":
+            raise ScanError(f"{path.name} stores {found.array.dtype} numbers; a scan needs one grey value a voxel")
+        volumes = _volumes(found.array, vector=found.vector, path=path)
         shape = volumes.shape[1:]
-        geometry = Geometry((shape[2], shape[1], shape[0]), _affine(header))
-    shown = geometry.to_shown(volumes.transpose(3, 2, 1, 0))
-    leading: Literal["", "time"] = "time" if len(volumes) > 1 else ""
+        geometry = Geometry((shape[2], shape[1], shape[0]), _affine(found.header))
+        leading: Literal["", "time"] = "time" if len(volumes) > 1 else ""
+        shown = geometry.to_shown(volumes.transpose(3, 2, 1, 0))
+        return Scan(
+            voxels=_left_or_read(np.moveaxis(shown, 3, 0) if leading else shown[..., 0], found.block),
+            geometry=geometry,
+            name=path.stem,
+            leading=leading,
+            source=Source(path.resolve(), "nrrd" if path.suffix.lower() in NRRD else "metaimage", found.header),
+            notes=_notes(claim, len(volumes), geometry),
+            identity=raw.identity(found.block) if found.block else "",
+        )
+
+
+def _found(path: Path, claim: Claim, watch: Watch) -> _Found:
+    """The voxels as they lie where that is simple, and through SimpleITK, in one step, where it is not."""
+    if claim.raw:
+        reader = _information(path)
+        plain = reader.GetNumberOfComponents() == 1 and min(reader.GetSpacing()) > 0
+        if plain and tuple(reader.GetSize()) == claim.shape:
+            if raw.stays_on_disk(claim.bytes):
+                return _Found(_header(reader), raw.mapped(claim.raw).T, block=claim.raw)
+            check_memory(2 * claim.bytes, path.name)
+            return _Found(_header(reader), raw.read_whole(claim.raw, watch).T)
+    check_memory(2 * claim.bytes, path.name)
+    image = _sitk().ReadImage(str(path))
+    return _Found(_header(image), _sitk().GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel() > 1)
+
+
+def _left_or_read(shown: NDArray[Any], block: RawBlock | None) -> Any:
+    if block is None:
+        return shown
+    return StoredVoxels(shown, block.path, shown.dtype.newbyteorder("="), lambda box: box)
+
+
+def _notes(claim: Claim, volumes: int, geometry: Geometry) -> tuple[str, ...]:
     notes = [] if claim.placed else [SIDES_UNKNOWN]
-    if leading:
-        notes.append(f"The leading axis has {len(volumes)} volumes; the file does not say what tells them apart.")
+    if volumes > 1:
+        notes.append(f"The leading axis has {volumes} volumes; the file does not say what tells them apart.")
     if geometry.is_oblique:
         notes.append(oblique_note(geometry.obliqueness))
-    return Scan(
-        voxels=np.moveaxis(shown, 3, 0) if leading else shown[..., 0],
-        geometry=geometry,
-        name=path.stem,
-        leading=leading,
-        source=Source(path.resolve(), "nrrd" if path.suffix.lower() in NRRD else "metaimage", header),
-        notes=tuple(notes),
-    )
+    return tuple(notes)
+
+
+def _information(path: Path) -> Any:
+    """SimpleITK's reader, which has read the header alone."""
+    reader = _sitk().ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
 
 
 def read_labels(path: Path) -> LabelTable | None:
@@ -73,9 +120,7 @@ def read_labels(path: Path) -> LabelTable | None:
     """
     with explained(path.name):
         checked_header(path)
-        reader = _sitk().ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        reader = _information(path)
         said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
         try:
             return LabelTable.from_json(json.loads(said[_LABELS])["labels"])

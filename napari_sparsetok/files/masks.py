@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok.files import dicom_seg, itk, nifti
+from napari_sparsetok.files.reading import check_memory
 from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Label, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 
@@ -27,6 +29,8 @@ def as_labels(path: Path, stored: Scan, scan: Scan) -> tuple[NDArray[np.uint8], 
             f"{path.name} lies on other voxels ({_grid(stored)}) than “{scan.name}” ({_grid(scan)}); "
             "open the mask's own scan, or resample the mask in the program that made it"
         )
+    if stored.is_lazy:
+        check_memory(4 * math.prod(stored.shape) * stored.voxels.dtype.itemsize, path.name)
     values = np.asarray(stored.voxels)
     if values.dtype.kind not in "biu" and not np.equal(np.mod(values, 1), 0).all():
         raise ScanError(f"{path.name} holds fractions, so it is no mask; choose a file of whole label numbers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.reading import check_claim, check_memory, explained, oblique_note
+from napari_sparsetok.files import raw
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, read_bytes
 from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".mgz", ".mgh")
@@ -20,10 +22,10 @@ _GZIP = b"\x1f\x8b"
 _UNPLACED = "The file does not say how the patient lay; FreeSurfer's usual orientation is taken."
 
 
-def read(path: Path) -> Scan:
+def read(path: Path, watch: Watch) -> Scan:
     """Read one file; see `napari_sparsetok.files.open_scan`."""
     with explained(path.name):
-        header, array = _read(path)
+        header, array = _read(path, watch)
         geometry = Geometry(array.shape[:3], header.get_affine())
     several = array.ndim == 4
     shown = geometry.to_shown(array)
@@ -41,25 +43,22 @@ def read(path: Path) -> Scan:
     )
 
 
-def _read(path: Path) -> tuple[Any, NDArray[Any]]:
-    with path.open("rb") as raw:
-        packed = raw.read(2) == _GZIP
+def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
+    with path.open("rb") as start:
+        packed = start.read(2) == _GZIP
     with gzip.open(path) if packed else path.open("rb") as stream:
         block = stream.read(_HEADER)
         if len(block) < _HEADER:
             raise EOFError
         header = MGHHeader(block)
         shape = _shape(header, path, packed=packed)
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         dtype = header.get_data_dtype()
-        data = stream.read(count * dtype.itemsize)
-        if len(data) < count * dtype.itemsize:
-            raise EOFError
+        data = read_bytes(stream, count * dtype.itemsize, watch)
         while packed and stream.read(1 << 20):  # to the checksum at the end
             if stream.tell() > 16 * count * dtype.itemsize + (1 << 24):
                 break
-    array = np.frombuffer(data, dtype).reshape(shape, order="F")
-    return header, array.astype(dtype.newbyteorder("="))
+    return header, raw.native(data.view(dtype).reshape(shape, order="F"))
 
 
 def _shape(header: Any, path: Path, *, packed: bool) -> tuple[int, ...]:

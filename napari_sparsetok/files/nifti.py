@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 in one file, zipped or not; nibabel knows the header, the voxels are read here.
+"""NIfTI-1 and NIfTI-2 in one file or a pair, and Analyze 7.5; nibabel knows the header, the voxels are read here.
 
 The voxels are read by hand so that nothing is believed before it is checked: a file may claim any size, may end
 early, and its checksum stands behind the last voxel, where a reader that stops at that voxel never looks.
@@ -11,22 +11,27 @@ import io
 import json
 import logging
 import math
-import os
-import secrets
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import nibabel as nib
 import numpy as np
-import psutil
-from nibabel.nifti1 import Nifti1Extension
+from nibabel.nifti1 import Nifti1PairHeader
+from nibabel.nifti2 import Nifti2PairHeader
 from nibabel.spatialimages import HeaderDataError
+from nibabel.spm99analyze import Spm99AnalyzeHeader
 from numpy.typing import NDArray
 
+from napari_sparsetok.files import pair, raw
+from napari_sparsetok.files.pair import Files
+from napari_sparsetok.files.raw import RawBlock, StoredVoxels
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, oblique_note, read_bytes
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
@@ -40,13 +45,16 @@ _PLACE = (
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # by NIfTI's code for metres, millimetres and micrometres
 _UNITS = 7  # the bits of xyzt_units that speak of space
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by length in bytes
+_PAIR_HEADERS = {348: Nifti1PairHeader, 540: Nifti2PairHeader}
+_MAGIC_AT = {348: 344, 540: 4}  # where NIfTI says that it is one
 _GREY = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of up to 64 bits
+_ANALYZE_GREY = (2, 4, 8, 16, 64, 130, 132, 136)  # the last three are SPM's
 _NOT_GREY = dict.fromkeys((128, 2304), "colours") | dict.fromkeys((32, 1792, 2048), "complex numbers")
 _GZIP = b"\x1f\x8b"
-_DEFLATE = 1032  # no zipped file unpacks to more than this many times its length
 _CHUNK = 1 << 24
 _COMMENT = 6  # NIfTI's code for an extension that is text
 _LARGEST_NOTE = 1 << 20  # bytes of extensions that are looked through for label names
+_FACTOR = "Its header multiplies the stored values by {slope:g}, as SPM writes it; that was done."
 
 Stream = IO[bytes] | gzip.GzipFile
 
@@ -54,27 +62,55 @@ Stream = IO[bytes] | gzip.GzipFile
 _silent = logging.Logger("silent", level=logging.CRITICAL + 1)
 
 
-def read(path: Path) -> Scan:
-    """Read one NIfTI file; see `napari_sparsetok.files.open_scan`."""
-    with _explained(path), _opened(path) as stream:
-        raw = _raw_header(stream, path)
-        _check_numbers(raw, path)
-        header = raw.copy()
-        header.check_fix(logger=_silent, error_level=40)
-        _check_shape(raw, header, path)
-        _check_size(header, path)
-        voxels = _scaled(_stored(stream, header, path), header, path)
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A header that was checked, and the voxels (x, y, z[, t]) as stored, in memory or still on disk."""
+
+    path: Path
+    raw: Any
+    header: Any
+    stored: NDArray[Any]
+    block: RawBlock | None = None
+
+
+def read(path: Path, watch: Watch = Watch()) -> Scan:  # noqa: B008 - frozen
+    """Read one file, or either half of a pair; see `napari_sparsetok.files.open_scan`."""
+    with _explained(path):
+        found = _found(path, pair.files_of(path), watch)
+        header = found.header
         geometry = Geometry(tuple(header.get_data_shape()[:3]), _affine(header))
-    voxels = geometry.to_shown(voxels)
-    leading: Literal["", "time"] = "time" if voxels.ndim == 4 else ""
-    return Scan(
-        voxels=np.moveaxis(voxels, 3, 0) if leading else voxels,
-        geometry=geometry,
-        name=_plain_name(path),
-        leading=leading,
-        source=Source(path.resolve(), "nifti", _place_of(raw)),
-        notes=_notes(header, geometry),
-    )
+        turned = geometry.to_shown(found.stored)
+        leading: Literal["", "time"] = "time" if turned.ndim == 4 else ""
+        voxels = _values(np.moveaxis(turned, 3, 0) if leading else turned, found)
+        return Scan(
+            voxels=voxels,
+            geometry=geometry,
+            name=_plain_name(path),
+            leading=leading,
+            source=Source(path.resolve(), "nifti", _place_of(found.raw))
+            if _is_nifti(header)
+            else Source(path.resolve(), "analyze"),
+            notes=_notes(header, geometry),
+            identity=raw.identity(found.block) if found.block else "",
+        )
+
+
+def _found(path: Path, files: Files, watch: Watch) -> _Found:
+    with _opened(files.header) as stream:
+        unchecked = _raw_header(stream, path, paired=files.is_pair)
+    _check_numbers(unchecked, path)
+    header = unchecked.copy()
+    header.check_fix(logger=_silent, error_level=40)
+    _check_shape(unchecked, header, path)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    kept = shape[:3] + tuple(n for n in shape[3:] if n != 1)
+    block = RawBlock(files.voxels, int(header.get_data_offset()), header.get_data_dtype(), kept)
+    needed = _checked_size(block, header, path)
+    if not _is_packed(files.voxels) and raw.stays_on_disk(needed):
+        _check_range(block.dtype, _scaling(header), path)
+        return _Found(path, unchecked, header, raw.mapped(block), block)
+    check_memory(needed, path.name)
+    return _Found(path, unchecked, header, _stored(block, watch))
 
 
 def read_labels(path: str | Path) -> LabelTable | None:
@@ -86,14 +122,14 @@ def read_labels(path: str | Path) -> LabelTable | None:
     """
     path = Path(path)
     with _explained(path), _opened(path) as stream:
-        raw = _raw_header(stream, path)
-        if not 0 < float(raw["vox_offset"]) <= _LARGEST_NOTE:
+        header = _raw_header(stream, path)
+        if not 0 < float(header["vox_offset"]) <= _LARGEST_NOTE:
             return None
-        whole = io.BytesIO(raw.binaryblock + stream.read(int(raw["vox_offset"]) - len(raw.binaryblock)))
+        whole = io.BytesIO(header.binaryblock + stream.read(int(header["vox_offset"]) - len(header.binaryblock)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an extension of another program, not padded to 16 bytes
         try:
-            extensions = type(raw).from_fileobj(whole, check=False).extensions
+            extensions = type(header).from_fileobj(whole, check=False).extensions
         except (HeaderDataError, ValueError):
             return None
     tables = (_labels_in(e.get_content()) for e in extensions if e.get_code() == _COMMENT)
@@ -131,49 +167,66 @@ def _explained(path: Path) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Stream]:
     """The unzipped bytes; whether they are zipped is seen from them, not from the name."""
-    with path.open("rb") as raw:
-        if raw.read(2) != _GZIP:
-            raw.seek(0)
-            yield raw
+    with path.open("rb") as stream:
+        if stream.read(2) != _GZIP:
+            stream.seek(0)
+            yield stream
             return
-        raw.seek(0)
-        with gzip.GzipFile(fileobj=raw, mode="rb") as unzipped:
+        stream.seek(0)
+        with gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
             yield unzipped
 
 
-def _raw_header(stream: Stream, path: Path) -> Any:
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP
+
+
+def _raw_header(stream: Stream, path: Path, *, paired: bool = False) -> Any:
     """The header as it lies in the file, without extensions; nothing in it is corrected."""
     first = stream.read(4)
     if not first:
         raise ScanError(f"{path.name} is empty; copy it again from its source")
     sizes = {int.from_bytes(first, order) for order in ("little", "big")} & _HEADERS.keys()
     if not sizes:
-        raise ScanError(f"{path.name} is not a NIfTI file, whatever its name says; convert the scan to NIfTI first")
+        kind = "of a NIfTI or Analyze pair" if paired else "a NIfTI file"
+        raise ScanError(f"{path.name} is not {kind}, whatever its name says; convert the scan to NIfTI first")
     size = sizes.pop()
     block = first + stream.read(size - 4)
     if len(block) < size:
         raise EOFError
-    raw = _HEADERS[size](block, check=False)
-    if bytes(raw["magic"])[:2] == b"ni":
-        raise ScanError(f"{path.name} is half of a pair of files (.hdr and .img); convert the pair to one .nii.gz file")
-    return raw
+    magic = block[_MAGIC_AT[size] :][:2]
+    if magic == b"ni" and not paired:
+        raise ScanError(
+            f"{path.name} is half of a pair of files, under the name of a whole one; "
+            "copy both halves and let their names end in .hdr and .img"
+        )
+    if paired and magic == b"n+":
+        raise ScanError(f"{path.name} is no half of a pair but a whole NIfTI file; copy it to a name that ends in .nii")
+    if paired and size == 348 and magic != b"ni":
+        return Spm99AnalyzeHeader(block, check=False)
+    return (_PAIR_HEADERS if paired else _HEADERS)[size](block, check=False)
 
 
-def _check_numbers(raw: Any, path: Path) -> None:
-    code = int(raw["datatype"])
+def _is_nifti(header: Any) -> bool:
+    return "magic" in header.keys()  # noqa: SIM118 - not a mapping
+
+
+def _check_numbers(header: Any, path: Path) -> None:
+    code = int(header["datatype"])
     if code in _NOT_GREY:
         raise ScanError(f"{path.name} stores {_NOT_GREY[code]}; a scan needs one grey value a voxel")
-    if code not in _GREY:
+    if code not in (_GREY if _is_nifti(header) else _ANALYZE_GREY):
         raise ScanError(
             f"{path.name} stores numbers of a kind that is not read (NIfTI's type {code}); "
             "export it as 16-bit integers or 32-bit floats"
         )
-    slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"]) if _is_nifti(header) else 0.0
     if math.isinf(slope) or (math.isfinite(slope) and slope != 0 and not math.isfinite(inter)):
         raise ScanError(f"{path.name} scales its values with slope {slope:g} and intercept {inter:g}; export it again")
 
 
-def _check_shape(raw: Any, header: Any, path: Path) -> None:
+def _check_shape(unchecked: Any, header: Any, path: Path) -> None:
     shape = tuple(int(n) for n in header.get_data_shape())
     if any(n <= 0 for n in shape):
         raise ScanError(f"{path.name} holds no voxels (its header says {shape}); export it again")
@@ -181,46 +234,28 @@ def _check_shape(raw: Any, header: Any, path: Path) -> None:
         raise ScanError(f"{path.name} holds a flat picture of {shape} voxels; a scan needs a stack of slices")
     if any(n != 1 for n in shape[4:]):
         raise ScanError(f"{path.name} has {len(shape)} axes {shape}; split it into volumes or one series over time")
-    lengths = raw["pixdim"][1:4]
-    if int(header["sform_code"]) == 0 and not (np.isfinite(lengths).all() and (lengths != 0).all()):
+    lengths = unchecked["pixdim"][1:4]
+    placed = _is_nifti(header) and int(header["sform_code"]) != 0
+    if not placed and not (np.isfinite(lengths).all() and (lengths != 0).all()):
         raise ScanError(f"{path.name} gives its voxels no size ({', '.join(map(str, lengths))} mm); export it again")
 
 
-def _check_size(header: Any, path: Path) -> None:
-    """Refuse what cannot be before any memory is taken for it."""
-    dtype, on_disk = header.get_data_dtype(), path.stat().st_size
-    count = _count(header)
-    with path.open("rb") as raw:
-        possible = on_disk * _DEFLATE if raw.read(2) == _GZIP else on_disk
-    claimed = header.get_data_offset() + count * dtype.itemsize
-    if claimed > possible:
-        raise ScanError(
-            f"{path.name} is cut short: its header claims {_size(claimed)}, and {_size(on_disk)} are there; "
-            "copy it again from its source"
-        )
-    needed = count * (dtype.itemsize + (_float_for(dtype).itemsize if _scaling(header) else 0))
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise ScanError(f"{path.name} needs {_size(needed)} of memory, and {_size(free)} are free; crop the scan first")
+def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
+    """What the voxels take in memory, after a look at whether the file can hold them."""
+    claimed = block.offset + block.bytes
+    check_claim(claimed, block.path.stat().st_size, path.name, compressed=_is_packed(block.path))
+    if _scaling(header) is None:
+        return block.bytes
+    return block.bytes + block.bytes // block.dtype.itemsize * _float_for(block.dtype).itemsize
 
 
-def _stored(stream: Stream, header: Any, path: Path) -> NDArray[Any]:
+def _stored(block: RawBlock, watch: Watch) -> NDArray[Any]:
     """The voxels as the file has them, in its order: (x, y, z) or (x, y, z, t)."""
-    dtype = header.get_data_dtype()
-    buffer = np.empty(_count(header) * dtype.itemsize, dtype=np.uint8)
-    stream.seek(header.get_data_offset())
-    filled = 0
-    while filled < buffer.size:
-        chunk = stream.read(min(_CHUNK, buffer.size - filled))
-        if not chunk:
-            raise EOFError
-        buffer[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        filled += len(chunk)
-    _check_end(stream)
-    shape = header.get_data_shape()
-    kept = shape[:3] + tuple(n for n in shape[3:] if n != 1)
-    array: NDArray[Any] = buffer.view(dtype).reshape(kept, order="F")
-    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+    with _opened(block.path) as stream:
+        stream.seek(block.offset)
+        data = read_bytes(stream, block.bytes, watch)
+        _check_end(stream)
+    return raw.native(data.view(block.dtype).reshape(block.shape, order="F"))
 
 
 def _check_end(stream: Stream) -> None:
@@ -236,22 +271,48 @@ def _check_end(stream: Stream) -> None:
             raise
 
 
-def _scaled(array: NDArray[Any], header: Any, path: Path) -> NDArray[Any]:
+def _values(stored: NDArray[Any], found: _Found) -> Any:
     """The values that the stored numbers stand for, in the smallest type that keeps them apart."""
-    scaling = _scaling(header)
+    scaling = _scaling(found.header)
+    if found.block is None:
+        return stored if scaling is None else _scaled_whole(stored, scaling, found.path)
+    kind = stored.dtype.newbyteorder("=") if scaling is None else _float_for(stored.dtype)
+    return StoredVoxels(stored, found.block.path, kind, partial(_scaled, scaling=scaling))
+
+
+def _scaled(array: NDArray[Any], scaling: tuple[float, float] | None) -> NDArray[Any]:
     if scaling is None:
         return array
-    slope, inter = scaling
-    values = array.astype(_float_for(array.dtype))
-    values *= slope
-    values += inter
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = array.astype(_float_for(array.dtype))
+        values *= scaling[0]
+        values += scaling[1]
+    return values
+
+
+def _scaled_whole(array: NDArray[Any], scaling: tuple[float, float], path: Path) -> NDArray[Any]:
+    values = _scaled(array, scaling)
     broken = ~np.isfinite(values)
     if broken.any() and np.isfinite(array[broken]).any():
-        raise ScanError(
-            f"the scaling in the header of {path.name} (slope {slope:g}, intercept {inter:g}) takes its values out "
-            "of range; export the scan again"
-        )
+        raise _out_of_range(scaling, path)
     return values
+
+
+def _check_range(dtype: np.dtype[Any], scaling: tuple[float, float] | None, path: Path) -> None:
+    """Of voxels that are not read: refuse a scaling that would take the largest whole numbers out of range."""
+    if scaling is None or dtype.kind == "f":
+        return
+    ends = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype=dtype.newbyteorder("="))
+    if not np.isfinite(_scaled(ends, scaling)).all():
+        raise _out_of_range(scaling, path)
+
+
+def _out_of_range(scaling: tuple[float, float], path: Path) -> ScanError:
+    slope, inter = scaling
+    return ScanError(
+        f"the scaling in the header of {path.name} (slope {slope:g}, intercept {inter:g}) takes its values out "
+        "of range; export the scan again"
+    )
 
 
 def _scaling(header: Any) -> tuple[float, float] | None:
@@ -261,112 +322,43 @@ def _scaling(header: Any) -> tuple[float, float] | None:
 
 
 def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    narrow = dtype.itemsize <= 2 or dtype == np.float32
+    narrow = dtype.itemsize <= 2 or dtype.newbyteorder("=") == np.float32
     return np.dtype(np.float32 if narrow else np.float64)
-
-
-def _count(header: Any) -> int:
-    count = 1
-    for extent in header.get_data_shape():
-        count *= int(extent)  # in Python's numbers, which do not overflow
-    return count
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _affine(header: Any) -> NDArray[np.float64]:
     """(4, 4), from voxel indices to RAS millimetres, whatever unit the file counts in."""
     affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & _UNITS, 1.0)
+    if _is_nifti(header):
+        affine[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & _UNITS, 1.0)
     return affine
 
 
-def _place_of(raw: Any) -> Any:
+def _place_of(unchecked: Any) -> Any:
     """A header that says where the voxels lie exactly as this one does, and nothing else."""
-    bare = type(raw)(endianness=raw.endianness)
+    bare = _HEADERS[len(unchecked.binaryblock)](endianness=unchecked.endianness)
     for key in _PLACE:
-        bare[key] = raw[key]
+        bare[key] = unchecked[key]
     bare["pixdim"][4:] = 1
-    bare["xyzt_units"] = int(raw["xyzt_units"]) & _UNITS
+    bare["xyzt_units"] = int(unchecked["xyzt_units"]) & _UNITS
     return bare
 
 
 def _notes(header: Any, geometry: Geometry) -> tuple[str, ...]:
     notes = []
-    if not int(header["sform_code"]) and not int(header["qform_code"]):
+    if not _is_nifti(header):
+        notes.append(SIDES_UNKNOWN)
+        if scaling := _scaling(header):
+            notes.append(_FACTOR.format(slope=scaling[0]))
+    elif not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append(SIDES_UNKNOWN)
     if geometry.is_oblique:
-        notes.append(
-            f"Oblique scan: its slices are turned by {geometry.obliqueness:.0f}° against the patient's axes. "
-            "It is shown in its own planes, and a saved mask keeps the rotation."
-        )
+        notes.append(oblique_note(geometry.obliqueness))
     return tuple(notes)
 
 
 def _plain_name(path: Path) -> str:
     name = path.name
-    for suffix in (".gz", ".nii"):
+    for suffix in (".gz", ".nii", ".hdr", ".img"):
         name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
     return name or path.name
-
-
-def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable) -> None:
-    """Write a mask in the order, affine and codes of its scan; see `napari_sparsetok.files.save_mask`."""
-    turned = scan.geometry.to_source(mask.astype(np.uint8))
-    header = _mask_header(scan)
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape(turned.shape)
-    header.set_slope_inter(1, 0)
-    header.set_intent("label")
-    names = json.dumps({"labels": labels.to_json()}, ensure_ascii=True).encode()
-    header.extensions.append(Nifti1Extension("comment", names))
-    _write_whole(header, turned, path)
-
-
-def _mask_header(scan: Scan) -> Any:
-    if scan.source and scan.source.format == "nifti":
-        return scan.source.header.copy()
-    header = nib.Nifti1Header()
-    header.set_data_shape(scan.geometry.source_shape)
-    header.set_sform(scan.geometry.source_affine, code=1)
-    header.set_qform(scan.geometry.source_affine, code=1)
-    header.set_xyzt_units("mm")
-    return header
-
-
-def _write_whole(header: Any, array: NDArray[np.uint8], path: Path) -> None:
-    """Write beside the target, then rename over it: a full disk leaves what was there before."""
-    target = Path(os.path.realpath(path))  # a link is followed, not replaced by a file
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as raw:
-                _write(header, array, raw, zipped=path.name.lower().endswith(".gz"))
-                raw.flush()
-                os.fsync(raw.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ScanError(
-            f"{path.name} could not be saved ({reason}); nothing was overwritten, choose another folder or free space"
-        ) from None
-
-
-def _write(header: Any, array: NDArray[np.uint8], raw: IO[bytes], *, zipped: bool) -> None:
-    with ExitStack() as stack:
-        stream: Stream = raw
-        if zipped:  # no name and no time in the zip's own header: the same mask gives the same bytes
-            zipper = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6)
-            stream = stack.enter_context(zipper)
-        header.write_to(stream)
-        stream.write(bytes(header.get_data_offset() - stream.tell()))
-        for plane in np.moveaxis(array, -1, 0):
-            stream.write(plane.tobytes(order="F"))

@@ -11,16 +11,18 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from napari_sparsetok.scan import ScanError
 
 if TYPE_CHECKING:
     from napari_sparsetok.files.series import SeriesInfo
 
+_CHUNK = 1 << 24  # bytes between two looks at whether to stop
 _TALKATIVE = ("pydicom", "tifffile", "nibabel.global", "highdicom")
 
 DEFLATE = 1032
@@ -78,6 +80,27 @@ class Watch:
         if self.should_stop():
             raise OpeningStopped
         self.on_progress(done, total)
+
+
+def read_bytes(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> NDArray[np.uint8]:
+    """The next `count` bytes, a piece at a time.
+
+    Raises
+    ------
+    EOFError : the stream ends before.
+    OpeningStopped : `watch` asked for it.
+    """
+    buffer = np.empty(count, dtype=np.uint8)
+    pieces = -(-count // _CHUNK)
+    filled = 0
+    while filled < count:
+        watch.step(filled // _CHUNK, pieces)
+        chunk = stream.read(min(_CHUNK, count - filled))
+        if not chunk:
+            raise EOFError
+        buffer[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+        filled += len(chunk)
+    return buffer
 
 
 @contextmanager

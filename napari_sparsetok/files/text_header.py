@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from napari_sparsetok.files.reading import check_claim, check_memory
+from napari_sparsetok.files.raw import RawBlock
+from napari_sparsetok.files.reading import check_claim
 from napari_sparsetok.scan import ScanError
 
 NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
 
 _LONGEST = 1 << 20  # bytes of header
-_NRRD_SIZES = {
-    **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
-    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
-    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
-    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t"), 4),
-    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t"), 8),
-    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), 8),
-    **{"float": 4, "double": 8},
+# numpy's words for their numbers
+_NRRD_KINDS = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    **{"float": "f4", "double": "f8"},
 }
-_META_SIZES = {
-    **{"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4},
-    **{"MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4, "MET_DOUBLE": 8},
+_META_KINDS = {
+    **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
+    **{"MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"},
+    **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
+_UNCLEAR = ("MET_LONG", "MET_ULONG")  # four bytes or eight, by the machine that wrote them
 _UNPACKED = ("raw", "txt", "text", "ascii")
 
 
@@ -37,10 +44,22 @@ class Claim:
 
     shape : extents, fastest first.
     placed : whether it says how the patient lay.
+    bytes : what they take unpacked.
+    raw : where they lie, if they are uncompressed grey values that can be taken as they are.
     """
 
     shape: tuple[int, ...]
     placed: bool
+    bytes: int
+    raw: RawBlock | None = None
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A header's fields by name, and where it ends."""
+
+    fields: dict[str, str]
+    end: int
 
 
 def checked_header(path: Path) -> Claim:
@@ -48,14 +67,14 @@ def checked_header(path: Path) -> Claim:
 
     Raises
     ------
-    ScanError : it is none, claims more than is there or fits, or points to files elsewhere.
+    ScanError : it is none, claims more than is there, or points to files elsewhere.
     """
     if path.suffix.lower() in NRRD:
-        return _nrrd(path, _fields(path, b":", end=b""))
-    return _meta(path, _fields(path, b"=", end=b"ElementDataFile"))
+        return _nrrd(path, _head(path, b":", end=b""))
+    return _meta(path, _head(path, b"=", end=b"ElementDataFile"))
 
 
-def _fields(path: Path, separator: bytes, end: bytes) -> dict[str, str]:
+def _head(path: Path, separator: bytes, end: bytes) -> _Head:
     """The header's lines by name; `end` begins its last line, or is empty if an empty line ends it."""
     with path.open("rb") as raw:
         block = raw.read(_LONGEST)
@@ -64,65 +83,95 @@ def _fields(path: Path, separator: bytes, end: bytes) -> dict[str, str]:
     if end == b"" and not block.startswith(b"NRRD00"):
         raise ScanError(f"{path.name} is not an NRRD file, whatever its name says; export the scan again")
     fields: dict[str, str] = {}
-    for line in block.split(b"\n"):
-        line = line.strip(b"\r \t")
+    at = 0
+    for whole in block.split(b"\n"):
+        at += len(whole) + 1
+        line = whole.strip(b"\r \t")
         if not line and end == b"":
-            return fields
+            return _Head(fields, at)
         name, found, value = line.partition(separator)
         if found and not value.startswith(b"="):  # “key:=value” is a remark of another program
             fields.setdefault(name.strip().decode("latin-1"), value.strip().decode("latin-1"))
         if end and name.strip() == end:
-            return fields
+            return _Head(fields, at)
     if end:
         raise ScanError(f"{path.name} is not a MetaImage file, whatever its name says; export the scan again")
-    return fields  # an .nhdr may end without an empty line
+    return _Head(fields, at)  # an .nhdr may end without an empty line
 
 
-def _nrrd(path: Path, fields: dict[str, str]) -> Claim:
-    lowered = {name.lower(): value for name, value in fields.items()}
-    shape = _whole_numbers(lowered.get("sizes", ""), path)
-    itemsize = _NRRD_SIZES.get(lowered.get("type", "").lower(), 0)
-    packed = lowered.get("encoding", "raw").lower() not in _UNPACKED
-    data = lowered.get("data file") or lowered.get("datafile") or ""
+def _nrrd(path: Path, head: _Head) -> Claim:
+    said = {name.lower(): value for name, value in head.fields.items()}
+    shape = _whole_numbers(said.get("sizes", ""), path)
+    kind = _NRRD_KINDS.get(said.get("type", "").lower(), "")
+    encoding = said.get("encoding", "raw").lower()
+    data = said.get("data file") or said.get("datafile") or ""
     if path.suffix.lower() == ".nrrd" and data:
         raise ScanError(f"{path.name} points to other files, which only .nhdr files do; export the scan again")
-    if lowered.get("encoding", "raw").lower() in ("bz2", "bzip2"):
+    if encoding in ("bz2", "bzip2"):
         raise ScanError(f"{path.name} is packed with bzip2, which is not read; export it with gzip")
-    _check(path, (shape, itemsize), _stored_in(path, data), packed=packed)
-    directions = _vectors(lowered.get("space directions", ""))
+    stored = _stored_in(path, data)
+    claimed = _claimed(path, (shape, kind, 1), stored, packed=encoding not in _UNPACKED)
+    directions = _vectors(said.get("space directions", ""))
     if directions and not np.isfinite(directions).all():
         raise ScanError(f"{path.name} has an orientation that holds no numbers; export it again")
-    return Claim(shape, "space" in lowered)
+    order = {"little": "<", "big": ">"}.get(said.get("endian", "").lower(), "|" if kind[-1] == "1" else "")
+    unusual = any(name in said for name in ("line skip", "lineskip")) or encoding != "raw" or not order
+    skip = said.get("byte skip", said.get("byteskip", "0"))
+    offset = _offset(skip, 0 if data else head.end, stored, claimed)
+    block = None if unusual or offset is None else RawBlock(stored, offset, np.dtype(order + kind), shape)
+    return Claim(shape, "space" in said, claimed, block)
 
 
-def _meta(path: Path, fields: dict[str, str]) -> Claim:
-    shape = _whole_numbers(fields.get("DimSize", ""), path)
-    itemsize = _META_SIZES.get(fields.get("ElementType", "").upper().removesuffix("_ARRAY"), 0)
-    channels = _whole_numbers(fields.get("ElementNumberOfChannels", "1"), path)[0]
-    packed = fields.get("CompressedData", "False").lower() in ("true", "1")
-    data = fields.get("ElementDataFile", "")
-    _check(path, (shape, itemsize * channels), _stored_in(path, "" if data.upper() == "LOCAL" else data), packed=packed)
-    placed = any(name in fields for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
-    return Claim(shape, placed)
+def _meta(path: Path, head: _Head) -> Claim:
+    said = head.fields
+    shape = _whole_numbers(said.get("DimSize", ""), path)
+    kind = _META_KINDS.get(said.get("ElementType", "").upper().removesuffix("_ARRAY"), "")
+    channels = _whole_numbers(said.get("ElementNumberOfChannels", "1"), path)[0]
+    data = said.get("ElementDataFile", "")
+    local = data.upper() == "LOCAL"
+    stored = _stored_in(path, "" if local else data)
+    claimed = _claimed(path, (shape, kind, channels), stored, packed=_is_true(said, "CompressedData"))
+    placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
+    offset = _offset(said.get("HeaderSize", "0"), head.end if local else 0, stored, claimed)
+    if offset is None or channels != 1 or not _is_plain(said):
+        return Claim(shape, placed, claimed)
+    big = _is_true(said, "BinaryDataByteOrderMSB") or _is_true(said, "ElementByteOrderMSB")
+    return Claim(shape, placed, claimed, RawBlock(stored, offset, np.dtype((">" if big else "<") + kind), shape))
 
 
-def _check(path: Path, claim: tuple[tuple[int, ...], int], on_disk: int, *, packed: bool) -> None:
-    shape, itemsize = claim
-    if not itemsize:
+def _is_plain(said: dict[str, str]) -> bool:
+    """Whether a MetaImage holds binary grey values that nothing is done to."""
+    altered = any(name.startswith("ElementToIntensityFunction") for name in said)
+    packed = _is_true(said, "CompressedData") or said.get("BinaryData", "True").lower() not in ("true", "1")
+    return not altered and not packed and said.get("ElementType", "").upper() not in _UNCLEAR
+
+
+def _is_true(said: dict[str, str], name: str) -> bool:
+    return said.get(name, "False").lower() in ("true", "1")
+
+
+def _offset(skip: str, start: int, stored: Path, claimed: int) -> int | None:
+    """Where raw voxels begin: after as many bytes as the header says, or, at -1, so that they end with the file."""
+    if skip.strip() == "-1":
+        return stored.stat().st_size - claimed
+    return start + int(skip) if skip.strip().isdecimal() and len(skip) < 12 else None
+
+
+def _claimed(path: Path, claim: tuple[tuple[int, ...], str, int], stored: Path, *, packed: bool) -> int:
+    shape, kind, channels = claim
+    if not kind or not channels:
         raise ScanError(
             f"{path.name} stores numbers of a kind that is not read; export it as 16-bit integers or 32-bit floats"
         )
-    claimed = itemsize
-    for extent in shape:
-        claimed *= extent
-    check_claim(claimed, on_disk, path.name, compressed=packed)
-    check_memory(2 * claimed, path.name)
+    claimed = math.prod((np.dtype(kind).itemsize, channels, *shape))
+    check_claim(claimed, stored.stat().st_size, path.name, compressed=packed)
+    return claimed
 
 
-def _stored_in(path: Path, data: str) -> int:
-    """Bytes in which the voxels are: of the file itself, or of the one beside it."""
+def _stored_in(path: Path, data: str) -> Path:
+    """Where the voxels are: in the file itself, or in one beside it."""
     if not data:
-        return path.stat().st_size
+        return path
     words = data.split()
     if (len(words) != 1 and "%" in data) or data.upper().startswith("LIST"):
         raise ScanError(
@@ -131,7 +180,7 @@ def _stored_in(path: Path, data: str) -> int:
     beside = path.parent / data
     if os.path.basename(data) != data or "\\" in data or not beside.is_file():
         raise ScanError(f"the voxels of {path.name} should be in another file beside it, which is not there; copy both")
-    return beside.stat().st_size
+    return beside
 
 
 def _whole_numbers(text: str, path: Path) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.reading import check_claim, check_memory, explained
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".tif", ".tiff")
@@ -22,8 +22,8 @@ _MILLIMETRES = {
 _LARGEST_XML = 16 << 20  # bytes
 
 
-def read(path: Path) -> Scan:
-    """Read one file; see `napari_sparsetok.files.open_scan`."""
+def read(path: Path, _watch: Watch) -> Scan:
+    """Read one file, in one step; see `napari_sparsetok.files.open_scan`."""
     import tifffile
 
     with explained(path.name):
