@@ -19,12 +19,14 @@ class Device:
     name : what the person reads: "GPU: NVIDIA H200", or "CPU (no GPU found)".
     dtype : the type that matrix products run in.
     warning : a sentence, if a GPU lies idle.
+    batch : windows that run at a time. On a CPU more than one brings nothing (measured), on a GPU it fills the chip.
     """
 
     device: torch.device
     name: str
     dtype: torch.dtype = torch.float32
     warning: str = ""
+    batch: int = 1
 
     @property
     def reduced(self) -> bool:
@@ -44,11 +46,11 @@ def choose(choice: DeviceChoice) -> Device:
         if not cuda:
             raise ScanError(f"no NVIDIA GPU can be used here ({_why_no_cuda()}); choose the device “auto” or “cpu”")
         half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half)
+        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half, batch=4)
     if choice == "mps" or (choice == "auto" and mps):
         if not mps:
             raise ScanError("there is no Apple GPU here; choose the device “auto” or “cpu”")
-        return Device(torch.device("mps"), "GPU: Apple")
+        return Device(torch.device("mps"), "GPU: Apple", batch=2)
     if cuda or mps:
         return cpu("CPU (chosen)", "A GPU is there but not used, because the device is set to CPU.")
     if shutil.which("nvidia-smi"):

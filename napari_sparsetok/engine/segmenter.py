@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,13 +105,15 @@ class SCDSegmenter:
             scan, region, network.card, volume.grid, volume.plan, _usable(hints.base, scan, settings, region)
         )
         order = _order(volume, region, hints)
-        for index in order:
+        while progress.done < len(order):
             if watch.should_stop():
                 raise Stopped
-            logits, record, cached = self._run_window(volume, index, settings.keep_ratio, watch)
-            canvas.add(index, logits, record)
-            progress.done += 1
-            progress.cached += cached
+            batch = order[progress.done : progress.done + self._ready_network.device.batch]
+            results = self._run_windows(volume, batch, settings.keep_ratio, watch)
+            for index, (logits, record, cached) in zip(batch, results, strict=False):
+                canvas.add(index, logits, record)
+                progress.done += 1
+                progress.cached += cached
             watch.on_progress(progress.done, len(order))
             if progress.done < len(order) and _is_time_to_show(progress):
                 watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
@@ -154,32 +157,42 @@ class SCDSegmenter:
             raise RuntimeError("no model was loaded")
         return self._network
 
-    def _run_window(
-        self, volume: _Volume, index: int, keep_ratio: float, watch: Watch
-    ) -> tuple[torch.Tensor, TokenRecord, bool]:
-        """Logits (1, classes, D, H, W), tokens, and whether the prefix came from the cache."""
+    def _run_windows(
+        self, volume: _Volume, batch: Sequence[int], keep_ratio: float, watch: Watch
+    ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
+        """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
+
+        After the device ran out of memory these may be fewer windows than were asked for, from the first.
+        """
         while True:
+            batch = batch[: self._ready_network.device.batch]
             try:
-                window, cached = self._window_prefix(volume, index)
-                return *_finish(self._ready_network, window, keep_ratio), cached
+                windows, cached = self._prefixes(volume, batch)
+                results = _finish(self._ready_network, windows, keep_ratio)
+                return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:
                 self._make_room(watch)
 
-    def _window_prefix(self, volume: _Volume, index: int) -> tuple[WindowPrefix, bool]:
-        key = (volume.key, index)
-        entry = self._cache.get(key)
-        if entry is not None:
-            return entry, True
-        entry = _prefix(self._ready_network, volume.image[(slice(None), *volume.plan.regions[index].slices)][None])
-        self._cache.put(key, entry)
-        return entry, False
+    def _prefixes(self, volume: _Volume, batch: Sequence[int]) -> tuple[list[WindowPrefix], list[bool]]:
+        found = {index: self._cache.get((volume.key, index)) for index in batch}
+        missing = [index for index in batch if found[index] is None]
+        if missing:
+            boxes = [volume.plan.regions[index].slices for index in missing]
+            images = torch.stack([volume.image[(slice(None), *box)] for box in boxes])
+            for index, entry in zip(missing, _prefix(self._ready_network, images), strict=True):
+                found[index] = entry
+                self._cache.put((volume.key, index), entry)
+        return [entry for entry in found.values() if entry is not None], [index not in missing for index in batch]
 
     def _make_room(self, watch: Watch) -> None:
-        """After the GPU ran out of memory: give up the cache, then the GPU."""
+        """After the GPU ran out of memory: run fewer windows at a time, then give up the cache, then the GPU."""
         network = self._ready_network
         if network.device.device.type == "cpu":
             raise ScanError("there is not enough memory for this model; close other programs, or choose a region")
-        if self._cache.budget:
+        if network.device.batch > 1:
+            watch.on_notice("The GPU is out of memory; going on with fewer windows at a time.")
+            self._network = replace(network, device=replace(network.device, batch=network.device.batch // 2))
+        elif self._cache.budget:
             watch.on_notice("The GPU is out of memory; going on without the cache, so the slider is slower.")
             self._cache.budget = 0
         else:
@@ -280,20 +293,35 @@ def _is_time_to_show(progress: _Progress) -> bool:
     return False
 
 
-def _finish(network: _Network, window: WindowPrefix, keep_ratio: float) -> tuple[torch.Tensor, TokenRecord]:
+def _finish(
+    network: _Network, windows: Sequence[WindowPrefix], keep_ratio: float
+) -> list[tuple[torch.Tensor, TokenRecord]]:
+    """Run the rest of the network on windows of one size, as one batch."""
+    model = network.model
     with torch.inference_mode(), _autocast(network.device):
-        prefix = window.prefix
-        parts, ids, scores = network.model.encode_rest(prefix, keep_ratio)
-        completed = network.model.complete(parts, ids, prefix.grid)
-        logits = network.model.decode(completed, window.image_skip)
-        return logits.float(), network.model.record(ids, scores, prefix.grid)
+        prefix = Prefix(
+            torch.cat([w.prefix.tokens for w in windows]),
+            torch.cat([w.prefix.scores for w in windows]),
+            windows[0].prefix.grid,
+        )
+        parts, ids, scores = model.encode_rest(prefix, keep_ratio)
+        completed = model.complete(parts, ids, prefix.grid)
+        logits = model.decode(completed, torch.cat([w.image_skip for w in windows])).float()
+        record = model.record(ids, scores, prefix.grid)
+    each = (slice(k, k + 1) for k in range(len(windows)))
+    return [(logits[k], TokenRecord(tuple(s[k] for s in record.scores), record.stage[k])) for k in each]
 
 
-def _prefix(network: _Network, image: torch.Tensor) -> WindowPrefix:
+def _prefix(network: _Network, images: torch.Tensor) -> list[WindowPrefix]:
+    """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
     with torch.inference_mode(), _autocast(network.device):
-        image = image.to(network.device.device)
-        prefix: Prefix = network.model.encode_prefix(image)
-        return WindowPrefix(prefix, network.model.image_skip(image))
+        images = images.to(network.device.device)
+        prefix, skips = network.model.encode_prefix(images), network.model.image_skip(images)
+        each = [slice(k, k + 1) for k in range(len(images))]
+        return [
+            WindowPrefix(Prefix(prefix.tokens[k].clone(), prefix.scores[k].clone(), prefix.grid), skips[k].clone())
+            for k in each
+        ]
 
 
 def _autocast(device: devices.Device) -> torch.autocast:

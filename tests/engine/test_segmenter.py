@@ -257,34 +257,64 @@ def test_a_scan_too_large_for_the_memory_is_refused_before_anything_is_made(segm
         segmenter.segment(make_scan(), SETTINGS)
 
 
-def test_out_of_gpu_memory_gives_up_the_cache_then_the_gpu_and_says_each_once(segmenter, monkeypatch):
-    """The GPU is played by a device of another name; its memory fails a given number of times."""
-    fails = iter([True, False, True, False] + [False] * 100)
-    monkeypatch.setattr(devices, "choose", lambda choice: devices.Device(torch.device("meta"), "GPU: played"))
+@pytest.fixture
+def gpu(monkeypatch):
+    """The GPU is played by a device of another name, on which three windows run at a time."""
+    played = devices.Device(torch.device("meta"), "GPU: played", batch=3)
+    monkeypatch.setattr(devices, "choose", lambda choice: played)
     monkeypatch.setattr(engine.SCD, "to", lambda self, device: self)
+    monkeypatch.setattr(engine, "_autocast", lambda device: torch.autocast("cpu", enabled=False))
+    real = torch.Tensor.to
+
+    def to(self, *args, **kwargs):
+        return self if args and args[0] == torch.device("meta") else real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+
+
+def test_batches_give_what_single_windows_give(folder, segmenter, gpu, monkeypatch):
+    scan = make_scan((40, 40, 24))
+    sizes = []
     real = engine._finish
 
-    def finish(network, window, keep_ratio):
-        if next(fails):
-            raise torch.OutOfMemoryError("played")
-        return real(network, window, keep_ratio)
-
-    def prefix(network, image):
-        with torch.inference_mode():
-            return engine.WindowPrefix(network.model.encode_prefix(image), network.model.image_skip(image))
+    def finish(network, windows, keep_ratio):
+        sizes.append(len(windows))
+        return real(network, windows, keep_ratio)
 
     monkeypatch.setattr(engine, "_finish", finish)
-    monkeypatch.setattr(engine, "_prefix", prefix)
-    monkeypatch.setattr(engine, "_autocast", lambda device: torch.autocast("cpu", enabled=False))
+    batched = [segmenter.segment(scan, SETTINGS), segmenter.segment(scan, SETTINGS)]
+    assert max(sizes) == 3
+    assert [prediction.timing.cached for prediction in batched] == [0, 1]
+    monkeypatch.undo()
+    single = SCDSegmenter(Registry([folder])).segment(scan, SETTINGS)
+    for prediction in batched:
+        assert (prediction.mask == single.mask).mean() > 0.999
+        assert np.array_equal(prediction.tokens.stage, single.tokens.stage)
+
+
+def test_out_of_gpu_memory_each_way_out_is_taken_and_said_once(segmenter, gpu, monkeypatch):
+    fails = iter([True, False, True, False, True, False] + [False] * 100)
+    real = engine._finish
+
+    def finish(network, windows, keep_ratio):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return real(network, windows, keep_ratio)
+
+    monkeypatch.setattr(engine, "_finish", finish)
     notices = []
-    prediction = segmenter.segment(make_scan((40, 24, 16)), SETTINGS, watch=Watch(on_notice=notices.append))
+    scan = make_scan((40, 40, 24))
+    prediction = segmenter.segment(scan, SETTINGS, watch=Watch(on_notice=notices.append))
     assert prediction.complete
-    assert len(notices) == 2
-    assert "without the cache" in notices[0]
-    assert "with the CPU" in notices[1]
+    assert [next(w for w in ("fewer windows", "without the cache", "with the CPU") if w in n) for n in notices] == [
+        "fewer windows",
+        "without the cache",
+        "with the CPU",
+    ]
     assert prediction.timing.device == "CPU (the GPU ran out of memory)"
-    # The next run does not try the GPU again.
+    # The next run does not try the GPU again, and says the same as a machine without one.
     assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
+    assert np.array_equal(segmenter.segment(scan, SETTINGS).tokens.stage, prediction.tokens.stage)
 
 
 def test_the_presets_are_models_that_a_card_can_describe():
