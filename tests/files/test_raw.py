@@ -228,6 +228,7 @@ def test_napari_shows_it(shape, tmp_path, left_on_disk):
     viewer.dims.ndisplay = 3
     viewer.dims.ndisplay = 2
     at = (2,) * len(shape)
+    viewer.dims.current_step = at
     assert layer.data is scan.voxels
     assert layer.get_value(at, world=False) == np.asarray(scan.voxels)[at]
     assert scan_of(layer).is_lazy
