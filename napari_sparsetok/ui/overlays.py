@@ -51,6 +51,7 @@ class Overlays:
         self._viewer = viewer
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         self._stages = 0  # of the token map that is drawn
+        self._scores: NDArray[np.float32] | None = None  # those that are drawn
         self._scan: Scan | None = None
         self._frame: Frame | None = None
         self._layers: dict[str, Layer] = {}
@@ -66,7 +67,7 @@ class Overlays:
         """From now on lay over this scan, which is a frame of a layer with a time axis if `frame` is given."""
         self._scan, self._frame = scan, frame
         self._shown = 0
-        self._prediction = self._corrections = self._counts = None
+        self._prediction = self._corrections = self._counts = self._scores = None
         self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
 
@@ -80,7 +81,7 @@ class Overlays:
                 layer.name = f"{layer.name} (earlier model)"
         self._layers.clear()
         self._shown = 0
-        self._prediction = self._counts = None
+        self._prediction = self._counts = self._scores = None
 
     def let_go(self) -> None:
         """Stop listening to the layers, which stay."""
@@ -107,7 +108,9 @@ class Overlays:
         if self._scan is None:
             return
         self._stages = tokens.stages
-        if tokens.stages:
+        # While the slider moves the scores stay the very same array, and drawing them again would double the work.
+        if tokens.stages and (tokens.importance is not self._scores or self._present("importance") is None):
+            self._scores = tokens.importance
             scores = self._lifted(np.nan_to_num(tokens.importance[0]))
             if not self._write_tokens("importance", scores, tokens):
                 self._add("importance", self._importance_layer(scores, tokens))

@@ -197,6 +197,9 @@ class Panel(QWidget):
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setMaximumHeight(6)
+        policy = self._progress.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)  # or everything above jumps, and is laid out anew, at each run
+        self._progress.setSizePolicy(policy)
         layout = QVBoxLayout(status)
         layout.setContentsMargins(4, 0, 4, 2)
         for widget in (self._progress, self._busy_words, self._device_words):
