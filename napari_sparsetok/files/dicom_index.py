@@ -15,8 +15,8 @@ from napari_sparsetok.files.dicom_header import SEGMENTATION, Frame, read_frames
 from napari_sparsetok.files.dicom_source import Item, Opener, beside, is_dicom, items_at
 from napari_sparsetok.files.reading import Watch, explained
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
-from napari_sparsetok.files.stack import DROP, Layout, grouped, layout_of, side_by_side
-from napari_sparsetok.files.volumes import split
+from napari_sparsetok.files.stack import DROP, FEWEST, Layout, Plane, displaced, grouped, layout_of, side_by_side
+from napari_sparsetok.files.volumes import Split, by_setting, split
 from napari_sparsetok.scan import ScanError
 
 _SAME_DIRECTION = 2e-3  # difference of direction cosines
@@ -182,12 +182,7 @@ def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> Candidat
     final = _unusable(frames)
     if final:
         return Candidate([frames], None, frozenset(), tuple(notes), final)
-    planes = [frame.plane for frame in frames if frame.plane]
-    groups = grouped(planes)
-    stacked = split([[frames[k] for k in group] for group in groups])
-    layout = layout_of([frame.plane for frame in stacked.volumes[0] if frame.plane])
-    if any(side_by_side([planes[k] for k in group]) for group in groups):
-        layout = replace(layout, problems=("several slices lie side by side in one plane",), repairs={})
+    stacked, layout = _stacked(frames)
     repairs = {**layout.repairs, **stacked.repairs}
     problems = [*layout.problems, *stacked.problems]
     for problem, repair in _strays(frames, others, damaged):
@@ -197,6 +192,41 @@ def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> Candidat
         repairs = {}
     notes += [*filter(None, [stacked.note]), *layout.notes]
     return Candidate(stacked.volumes, layout, frozenset(repairs), tuple(notes), tuple(problems), repairs)
+
+
+def _stacked(frames: Sequence[Frame]) -> tuple[Split[Frame], Layout]:
+    """Frames that fit together as volumes, and how the first of them lies."""
+    for volumes in by_setting(frames):
+        if moved := _moved(volumes):
+            return moved
+    planes = _planes(frames)
+    groups = grouped(planes)
+    stacked = split([[frames[k] for k in group] for group in groups])
+    if moved := _moved(stacked.volumes):
+        return moved
+    layout = layout_of(_planes(stacked.volumes[0]))
+    if any(side_by_side([planes[k] for k in group]) for group in groups):
+        layout = replace(layout, problems=("several slices lie side by side in one plane",), repairs={})
+    return stacked, layout
+
+
+def _moved(volumes: Sequence[Sequence[Frame]]) -> tuple[Split[Frame], Layout] | None:
+    """The first of several volumes alone, if the others do not lie over it; None if they do."""
+    first = list(volumes[0])
+    groups = grouped(_planes(first))
+    if len(volumes) < 2 or len(first) < FEWEST or len(groups) < len(first):
+        return None
+    off = displaced([_planes(volume) for volume in volumes])
+    if not off:
+        return None
+    problem = f"its {len(volumes)} volumes do not lie in one place, but up to {off:.1f} mm apart"
+    repairs = {DROP: f"open the first of {len(volumes)} volumes alone"}
+    ordered = [first[group[0]] for group in groups]
+    return Split([ordered], problems=(problem,), repairs=repairs), layout_of(_planes(ordered))
+
+
+def _planes(frames: Sequence[Frame]) -> list[Plane]:
+    return [frame.plane for frame in frames if frame.plane]
 
 
 def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> Iterator[tuple[str, str]]:

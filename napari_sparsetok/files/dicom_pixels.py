@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, RLELossless
 
 from napari_sparsetok.files.dicom_header import Frame, Head, is_compressed
@@ -73,37 +73,70 @@ def load(volumes: Sequence[Sequence[Frame]], watch: Watch) -> Pixels:
     count = len(frames) * frames[0].shape[0] * frames[0].shape[1]
     check_memory(count * kind.itemsize + 3 * largest, "this series")
     values = np.empty(shape, dtype=kind)
-    places: dict[Any, list[tuple[Frame, int, int]]] = defaultdict(list)
+    places: dict[Any, list[_Place]] = defaultdict(list)
     for t, volume in enumerate(volumes):
         for z, frame in enumerate(volume):
-            places[frame.item].append((frame, t, z))
+            places[frame.item].append(_Place(frame, t, z))
     padded: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    progress = _Progress(watch, len(frames))
     with Opener() as opener:
-        for done, here in enumerate(places.values()):
-            watch.step(done, len(places))
-            padded |= _load_file(opener, here, values)
-    watch.step(len(places), len(places))
+        for here in places.values():
+            padded |= _load_file(opener, sorted(here, key=lambda place: place.frame.number), values, progress)
+    watch.step(len(frames), len(frames))
     notes = [*_cleared(values, padded)]
     if any(_is_inverted(frame.head) for frame in frames):
         notes.append("The file stores bright as low (MONOCHROME1); values are turned round, so that bright is high.")
     return Pixels(values, tuple(notes))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a frame goes: volume and slice."""
+
+    frame: Frame
+    volume: int
+    slice: int
+
+
+@dataclass
+class _Progress:
+    """How many frames were read."""
+
+    watch: Watch
+    total: int
+    done: int = 0
+
+    def step(self) -> None:
+        self.watch.step(self.done, self.total)
+        self.done += 1
+
+
 def _load_file(
-    opener: Opener, here: Sequence[tuple[Frame, int, int]], values: NDArray[Any]
+    opener: Opener, here: Sequence[_Place], values: NDArray[Any], progress: _Progress
 ) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Fill in the frames of one file; returns where their padding is."""
-    first = here[0][0]
+    """Fill in the frames of one file, a frame at a time; returns where their padding is.
+
+    Parameters
+    ----------
+    here : rising by frame number.
+    """
+    first = here[0].frame
     padded = {}
+    k = -1
+    progress.step()
     with explained(f"slice {first.instance} of this series"), opener.open(first.item) as stream:
         dataset = dcmread(stream, force=True)
-        stored = _stored(dataset, first.head)
-        for frame, t, z in here:
-            plane = stored[frame.number] if stored.ndim == 3 else stored
+        planes = _stored(dataset, first.head, [place.frame.number for place in here])
+        for k, (place, plane) in enumerate(zip(here, planes, strict=False)):  # more than announced are no fault
+            if k:
+                progress.step()
+            frame, at = place.frame, (place.volume, place.slice)
             if frame.head.padding is not None:
                 low, high = frame.head.padding
-                padded[t, z] = (plane >= low) & (plane <= high)
-            values[t, z] = scaled(plane, frame, values.dtype)
+                padded[at] = (plane >= low) & (plane <= high)
+            values[at] = scaled(plane, frame, values.dtype)
+        if k + 1 < len(here):
+            raise EOFError
     return padded
 
 
@@ -113,15 +146,14 @@ def thumbnail_plane(frame: Frame) -> NDArray[Any]:
         check_decoders([frame])
         check_memory(3 * frame.item.size, "this file")
         with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
-            stored = _stored(dcmread(stream, force=True), frame.head)
-            plane = stored[frame.number] if stored.ndim == 3 else stored
+            plane = next(_stored(dcmread(stream, force=True), frame.head, [frame.number]))
             return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
     except ScanError:
         return np.zeros((1, 1), dtype=np.uint8)
 
 
-def _stored(dataset: Dataset, head: Head) -> NDArray[Any]:
-    """The pixels as stored: (rows, columns) or (frames, rows, columns)."""
+def _stored(dataset: Dataset, head: Head, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """The pixels (rows, columns) of some frames as stored, rising by number."""
     compressed = is_compressed(head.transfer_syntax)
     if compressed:
         _check_stream(dataset)
@@ -129,12 +161,15 @@ def _stored(dataset: Dataset, head: Head) -> NDArray[Any]:
         dataset.file_meta.TransferSyntaxUID = UID(head.transfer_syntax)
     # Other decoders of run lengths end the whole program on damaged ones.
     plugin = "pydicom" if head.transfer_syntax == RLELossless else ""
-    array: NDArray[Any] = pixel_array(dataset, raw=True, decoding_plugin=plugin)
+    # Without indices a compressed object is gone through once, instead of from its start for each frame.
+    indices = None if len(numbers) == int(dataset.get("NumberOfFrames") or 1) else numbers
     allocated, stored, high = head.bits
-    if compressed or array.dtype.kind == "f" or stored == allocated:
-        return array
-    # Other data may hide in the bits that a pixel does not use; a shift up and down fills them with the sign.
-    return (array << (allocated - 1 - high)) >> (allocated - stored)
+    for array in iter_pixels(dataset, raw=True, indices=indices, decoding_plugin=plugin):
+        if compressed or array.dtype.kind == "f" or stored == allocated:
+            yield array
+        else:
+            # Other data may hide in the bits that a pixel does not use; a shift up and down fills them with the sign.
+            yield (array << (allocated - 1 - high)) >> (allocated - stored)
 
 
 def _check_stream(dataset: Dataset) -> None:

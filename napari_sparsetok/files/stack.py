@@ -110,6 +110,38 @@ def side_by_side(planes: Sequence[Plane]) -> bool:
     return bool(np.abs(places - places[0]).max() > max(0.1, SAME_PLACE))
 
 
+def displaced(stacks: Sequence[Sequence[Plane]]) -> float:
+    """How far, in millimetres, slices lie from their places in the first stack; 0.0 if that is rounding.
+
+    Parameters
+    ----------
+    stacks : volumes, the first with at least as many slices as any; slices in any order. One that lacks slices is not
+        displaced for that.
+    """
+    first = stacks[0]
+    others = [plane for stack in stacks[1:] for plane in stack]
+    order = np.argsort(along(first), kind="stable")
+    normal = first[0].axes[2]
+    have, corners = along(first)[order], _corners(first)[order]
+    want = np.asarray([plane.position for plane in others]) @ normal - np.asarray(first[0].position) @ normal
+    have = have - np.asarray(first[0].position) @ normal
+    above = np.clip(np.searchsorted(have, want), 1, len(have) - 1)
+    nearest = np.where(want - have[above - 1] < have[above] - want, above - 1, above)
+    shifts = np.linalg.norm(_corners(others) - corners[nearest], axis=2).max(axis=1)
+    largest = max(_DRIFT_MM, _DRIFT * min(first[0].spacing))
+    bad = (np.abs(want - have[nearest]) > SAME_PLACE) | (shifts > largest)
+    return float(shifts[bad].max()) if bad.any() else 0.0
+
+
+def _corners(planes: Sequence[Plane]) -> Vector:
+    """(slices, 3, 3), LPS millimetres: the first pixel, the last of the first row, the last of the first column."""
+    places = np.asarray([plane.position for plane in planes], dtype=float)
+    ways = np.asarray([plane.orientation for plane in planes], dtype=float).reshape(-1, 2, 3)
+    steps = np.asarray([plane.spacing[::-1] for plane in planes]) * (np.asarray([p.shape[::-1] for p in planes]) - 1)
+    far = places[:, None] + ways * steps[:, :, None]
+    return np.concatenate([places[:, None], far], axis=1)
+
+
 def layout_of(planes: Sequence[Plane]) -> Layout:
     """Check slices that lie one a plane, in rising order."""
     first = planes[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,6 +11,8 @@ from napari_sparsetok.files.stack import DROP
 
 # What a scanner means by it, when it differs between slices in one place; all of them may vary together.
 _SETTINGS = ("time", "b-value", "gradient direction", "echo time", "image type", "acquisition", "trigger time")
+# Of these, what no scanner changes from slice to slice within a volume.
+_STEADY = ("time", "b-value", "gradient direction", "echo time")
 # What merely runs on while it measures: differs from slice to slice too, so only its order counts.
 _CLOCKS = ("acquisition time", "content time")
 _UNITS = {"b-value": "s/mm²", "echo time": "ms", "trigger time": "ms"}
@@ -70,6 +72,21 @@ def split(planes: Sequence[Sequence[T]]) -> Split[T]:
         ),
         repairs={DROP: "keep the slice with the lowest number in each place and leave out the others"},
     )
+
+
+def by_setting(frames: Sequence[T]) -> Iterator[list[list[T]]]:
+    """Frames in sets, wherever they lie: by each setting that is steady within a volume but varies, then by all.
+
+    Sets are in the order of their values, those with most frames first.
+    """
+    varying = [name for name in _STEADY if len({_hashable(frame.marks.get(name)) for frame in frames}) > 1]
+    ways = [(name,) for name in varying] + ([tuple(varying)] if len(varying) > 1 else [])
+    for names in ways:
+        sets: dict[Any, list[T]] = {}
+        for frame in frames:
+            sets.setdefault(tuple(_hashable(frame.marks.get(name)) for name in names), []).append(frame)
+        ordered = [sets[key] for key in sorted(sets, key=_order)]
+        yield sorted(ordered, key=len, reverse=True)
 
 
 def _ways(planes: Sequence[Sequence[Marked]]) -> list[tuple[str, ...]]:

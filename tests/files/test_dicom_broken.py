@@ -231,6 +231,67 @@ def test_nothing_of_a_person_is_printed_or_logged(tmp_path, capfd, caplog):
     assert not caplog.records
 
 
+# ── volumes that do not lie in one place ─────────────────────────────────────────────────────────
+
+
+def moved(folder, shift, name="TemporalPositionIdentifier", **changes):
+    """Two volumes, the second shifted by millimetres along columns, rows and slices."""
+    first = Series(ramp(), extra={name: 1})
+    fields = {"origin": tuple(np.add(first.origin, shift)), "uid": first.uid, **changes}
+    second = Series(ramp() + 1000, extra={name: 2, "InstanceNumber": list(range(20, 20 + len(ramp())))}, **fields)
+    first.write(folder, "a{}")
+    second.write(folder, "b{}")
+    return first, second
+
+
+@pytest.mark.parametrize("name", ["TemporalPositionIdentifier", "DiffusionBValue", "EchoTime"])
+@pytest.mark.parametrize(
+    "shift",
+    [(0, 0, 1.0), (0, 0, 0.5), (0, 0, 2.0), (0, 0, 100.0), (0.4, 0, 0), (0, 3.0, 0), (0.4, 0.4, 0.3), (0, 0, 12)],
+)
+def test_volumes_that_lie_apart_are_never_mixed(name, shift, tmp_path):
+    first, _ = moved(tmp_path, shift, name)
+    assert "do not lie in one place" in str(refused(tmp_path))
+    assert repairs(tmp_path).keys() == {"drop"}
+    assert "the first of 2 volumes" in repairs(tmp_path)["drop"]
+    scan = open_scan(tmp_path, repair="drop")
+    np.testing.assert_array_equal(stored(scan), first.pixels)
+    np.testing.assert_allclose(scan.geometry.source_affine, first.affine(), atol=1e-6)
+    assert "Repaired" in scan.notes[0]
+
+
+def test_a_volume_that_is_slightly_turned(tmp_path):
+    a = 1.5e-3  # radians: below what parts a series, but half a millimetre at the edge of a large picture
+    turned = (float(np.cos(a)), float(np.sin(a)), 0.0, -float(np.sin(a)), float(np.cos(a)), 0.0)
+    pixels = np.zeros((4, 300, 300), "i2")
+    first = Series(pixels, spacing=(1.0, 1.0), extra={"EchoTime": 10})
+    first.write(tmp_path, "a{}")
+    fields = {"EchoTime": 20, "InstanceNumber": [11, 12, 13, 14]}
+    Series(pixels, spacing=(1.0, 1.0), orientation=turned, uid=first.uid, extra=fields).write(tmp_path, "b{}")
+    assert "do not lie in one place" in str(refused(tmp_path))
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (0.004, 0, 0), (0, 0.004, 0.004)])
+def test_rounding_does_not_part_volumes(shift, tmp_path):
+    moved(tmp_path, shift)
+    scan = open_scan(tmp_path)
+    assert (scan.leading, len(scan.voxels)) == ("time", 2)
+
+
+def test_the_second_volume_has_a_gap_of_its_own(tmp_path):
+    positions = Series(ramp()).places()
+    positions[3:, 2] += 2.0
+    moved(tmp_path, (0, 0, 0), positions=positions)
+    problem = str(refused(tmp_path))
+    assert "do not lie in one place" in problem or "lack slices" in problem or "more than once" in problem
+
+
+def test_contiguous_acquisitions_are_one_stack(tmp_path):
+    numbers = [1] * 3 + [2] * (len(ramp()) - 3)
+    Series(ramp(), extra={"AcquisitionNumber": numbers}).write(tmp_path)
+    np.testing.assert_array_equal(stored(open_scan(tmp_path)), ramp())
+
+
 # ── real series ──────────────────────────────────────────────────────────────────────────────────
 
 

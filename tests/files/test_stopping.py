@@ -1,0 +1,83 @@
+"""One large file says how far it is, and can be stopped in the middle."""
+
+from __future__ import annotations
+
+import gzip
+
+import dicom_maker as make
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_maker import Series
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from napari_sparsetok.files import OpeningStopped, open_scan, reading
+
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def voxels(shape=(20, 21, 22)):
+    return np.random.default_rng(0).integers(0, 200, shape).astype("i2")
+
+
+def enhanced(path, syntax=None, times=2):
+    made = make.enhanced(Series(make.block(6, 32, 40, kind="u2")), times=times)
+    if syntax:
+        made.compress(syntax, generate_instance_uid=False)
+    made.save_as(path, enforce_file_format=True)
+
+
+WRITERS = {
+    "a.nii": lambda path: nib.save(nib.Nifti1Image(voxels(), AFFINE), path),
+    "a.nii.gz": lambda path: nib.save(nib.Nifti1Image(voxels(), AFFINE), path),
+    "a.img": lambda path: nib.save(nib.AnalyzeImage(voxels(), AFFINE), path),
+    "a.mgh": lambda path: nib.save(nib.MGHImage(voxels(), AFFINE), path),
+    "a.mgz": lambda path: nib.save(nib.MGHImage(voxels(), AFFINE), path),
+    "a.nrrd": lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=False),
+    "a.mha": lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=False),
+    "a.dcm": enhanced,
+    "j2k.dcm": lambda path: enhanced(path, JPEG2000Lossless),
+    "rle.dcm": lambda path: enhanced(path, RLELossless),
+}
+
+
+@pytest.fixture(params=WRITERS)
+def path(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_CHUNK", 4096)
+    WRITERS[request.param](tmp_path / request.param)
+    return tmp_path / request.param
+
+
+def test_progress_rises_to_the_end(path):
+    steps = []
+    open_scan(path, on_progress=lambda done, total: steps.append((done, total)))
+    inner = [step for step in steps if step[1] > 1]
+    assert len(inner) > 4
+    assert inner == sorted(inner)
+    assert steps[-1] == (1, 1)
+    assert all(done <= total for done, total in steps)
+
+
+def test_it_stops_in_the_middle(path):
+    seen = []
+
+    def progress(done, total):
+        if total > 4:
+            seen.append(done)
+
+    with pytest.raises(OpeningStopped):
+        open_scan(path, on_progress=progress, should_stop=lambda: len(seen) >= 3)
+    assert len(seen) == 3
+
+
+def test_what_is_stopped_was_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_CHUNK", 4096)
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(voxels((64, 64, 64)), AFFINE), path)
+    read = []
+    real = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: read.append(size) or real(self, size))
+    with pytest.raises(OpeningStopped):
+        open_scan(path, should_stop=lambda: len(read) > 6)
+    assert sum(read) < 50_000
