@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import formats, nifti
 from napari_sparsetok.files.formats import Format
+from napari_sparsetok.files.made_by import MadeBy
 from napari_sparsetok.files.reading import OpeningStopped, RepairableScanError, SeveralSeriesError, Watch
 from napari_sparsetok.files.regrid import resampled_to
 from napari_sparsetok.files.series import SeriesInfo
@@ -25,7 +26,9 @@ __all__ = [
     "open_labels",
     "resampled_to",
     "save_mask",
+    "mask_suffixes",
     "MASK_SUFFIXES",
+    "MadeBy",
     "SeriesInfo",
     "OpeningStopped",
     "RepairableScanError",
@@ -33,7 +36,9 @@ __all__ = [
 ]
 
 MASK_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")
-"""How the name of a saved mask may end."""
+"""How the name of a saved mask may end, whatever its scan is; see also `mask_suffixes`."""
+
+_DICOM = (".dcm", ".rtstruct.dcm")
 
 
 def can_open(path: str | Path) -> bool:
@@ -133,31 +138,49 @@ def open_labels(
     return masks.as_labels(path, stored, scan)
 
 
-def save_mask(path: str | Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable) -> Path:
+def mask_suffixes(scan: Scan) -> tuple[str, ...]:
+    """How the name of a saved mask of this scan may end: `MASK_SUFFIXES`, and of a DICOM series those of DICOM."""
+    if scan.source is None or scan.source.format != "dicom":
+        return MASK_SUFFIXES
+    from napari_sparsetok.files import dicom_origin
+
+    return (*MASK_SUFFIXES, *_DICOM) if dicom_origin.can_refer(scan) else MASK_SUFFIXES
+
+
+def save_mask(
+    path: str | Path,
+    mask: NDArray[np.integer[Any]],
+    scan: Scan,
+    labels: LabelTable,
+    made_by: MadeBy | None = None,
+) -> Path:
     """Write a mask (z, y, x) on the exact grid of its scan's file, whole or not at all.
 
     Parameters
     ----------
-    path : ends in one of `MASK_SUFFIXES`; every kind goes with every scan.
+    path : ends in one of `mask_suffixes(scan)`: .rtstruct.dcm for outlines, other .dcm for a segmentation.
     mask : whole numbers or booleans, 0 for background and below 255.
     labels : what the numbers mean; stored in the file, see `napari_sparsetok.files.open_labels`.
+    made_by : what drew it, which DICOM files tell.
 
     Raises
     ------
     ScanError : the mask does not fit, the name is the scan's own file, or the disk refuses.
     """
     path = _path(path)
-    if not str(path).lower().endswith(MASK_SUFFIXES):
+    if not str(path).lower().endswith((*MASK_SUFFIXES, *_DICOM)):
         raise ScanError(
-            f"a mask is saved as NIfTI, NRRD or MetaImage; let the name end in .nii.gz, .nrrd or .mha, "
-            f"not {path.suffix or 'nothing'}"
+            f"a mask is saved as NIfTI, NRRD or MetaImage, that of a DICOM series also as DICOM; "
+            f"let the name end in .nii.gz, .nrrd, .mha or .dcm, not {path.suffix or 'nothing'}"
         )
     if mask.shape != scan.shape:
         raise ScanError(f"the mask has {mask.shape} voxels, the scan {scan.shape}; segment this scan again")
     _check_numbers(mask)
     if scan.source and _same_file(path, scan.source.path):
         raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
-    if str(path).lower().endswith(nifti.SUFFIXES):
+    if str(path).lower().endswith(_DICOM):
+        _write_dicom(path, mask, scan, labels, made_by or MadeBy())
+    elif str(path).lower().endswith(nifti.SUFFIXES):
         from napari_sparsetok.files import nifti_mask
 
         nifti_mask.write_mask(path, mask, scan, labels)
@@ -166,6 +189,14 @@ def save_mask(path: str | Path, mask: NDArray[np.integer[Any]], scan: Scan, labe
 
         itk.write_mask(path, mask, scan, labels)
     return path
+
+
+def _write_dicom(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable, made_by: MadeBy) -> None:
+    from napari_sparsetok.files import dicom_rtstruct, dicom_seg_write
+
+    outlines = path.name.lower().endswith(dicom_rtstruct.SUFFIX)
+    write = dicom_rtstruct.write_mask if outlines else dicom_seg_write.write_mask
+    write(path, mask, scan, labels, made_by)
 
 
 @dataclass(frozen=True)

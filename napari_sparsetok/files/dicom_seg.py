@@ -20,7 +20,7 @@ from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTa
 from napari_sparsetok.scan import Scan, ScanError
 
 _NAME = "this segmentation"
-_OFF_GRID = 0.02  # voxels that a pixel may lie beside a voxel of the scan
+_OFF_GRID = 0.1  # voxels that a pixel may lie beside a voxel; a scan's own slices may lie as far off their place
 _ELSEWHERE = (
     "this segmentation lies on other voxels than the scan; open the scan that it was drawn on, "
     "or let its program export it on this one"
