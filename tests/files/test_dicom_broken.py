@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_maker import Series
+from typer.testing import CliRunner
 
+from napari_sparsetok.cli import app
 from napari_sparsetok.files import RepairableScanError, find_series, open_scan, save_mask
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
@@ -258,6 +261,19 @@ def test_volumes_that_lie_apart_are_never_mixed(name, shift, tmp_path):
     np.testing.assert_array_equal(stored(scan), first.pixels)
     np.testing.assert_allclose(scan.geometry.source_affine, first.affine(), atol=1e-6)
     assert "Repaired" in scan.notes[0]
+
+
+def test_info_on_volumes_that_lie_apart(tmp_path):
+    moved(tmp_path, (0, 0, 1.0))
+    run = CliRunner().invoke(app, ["info", "--json", str(tmp_path)])
+    assert run.exit_code == 2
+    found = json.loads(run.stdout)
+    assert "do not lie in one place, but up to 1.0 mm apart" in found["refused"]
+    assert found["repairs"] == {"drop": "open the first of 2 volumes alone"}
+    run = CliRunner().invoke(app, ["info", "--json", "--repair", "drop", str(tmp_path)])
+    assert run.exit_code == 0
+    assert json.loads(run.stdout)["scan"]["volumes"] == 1
+    assert "Lovelace" not in run.output
 
 
 def test_a_volume_that_is_slightly_turned(tmp_path):
