@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 from nibabel import orientations as nio
 from numpy.typing import NDArray
 
@@ -369,7 +370,7 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
 
     Raises
     ------
-    ScanError : there are none, their grids differ, or one has a time axis.
+    ScanError : there are none, their grids differ, one has a time axis, or those on disk do not fit into memory.
     """
     if not scans:
         raise ScanError("no scan was chosen; choose one for each channel of the model")
@@ -382,4 +383,18 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
             )
     if any(scan.leading for scan in scans):
         raise ScanError("a channel must be a single volume; choose one frame of the scan with a time axis")
-    return replace(first, voxels=np.stack([scan.voxels for scan in scans]), leading="channel")
+    _check_memory(scans)
+    identity = " ".join(scan.identity for scan in scans if scan.identity)
+    return replace(first, voxels=np.stack([scan.voxels for scan in scans]), leading="channel", identity=identity)
+
+
+def _check_memory(scans: Sequence[Scan]) -> None:
+    """Refuse voxels on disk that stacking would read, where they do not fit. Arrays that stack unread are no matter."""
+    read = [scan for scan in scans if scan.is_lazy and not hasattr(scan.voxels, "__array_function__")]
+    needed = len(scans) * max((scan.voxels.size * scan.voxels.dtype.itemsize for scan in read), default=0)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ScanError(
+            f"these channels need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
+            "crop the scans first"
+        )

@@ -218,6 +218,12 @@ def test_channels_of_lazy_scans(tmp_path, left_on_disk):
     np.testing.assert_array_equal(np.asarray(stacked.voxels)[1], np.asarray(scan.voxels))
 
 
+def test_channels_that_do_not_fit_are_refused_unread(tmp_path):
+    scan = open_scan(sparse(tmp_path / "a.nii", 2560))
+    with pytest.raises(ScanError, match="GB of memory, and .* are free; crop"):
+        stack_channels([scan, scan])
+
+
 @pytest.mark.parametrize("shape", [(9, 10, 11), (9, 10, 11, 3)])
 def test_napari_shows_it(shape, tmp_path, left_on_disk):
     scan = open_scan(nifti(tmp_path / "a.nii", voxels(shape)))
