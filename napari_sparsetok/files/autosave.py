@@ -7,8 +7,6 @@ of whose it is. Only voxels with an opinion are stored.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import ScanError
 
 _SUFFIX = ".corrections.npz"
@@ -69,13 +68,10 @@ class CorrectionStore:
             at=np.asarray(datetime.now(UTC).timestamp()),
         )
         path = self._path(scan)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, buffer.getvalue())
-        except OSError as error:
-            raise ScanError(
-                f"your corrections could not be kept safe on disk ({error.strerror or error}); save the mask now"
-            ) from None
+        with written_whole(
+            path, words="your corrections could not be kept safe on disk ({}); save the mask now"
+        ) as part:
+            part.write_bytes(buffer.getvalue())
         return path
 
     def find(self, scan: str) -> Kept | None:
@@ -120,18 +116,3 @@ class CorrectionStore:
         except _DAMAGED:
             return None
         return Kept(path.name.removesuffix(_SUFFIX), datetime.fromtimestamp(at, UTC), voxels, path.stat().st_size)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, to the disk itself, then rename over it: a crash leaves the old or the new."""
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import ScanError
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
@@ -30,19 +29,9 @@ def save_record(mask: Path, document: dict[str, Any]) -> Path:
     ScanError : the disk refuses; the mask itself is already saved.
     """
     path = record_path(mask)
-    try:
-        handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps(document, indent=1) + "\n")
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ScanError(
-            f"the mask is saved, but not the record beside it ({error.strerror or error}); make room and save again"
-        ) from None
+    words = "the mask is saved, but not the record beside it ({}); make room and save again"
+    with written_whole(path, words=words) as part:
+        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import TokenMap
 
@@ -21,10 +22,7 @@ def save_tokens(path: str | Path, tokens: TokenMap) -> Path:
     path = Path(path).expanduser()
     if path.suffix != ".npz":
         raise ScanError(f"token maps are saved as .npz; let the name end so, not in “{path.suffix}”")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(tokens).items()}
-        np.savez_compressed(path, **arrays)
-    except OSError as error:
-        raise ScanError(f"{path.name} could not be saved ({error.strerror or error})") from None
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(tokens).items()}
+    with written_whole(path, ".npz") as part:
+        np.savez_compressed(part, **arrays)
     return path

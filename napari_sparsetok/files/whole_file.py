@@ -12,10 +12,11 @@ from napari_sparsetok.scan import ScanError
 
 
 @contextmanager
-def written_whole(path: Path, suffix: str = ".part") -> Iterator[Path]:
+def written_whole(path: Path, suffix: str = ".part", words: str = "") -> Iterator[Path]:
     """Write beside the target, then rename over it: a full disk leaves what was there before.
 
-    Yields the name to write to, which ends in `suffix`; no file is there yet.
+    Yields the name to write to, which ends in `suffix`; no file is there yet. `words` say, with the reason in place of
+    "{}", what it means for the person if the disk refuses.
 
     Raises
     ------
@@ -34,6 +35,5 @@ def written_whole(path: Path, suffix: str = ".part") -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ScanError(
-            f"{path.name} could not be saved ({reason}); nothing was overwritten, choose another folder or free space"
-        ) from None
+        usual = path.name + " could not be saved ({}); nothing was overwritten, choose another folder or free space"
+        raise ScanError((words or usual).replace("{}", reason)) from None

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_sparsetok.files import autosave
+from napari_sparsetok.files import whole_file
 from napari_sparsetok.files.autosave import CorrectionStore
 from napari_sparsetok.scan import ScanError
 
@@ -57,7 +57,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_kept(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(autosave.os, "fsync", full)
+    monkeypatch.setattr(whole_file.os, "fsync", full)
     with pytest.raises(ScanError, match="No space left.*save the mask now"):
         store.keep(HASH, old * 2)
     assert np.array_equal(store.give_back(HASH), old)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_sparsetok.files import record
+from napari_sparsetok.files import record, whole_file
 from napari_sparsetok.scan import ScanError
 
 DOCUMENT = {"model": {}, "scan": {}, "settings": {}, "region_zyx": {}, "prediction_sha256": "ab"}
@@ -28,10 +28,10 @@ def test_it_reads_back(tmp_path):
 def test_a_full_disk_says_that_the_mask_is_saved(tmp_path, monkeypatch):
     record.save_record(tmp_path / "m.nii.gz", DOCUMENT)
 
-    def full(self, target):
+    def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(whole_file.os, "fsync", full)
     with pytest.raises(ScanError, match=r"mask is saved.*No space left"):
         record.save_record(tmp_path / "m.nii.gz", DOCUMENT | {"more": 1})
     assert record.read_record(tmp_path / "m.json") == DOCUMENT
