@@ -13,7 +13,7 @@ import numpy as np
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.engine.report import report as make_report
-from napari_sparsetok.files import open_scan, resampled_to, save_mask
+from napari_sparsetok.files import MadeBy, open_scan, resampled_to, save_mask
 from napari_sparsetok.files.record import read_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
@@ -89,7 +89,7 @@ def segment_file(
         on_notice(device.warning)
     watch = Watch(on_progress=on_progress, on_notice=on_notice)
     prediction = segmenter.segment(scan, order.settings, region=region, watch=watch)
-    save_mask(order.out, prediction.mask, scan, prediction.labels)
+    save_mask(order.out, prediction.mask, scan, prediction.labels, MadeBy(card.id, corrected=False))
     if order.tokens:
         save_tokens(order.tokens, prediction.tokens)
     document = make_report(prediction, card)
@@ -136,7 +136,7 @@ def replay(
     segmenter = SCDSegmenter(registry, cache_bytes=0)
     prediction = segmenter.segment(scan, settings, region=region, watch=Watch(on_progress=on_progress))
     if out is not None:
-        save_mask(out, prediction.mask, scan, prediction.labels)
+        save_mask(out, prediction.mask, scan, prediction.labels, MadeBy(card.id, corrected=False))
     return {
         "same": mask_hash(prediction.mask) == then["prediction_sha256"],
         "model": card.id,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.engine.report import report
-from napari_sparsetok.files import OpeningStopped, open_scan, save_mask
+from napari_sparsetok.files import MadeBy, OpeningStopped, open_scan, save_mask
 from napari_sparsetok.files.reading import Watch as FileWatch
 from napari_sparsetok.files.record import save_record
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
@@ -210,7 +210,8 @@ class Session:
 
         def work() -> None:
             mask = prediction.mask if said is None else compose(prediction.mask, said)
-            written = save_mask(path, mask, prediction.scan, prediction.labels)
+            made_by = MadeBy(card.id, corrected=said is not None and bool(said.any()))
+            written = save_mask(path, mask, prediction.scan, prediction.labels, made_by)
             save_record(written, report(prediction, card, said))
 
         self.write(work, lambda: self._say_saved(Path(path).name, prediction.complete), f"saving {Path(path).name}")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from napari_sparsetok import session as session_module
 from napari_sparsetok.engine.contract import Stopped
-from napari_sparsetok.files import open_scan
+from napari_sparsetok.files import MadeBy, open_scan
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceReport, Message, Prediction, Settings
@@ -430,6 +430,23 @@ def test_a_save_is_neither_replaced_nor_dropped(bench: Bench, tmp_path: Path, mo
     assert bench.session.wait(PATIENCE)
     for name in ("a.nii.gz", "b.nii.gz"):
         np.testing.assert_array_equal(open_scan(tmp_path / name).voxels, expected_mask(bench.scan, 0.5))
+
+
+def test_a_saved_mask_says_who_drew_it(bench: Bench, tmp_path: Path, monkeypatch: Any) -> None:
+    bench.first_result()
+    said: list[Any] = []
+    save = session_module.save_mask
+
+    def note(*args: Any) -> Path:
+        said.append(args[4])
+        return save(*args)
+
+    monkeypatch.setattr(session_module, "save_mask", note)
+    corrections = np.zeros(bench.scan.shape, np.uint8)
+    for k, painted in enumerate((None, corrections, corrections + 1)):
+        bench.session.save_mask(tmp_path / f"{k}.nii.gz", painted)
+    bench.idle()
+    assert said == [MadeBy("fake", False), MadeBy("fake", False), MadeBy("fake", True)]
 
 
 def test_computing_goes_on_while_a_save_waits(bench: Bench, tmp_path: Path, monkeypatch: Any) -> None:

@@ -14,10 +14,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tiny
 from dicom_maker import SECRET, Series
 from pydicom import dcmread
+from typer.testing import CliRunner
 
 from napari_sparsetok import __version__
+from napari_sparsetok.cli import app
 from napari_sparsetok.files import MASK_SUFFIXES, MadeBy, mask_suffixes, open_labels, open_scan, save_mask
 from napari_sparsetok.labels import Concept, Label, LabelTable
 from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
@@ -243,6 +246,18 @@ def test_segments_have_names_codes_colours_and_an_author(scan, tmp_path):
 def test_it_says_whether_a_person_had_a_hand_in_it(made_by, kind, scan, tmp_path):
     dataset = dcmread(save_mask(tmp_path / "mask.dcm", thirds(scan), scan, LABELS, made_by))
     assert {segment.SegmentAlgorithmType for segment in dataset.SegmentSequence} == {kind}
+
+
+def test_the_command_line_says_which_model_drew_it(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "models")
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
+    folder = Series(make.block(18, 20, 24), spacing=(1.0, 1.0), step=1.0).write(tmp_path / "scan")
+    arguments = ["segment", folder, "--model", "tiny", "--out", tmp_path / "mask.dcm"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    (segment, *_) = dcmread(tmp_path / "mask.dcm").SegmentSequence
+    assert segment.SegmentAlgorithmName == "napari-sparsetok tiny"
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
 
 
 def test_numbers_with_gaps_become_segments_in_order(scan, tmp_path):
