@@ -28,6 +28,7 @@ from napari_sparsetok.ui.panel import Panel
 from napari_sparsetok.ui.preferences import preferences
 from napari_sparsetok.ui.scan_choice import ScanChoice
 from napari_sparsetok.ui.scan_layer import Frame, LayerData, layer_data
+from napari_sparsetok.ui.showing import Showing
 
 _SAY = {"info": show_info, "warning": show_warning, "error": show_error}
 _STILL = 4  # pixels that a click may slip
@@ -57,6 +58,7 @@ class Dock(QWidget):
         self.session = session or self._default_session()
         self._model = self.session.state.settings.model
         self.overlays = Overlays(viewer)
+        self.showing = Showing(self, viewer, self.session, self.overlays)
         self.panel = Panel(SAMPLES)
         self.opening = Opening(self, self.session, self._show_layers, self._show_given_mask)
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
@@ -68,6 +70,7 @@ class Dock(QWidget):
         tabs.addTab(self.panel, "Segment")
         tabs.addTab(self.correct_panel, "Correct")
         layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
+        layout.addWidget(self.showing.bar)
         layout.addWidget(self.panel.status)
         self.orientation = Orientation(viewer)
         self._connect_panel()
@@ -97,6 +100,7 @@ class Dock(QWidget):
         if self._on_mouse in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
         self.correct.shut_down()
+        self.showing.shut_down()
         self.orientation.shut_down()
         self.overlays.let_go()
         self.session.close()
@@ -139,6 +143,9 @@ class Dock(QWidget):
         panel.save_requested.connect(self._on_save)
         panel.open_requested.connect(self.opening.ask_file)
         panel.folder_requested.connect(self.opening.ask_folder)
+        self.showing.bar.file_requested.connect(self.opening.ask_file)
+        self.showing.bar.folder_requested.connect(self.opening.ask_folder)
+        self.showing.bar.mask_requested.connect(self.opening.ask_mask)
         panel.sample_requested.connect(self._on_sample)
 
     def _connect_state(self) -> None:
@@ -265,6 +272,7 @@ class Dock(QWidget):
     def _on_scan(self, scan: Scan | None) -> None:
         self.overlays.set_scan(scan, self._frame)
         self.orientation.set_shown(scan is not None and scan.sides_known)
+        self.showing.set_scan(scan, self._scans.chosen[0] if self._scans.chosen else None)
         self.panel.set_scan(scan)
         self.panel.set_can_run(scan is not None and self.session.card is not None)
         self._where = places.usual_where(scan, self.session.card)

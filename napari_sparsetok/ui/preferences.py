@@ -36,3 +36,12 @@ def preferences() -> Preferences:
     except KeyError:
         return Preferences()
     return Preferences(str(chosen.device), float(chosen.cache_gib), float(chosen.keep_ratio))
+
+
+def convention() -> str:
+    """Which way the millimetres under the cursor rise: "LPS" as in DICOM, or "RAS" as in NIfTI."""
+    try:
+        chosen: Any = get_plugin_settings(PLUGIN).looking
+    except (KeyError, AttributeError):
+        return "LPS"
+    return "RAS" if str(chosen.coordinates) == "RAS" else "LPS"

@@ -1,0 +1,173 @@
+"""How a scan is looked at: window, read-out, planes, keys, information. Everything that changes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QDialog, QWidget
+
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import Scan
+from napari_sparsetok.session import Session
+from napari_sparsetok.ui.overlays import KINDS, Overlays
+from napari_sparsetok.ui.planes import show_plane, step_slice
+from napari_sparsetok.ui.preferences import convention
+from napari_sparsetok.ui.readout import Mask, Readout
+from napari_sparsetok.ui.scan_info import Rows, ScanInfo, facts, identifying
+from napari_sparsetok.ui.shortcuts import HelpSheet, Shortcut, Shortcuts
+from napari_sparsetok.ui.view_bar import ViewBar
+from napari_sparsetok.ui.views import Views
+from napari_sparsetok.ui.window_level import WindowLevel
+
+_FAR = 10  # slices
+
+
+class Showing(QObject):
+    """Joins the bar below the tabs with the viewer.
+
+    Parameters
+    ----------
+    widget : dialogs belong to it.
+    viewer, session, overlays : what is looked at.
+    """
+
+    def __init__(self, widget: QWidget, viewer: ViewerModel, session: Session, overlays: Overlays) -> None:
+        super().__init__(widget)
+        self._widget, self._viewer, self._session, self._overlays = widget, viewer, session, overlays
+        self._hidden: list[str] = []
+        self._alive = True
+        self.bar = ViewBar()
+        self.window = WindowLevel(viewer)
+        self.readout = Readout(self._mask, convention())
+        self.shortcuts = Shortcuts(self._keys())
+        self.views = Views(viewer, self._on_view_opened, self._on_view_closing)
+        self.dialog: QDialog | None = None
+        self.readout.follow(viewer)
+        self.shortcuts.follow(viewer)
+        self._connect()
+
+    def set_scan(self, scan: Scan | None, layer: Layer | None) -> None:
+        """Another scan is shown, by this layer."""
+        image = layer if isinstance(layer, Image) else None
+        self.window.set_scan(None, None)
+        self.bar.set_presets(())
+        self.bar.set_has_scan(scan is not None)
+        self.readout.set_scan(scan)
+        self.views.set_reference(image if scan is not None else None, scan is not None and scan.sides_known)
+        if scan is not None and image is not None:
+            self.window.set_scan(scan, image)
+            self.bar.set_presets(self.window.presets)
+            self.window.tell()
+
+    def shut_down(self) -> None:
+        """Let go of the viewer, and of the bar, which may be gone already."""
+        self._alive = False
+        for signal in (self.window.changed, self.readout.changed, self.views.shown_changed):
+            signal.disconnect()
+        self.views.shut_down()
+        self.shortcuts.shut_down()
+        self.readout.shut_down()
+        self.window.shut_down()
+
+    # Wiring
+
+    def _connect(self) -> None:
+        bar = self.bar
+        bar.window_chosen.connect(self.window.choose)
+        bar.views_toggled.connect(self.views.toggle)
+        bar.info_requested.connect(self.show_info)
+        bar.help_requested.connect(self.show_help)
+        self.window.changed.connect(bar.set_window)
+        self.readout.changed.connect(bar.set_readout)
+        self.views.shown_changed.connect(bar.set_views)
+        bar.set_views(False, getattr(self._viewer, "window", None) is not None)
+
+    def _keys(self) -> list[Shortcut]:
+        main = self._viewer
+        return [
+            Shortcut("8", "axial plane", lambda viewer: show_plane(main, "axial")),
+            Shortcut("9", "coronal plane", lambda viewer: show_plane(main, "coronal")),
+            Shortcut("0", "sagittal plane", lambda viewer: show_plane(main, "sagittal")),
+            Shortcut(".", "next slice", lambda viewer: step_slice(viewer, 1)),
+            Shortcut(",", "previous slice", lambda viewer: step_slice(viewer, -1)),
+            Shortcut("PageUp", f"{_FAR} slices on", lambda viewer: step_slice(viewer, _FAR)),
+            Shortcut("PageDown", f"{_FAR} slices back", lambda viewer: step_slice(viewer, -_FAR)),
+            Shortcut("U", "three planes at once, and back", lambda viewer: self._soon(self.views.toggle)),
+            Shortcut(
+                "Q",
+                "all the room for the plane under the mouse, and back",
+                lambda viewer: self._soon(lambda: self.views.maximise(viewer)),
+            ),
+            Shortcut("W", "next window (soft tissue, lung, bone …)", lambda viewer: self.window.step(1)),
+            Shortcut("Shift-W", "previous window", lambda viewer: self.window.step(-1)),
+            Shortcut("H", "hide importance, tokens and mask, and show them again", lambda viewer: self.hide_or_show()),
+            Shortcut("I", "what is known of this scan", lambda viewer: self.show_info()),
+            Shortcut("F1", "this sheet", lambda viewer: self.show_help()),
+        ]
+
+    def _soon(self, do: Callable[[], None]) -> None:
+        """Once the canvas in which the key was pressed, and which may go, is done with it."""
+        QTimer.singleShot(0, lambda: do() if self._alive else None)
+
+    def hide_or_show(self) -> None:
+        """Hide the overlays that are seen; once more brings the same ones back."""
+        seen = [kind for kind in KINDS if (layer := self._overlays.layer(kind)) is not None and layer.visible]
+        kinds, on = (seen, False) if seen else (self._hidden or list(KINDS), True)
+        self._hidden = seen
+        for kind in kinds:
+            self._overlays.set_visible(kind, on)
+            self._overlays.visibility_changed.emit(kind, on)
+
+    # Dialogs; none of these waits
+
+    def show_help(self) -> None:
+        """The sheet of keys."""
+        self._show(HelpSheet(self.shortcuts.shortcuts, self._widget))
+
+    def show_info(self) -> None:
+        """What is known of the scan."""
+        scan = self._session.state.scan
+        if scan is None:
+            self._session.say("Open a scan first.")
+            return
+        dialog = ScanInfo(facts(scan), self._widget)
+
+        def then(rows: Rows) -> None:
+            if self.dialog is dialog:
+                dialog.set_names(rows)
+
+        dialog.names_requested.connect(
+            lambda: self._session.load(lambda: identifying(scan), then, "reading the file's header")
+        )
+        self._show(dialog)
+
+    def _show(self, dialog: QDialog) -> None:
+        if self.dialog is not None:
+            self.dialog.close()
+        self.dialog = dialog
+        dialog.finished.connect(lambda: self._on_closed(dialog))
+        dialog.show()
+
+    def _on_closed(self, dialog: QDialog) -> None:
+        if self.dialog is dialog:
+            self.dialog = None
+        dialog.deleteLater()
+
+    # Details
+
+    def _mask(self) -> Mask:
+        prediction = self._session.state.prediction
+        return self._overlays.mask, prediction.labels if prediction is not None else LabelTable(())
+
+    def _on_view_opened(self, model: ViewerModel) -> None:
+        self.readout.follow(model)
+        self.shortcuts.follow(model)
+        self.window.follow(model)
+
+    def _on_view_closing(self, model: ViewerModel) -> None:
+        self.readout.leave(model)
+        self.shortcuts.leave(model)
+        self.window.leave(model)

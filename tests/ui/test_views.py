@@ -1,0 +1,321 @@
+"""Three planes at once: copies of layers that stay in step, and a cross that links them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import PATIENCE, make_prediction, make_scan
+from napari.components import ViewerModel
+from napari.layers import Labels, Vectors
+
+from napari_sparsetok.scan import Region
+from napari_sparsetok.state import Settings
+from napari_sparsetok.ui.corrections import CorrectionsLayer
+from napari_sparsetok.ui.mirror import CROSS, Mirror
+from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
+from napari_sparsetok.ui.planes import plane_of, show_plane
+from napari_sparsetok.ui.scan_layer import layer_data
+from napari_sparsetok.ui.views import Cross, Views
+
+MS = int(PATIENCE * 1000)
+
+
+class Pair:
+    """A viewer with scan and overlays, and another that mirrors it."""
+
+    def __init__(self) -> None:
+        self.scan = make_scan(spacing=(2.0, 1.0, 1.0), origin=(5.0, -6.0, 7.0))
+        self.source, self.target = ViewerModel(), ViewerModel()
+        ((data, arguments, _),) = layer_data(self.scan)
+        self.layer = self.source.add_image(data, **arguments)
+        self.overlays = Overlays(self.source)
+        self.overlays.set_scan(self.scan)
+        self.mirror = Mirror(self.source, self.target)
+
+    def predict(self, keep_ratio: float = 0.5) -> None:
+        prediction = make_prediction(self.scan, Settings(keep_ratio=keep_ratio))
+        self.overlays.show_tokens(prediction.tokens)
+        self.overlays.show_mask(prediction)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        return [x.name for x in self.source.layers], [x.name for x in self.target.layers]
+
+
+@pytest.fixture
+def pair(qtbot: Any) -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.mirror.shut_down()
+
+
+# Copies
+
+
+def test_copies_share_their_voxels_and_lie_in_the_same_place(pair: Pair) -> None:
+    pair.predict()
+    assert pair.names()[0] == pair.names()[1]
+    for layer in pair.source.layers:
+        copy = pair.mirror.copy_of(layer)
+        assert np.shares_memory(copy.data, layer.data)
+        np.testing.assert_allclose(copy.scale, layer.scale)
+        np.testing.assert_allclose(copy.translate, layer.translate)
+        assert [str(u) for u in copy.units] == [str(u) for u in layer.units]
+        assert (copy.opacity, copy.blending, copy.visible) == (layer.opacity, layer.blending, layer.visible)
+    mask = pair.mirror.copy_of(pair.overlays.layer("mask"))
+    assert mask.contour == 1
+    assert not mask.editable
+
+
+def test_what_is_written_in_place_is_seen_in_the_copy(pair: Pair, qtbot: Any) -> None:
+    pair.predict(0.25)
+    copies = {kind: pair.mirror.copy_of(pair.overlays.layer(kind)) for kind in KINDS}
+    drawn: list[str] = []
+    for kind, copy in copies.items():
+        copy.events.set_data.connect(lambda event=None, kind=kind: drawn.append(kind))
+    pair.predict(0.75)
+    qtbot.waitUntil(lambda: set(drawn) == set(KINDS), timeout=MS)
+    for kind, copy in copies.items():
+        assert copy is pair.mirror.copy_of(pair.overlays.layer(kind)), "the copy stays"
+        np.testing.assert_array_equal(copy.data, pair.overlays.layer(kind).data)
+
+
+def test_a_stroke_is_seen_in_the_copy(pair: Pair, qtbot: Any) -> None:
+    corrections = CorrectionsLayer(pair.source)
+    corrections.set_scan(pair.scan)
+    from fakes import LABELS
+
+    layer = corrections.show(LABELS)
+    copy = pair.mirror.copy_of(layer)
+    drawn: list[int] = []
+    copy.events.set_data.connect(lambda event=None: drawn.append(int(copy.data.max())))
+    layer.data_setitem((np.array([3]), np.array([4]), np.array([5])), 2)
+    qtbot.waitUntil(lambda: 2 in drawn, timeout=MS)
+    layer.undo()
+    qtbot.waitUntil(lambda: drawn[-1] == 0, timeout=MS)
+
+
+def test_another_slice_of_the_source_redraws_nothing(pair: Pair, qtbot: Any) -> None:
+    pair.predict()
+    qtbot.wait(200)
+    drawn: list[Any] = []
+    for copy in pair.target.layers:
+        copy.events.set_data.connect(lambda event=None: drawn.append(event))
+    for k in range(5):
+        pair.source.dims.set_current_step(0, k)
+    qtbot.wait(200)
+    assert not drawn
+
+
+def test_looks_are_followed(pair: Pair) -> None:
+    copy = pair.mirror.copy_of(pair.layer)
+    pair.layer.contrast_limits = (1, 2)
+    pair.layer.opacity = 0.3
+    pair.layer.visible = False
+    pair.layer.colormap = "inferno"
+    assert copy.contrast_limits == [1, 2]
+    assert (copy.opacity, copy.visible, copy.colormap.name) == (0.3, False, "inferno")
+
+
+def test_layers_come_go_and_move(pair: Pair) -> None:
+    pair.predict()
+    pair.source.layers.remove(pair.overlays.layer("tokens"))
+    assert pair.names()[0] == pair.names()[1]
+    pair.source.layers.move(0, len(pair.source.layers))
+    assert pair.names()[0] == pair.names()[1]
+    pair.overlays.show_region(Region((0, 0, 0), (4, 4, 4)))
+    assert pair.names()[0] == pair.names()[1]
+    pair.layer.data = pair.layer.data + 1
+    np.testing.assert_array_equal(pair.mirror.copy_of(pair.layer).data, pair.layer.data)
+
+
+def test_what_happens_to_a_copy_leads_nowhere(pair: Pair) -> None:
+    copy = pair.mirror.copy_of(pair.layer)
+    copy.opacity = 0.1
+    pair.target.layers.remove(copy)
+    pair.layer.contrast_limits = (3, 4)
+    assert pair.layer.opacity == 1
+    assert pair.layer in pair.source.layers
+
+
+def test_letting_go_ends_it(pair: Pair) -> None:
+    copy = pair.mirror.copy_of(pair.layer)
+    pair.mirror.shut_down()
+    pair.layer.opacity = 0.4
+    pair.source.add_image(np.zeros((2, 2, 2)))
+    assert copy.opacity == 1
+    assert len(pair.target.layers) == 1
+
+
+# The cross
+
+
+def crosses(viewer: ViewerModel) -> list[Any]:
+    return [layer for layer in viewer.layers if layer.metadata.get(OVERLAY) == CROSS]
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_the_cross_runs_through_the_point_in_every_plane(pair: Pair, plane: str) -> None:
+    viewer = pair.source
+    steps = viewer.dims.nsteps
+    viewer.layers.selection.active = pair.layer
+    show_plane(viewer, plane)
+    cross = Cross(viewer, pair.layer)
+    (layer,) = crosses(viewer)
+    viewer.dims.point = (15.0, 3.0, 11.0)
+    assert viewer.dims.nsteps == steps, "the sliders keep their steps"
+    assert viewer.layers.selection.active is pair.layer
+    world = layer.data[:, 0] * layer.scale + layer.translate
+    for line, start, axis in zip(layer.data, world, viewer.dims.displayed, strict=True):
+        others = [k for k in range(3) if k != axis]
+        np.testing.assert_allclose(start[others], np.array((15.0, 3.0, 11.0))[others])
+        assert np.flatnonzero(line[1]).tolist() == [axis]
+    viewer.dims.ndisplay = 3
+    assert not layer.visible
+    cross.shut_down()
+    assert not crosses(viewer)
+
+
+def test_a_cross_is_not_mirrored(pair: Pair) -> None:
+    cross = Cross(pair.source, pair.layer)
+    assert not any(isinstance(layer, Vectors) for layer in pair.target.layers)
+    pair.source.layers.remove(crosses(pair.source)[0])
+    pair.source.dims.point = (7.0, 0.0, 9.0)  # a person took it away; nothing breaks
+    cross.shut_down()
+
+
+def test_without_a_window_nothing_opens(pair: Pair) -> None:
+    views = Views(pair.source)
+    heard: list[bool] = []
+    views.shown_changed.connect(heard.append)
+    views.set_reference(pair.layer, True)
+    views.toggle()
+    assert heard == [False]
+    assert not views.is_shown
+
+
+# In a window
+
+
+class Window:
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        self.scan = make_scan(spacing=(2.0, 1.0, 1.0), origin=(5.0, -6.0, 7.0))
+        ((data, arguments, _),) = layer_data(self.scan)
+        self.layer = viewer.add_image(data, **arguments)
+        self.opened: list[str] = []
+        self.closing: list[str] = []
+        self.views = Views(
+            viewer, lambda model: self.opened.append(model.title), lambda model: self.closing.append(model.title)
+        )
+        self.views.set_reference(self.layer, True)
+
+    def planes(self) -> list[str]:
+        return [plane_of(model) for model in self.views.models]
+
+
+@pytest.fixture
+def window(make_napari_viewer_proxy: Any, qtbot: Any) -> Iterator[Window]:
+    window = Window(make_napari_viewer_proxy(), qtbot)
+    yield window
+    window.views.shut_down()
+    qtbot.wait(50)  # Qt deletes later
+
+
+def test_the_other_planes_open_with_letters_and_superior_up(window: Window) -> None:
+    window.views.open()
+    assert window.planes() == ["coronal", "sagittal"]
+    letters = [view.orientation.letters() for view in window.views._planes]
+    assert letters == [
+        {"top": "S", "bottom": "I", "left": "R", "right": "L"},
+        {"top": "S", "bottom": "I", "left": "A", "right": "P"},
+    ]
+    assert window.opened == ["coronal", "sagittal"]
+
+
+def test_the_three_show_the_same_point(window: Window) -> None:
+    window.views.open()
+    coronal, sagittal = window.views.models
+    window.viewer.dims.point = (11.0, 4.0, 12.0)
+    assert coronal.dims.point == sagittal.dims.point == (11.0, 4.0, 12.0)
+    sagittal.dims.set_current_step(2, 0)
+    assert window.viewer.dims.point == coronal.dims.point == (11.0, 4.0, 7.0)
+
+
+def test_a_click_in_one_moves_the_others(window: Window) -> None:
+    window.views.open()
+    coronal, sagittal = window.views.models
+    place = (9.0, coronal.dims.point[1], 10.0)
+    event = SimpleNamespace(button=1, modifiers=(), pos=(50, 50), position=place, type="mouse_press")
+    for callback in coronal.mouse_drag_callbacks:
+        if callback == window.views._on_click:
+            generator = callback(coronal, event)
+            next(generator)
+            event.type = "mouse_release"
+            assert next(generator, "end") == "end"
+    assert window.viewer.dims.point == sagittal.dims.point == place
+
+
+def test_the_others_are_always_the_two_that_the_main_canvas_does_not_show(window: Window) -> None:
+    window.views.open()
+    show_plane(window.viewer, "sagittal")
+    assert window.planes() == ["axial", "coronal"]
+    show_plane(window.viewer, "axial")
+    assert window.planes() == ["coronal", "sagittal"]
+
+
+def test_one_key_gives_all_the_room_to_a_plane_and_takes_it_back(window: Window) -> None:
+    window.views.open()
+    window.views.maximise(window.views.models[1])
+    assert not window.views.is_shown
+    assert plane_of(window.viewer) == "sagittal"
+    assert window.closing == window.opened
+    assert not crosses(window.viewer)
+    window.views.maximise(window.viewer)
+    assert plane_of(window.viewer) == "axial"
+    assert window.planes() == ["coronal", "sagittal"]
+
+
+def test_closing_the_dock_by_hand_is_noticed(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
+    window = Window(make_napari_viewer_proxy(show=True), qtbot)
+    heard: list[bool] = []
+    window.views.shown_changed.connect(heard.append)
+    window.views.open()
+    window.qtbot.waitUntil(window.views._panel.isVisible, timeout=MS)
+    window.viewer.window.remove_dock_widget(window.views._panel)
+    window.qtbot.waitUntil(lambda: not window.views.is_shown, timeout=MS)
+    assert heard == [True, False]
+    assert not crosses(window.viewer)
+    window.views.open()  # and again
+    assert window.views.is_shown
+    window.views.shut_down()
+    qtbot.wait(50)
+
+
+def test_painting_in_the_main_canvas_shows_in_the_others(window: Window) -> None:
+    labels = window.viewer.add_labels(
+        np.zeros(window.scan.shape, np.uint8),
+        scale=window.layer.scale,
+        translate=window.layer.translate,
+        units=window.layer.units,
+    )
+    window.views.open()
+    copies = [view.mirror.copy_of(labels) for view in window.views._planes]
+    labels.paint((3, 4, 5), 1)
+    for copy in copies:
+        assert isinstance(copy, Labels)
+        assert copy.data[3, 4, 5] == 1
+
+
+def test_without_a_scan_the_planes_close(window: Window) -> None:
+    window.views.open()
+    window.views.set_reference(None, False)
+    assert not window.views.is_shown
+    window.views.open()
+    assert not window.views.is_shown
+    window.views.set_reference(window.layer, True)
+    window.views.open()
+    assert window.views.is_shown

@@ -1,0 +1,192 @@
+"""Windows: by preset, by key, by dragging, remembered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import make_scan
+from hypothesis import given
+from hypothesis import strategies as st
+from napari.components import ViewerModel
+
+from napari_sparsetok.scan import Geometry, Scan, Source
+from napari_sparsetok.ui.scan_layer import layer_data
+from napari_sparsetok.ui.window_level import CT, CUSTOM, OTHER, WindowLevel, WindowMemory, dragged, modality, presets
+
+
+def ct(name: str = "ct") -> Scan:
+    voxels = np.random.default_rng(0).integers(-1000, 1500, (6, 8, 10)).astype(np.int16)
+    return Scan(voxels, Geometry.shown(voxels.shape), name=name)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> WindowMemory:
+    return WindowMemory(tmp_path / "state" / "windows.json")
+
+
+class Bench:
+    def __init__(self, memory: WindowMemory) -> None:
+        self.viewer = ViewerModel()
+        self.window = WindowLevel(self.viewer, memory)
+        self.heard: list[Any] = []
+        self.window.changed.connect(lambda *what: self.heard.append(what))
+
+    def add(self, scan: Scan) -> Any:
+        ((data, arguments, _),) = layer_data(scan)
+        layer = self.viewer.add_image(data, **arguments)
+        self.window.set_scan(scan, layer)
+        return layer
+
+    def drag(self, *moves: tuple[int, int], button: int = 2, modifiers: Any = ("Shift",)) -> Any:
+        event = SimpleNamespace(type="mouse_press", button=button, modifiers=modifiers, pos=(100, 100), handled=False)
+        (callback,) = [c for c in self.viewer.mouse_drag_callbacks if c == self.window._on_drag]
+        generator = callback(self.viewer, event)
+        for kind, place in [("mouse_press", (100, 100)), *(("mouse_move", m) for m in moves), ("mouse_release", None)]:
+            event.type = kind
+            event.pos = place or event.pos
+            if next(generator, "ended") == "ended":
+                break
+        return event
+
+
+@pytest.fixture
+def bench(memory: WindowMemory) -> Bench:
+    return Bench(memory)
+
+
+def test_ct_opens_in_the_soft_tissue_window(bench: Bench) -> None:
+    layer = bench.add(ct())
+    assert layer.contrast_limits == [-160, 240]
+    assert bench.heard[-1] == ("soft tissue", 40, 400)
+
+
+@pytest.mark.parametrize("preset", [preset for preset in CT if preset.percentiles is None])
+def test_every_ct_window_has_its_level_and_width(bench: Bench, preset: Any) -> None:
+    layer = bench.add(ct())
+    bench.window.choose(preset.name)
+    low, high = layer.contrast_limits
+    assert (low + high) / 2 == pytest.approx(preset.level)
+    assert high - low == pytest.approx(preset.width)
+
+
+def test_the_well_known_windows_are_there() -> None:
+    known = {(preset.name, preset.level, preset.width) for preset in CT}
+    assert {("lung", -600, 1500), ("bone", 400, 1800), ("brain", 40, 80), ("stroke", 32, 8)} <= known
+    assert "liver" in {preset.name for preset in CT}
+
+
+def test_mr_is_windowed_by_percentiles(bench: Bench) -> None:
+    scan = make_scan()
+    layer = bench.add(scan)
+    assert bench.window.presets is OTHER
+    bench.window.choose("everything")
+    np.testing.assert_allclose(layer.contrast_limits, (scan.voxels.min(), scan.voxels.max()), rtol=1e-6)
+    bench.window.choose("strong contrast")
+    np.testing.assert_allclose(layer.contrast_limits, np.percentile(scan.voxels, (5, 98)), rtol=1e-4)
+
+
+def test_flat_or_hollow_scans_still_have_a_window() -> None:
+    flat = Scan(np.full((3, 4, 5), 7.0, np.float32), Geometry.shown((3, 4, 5)))
+    hollow = Scan(np.full((3, 4, 5), np.nan, np.float32), Geometry.shown((3, 4, 5)))
+    for scan in (flat, hollow):
+        for preset in presets(scan):
+            low, high = preset.limits(scan)
+            assert high > low
+
+
+def test_the_modality_is_the_files_word_or_a_look_at_the_values() -> None:
+    mr = Scan(ct().voxels, ct().geometry, name="MR t1", source=Source(Path("x"), "dicom"))
+    assert modality(mr) == "MR"
+    assert modality(ct()) == "CT"
+    assert modality(make_scan()) == ""
+
+
+def test_keys_go_around_the_presets(bench: Bench) -> None:
+    bench.add(ct())
+    names = [bench.window.name]
+    for _ in CT:
+        bench.window.step(1)
+        names.append(bench.window.name)
+    assert names == [preset.name for preset in CT] + [CT[0].name]
+    bench.window.step(-1)
+    assert bench.window.name == CT[-1].name
+
+
+def test_a_window_is_remembered_for_its_modality_and_over_sessions(bench: Bench, tmp_path: Path) -> None:
+    first = bench.add(ct("one"))
+    bench.window.choose("bone")
+    bench.add(make_scan())
+    assert bench.window.name == OTHER[0].name
+    second = bench.add(ct("two"))
+    assert second.contrast_limits == first.contrast_limits == [-500, 1300]
+    later = Bench(WindowMemory(tmp_path / "state" / "windows.json"))
+    assert later.add(ct("three")).contrast_limits == [-500, 1300]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[1, 2]", '{"CT": {"a": 1}}', '{"CT": [5, 1]}', '{"CT": "no such"}'])
+def test_a_memory_that_makes_no_sense_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "windows.json"
+    path.write_text(text, encoding="utf-8")
+    assert Bench(WindowMemory(path)).add(ct()).contrast_limits == [-160, 240]
+
+
+def test_a_memory_that_cannot_be_written_lasts_for_the_session(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    memory = WindowMemory(tmp_path / "file" / "windows.json")
+    memory["CT"] = "bone"
+    assert memory["CT"] == "bone"
+
+
+def test_coming_back_to_a_scan_leaves_its_window_alone(bench: Bench) -> None:
+    scan = ct()
+    layer = bench.add(scan)
+    layer.contrast_limits = (0, 10)
+    assert bench.window.name == CUSTOM
+    bench.window.set_scan(None, None)
+    bench.window.set_scan(scan, layer)
+    assert layer.contrast_limits == [0, 10]
+
+
+def test_dragging_widens_to_the_right_and_darkens_downwards(bench: Bench) -> None:
+    layer = bench.add(ct())
+    event = bench.drag((400, 100))
+    assert event.handled
+    assert layer.contrast_limits == pytest.approx([40 - 400, 40 + 400])
+    assert bench.window.name == CUSTOM
+    bench.window.choose("soft tissue")
+    bench.drag((100, 400))
+    assert layer.contrast_limits == pytest.approx([40 + 400 - 200, 40 + 400 + 200])
+
+
+def test_a_ct_window_by_hand_is_remembered(bench: Bench) -> None:
+    layer = bench.add(ct())
+    bench.drag((250, 130))
+    assert bench.add(ct("next")).contrast_limits == pytest.approx(layer.contrast_limits)
+
+
+@pytest.mark.parametrize(("button", "modifiers"), [(1, ("Shift",)), (2, ()), (2, ("Alt",)), (2, ("Shift", "Control"))])
+def test_other_drags_are_naparis(bench: Bench, button: int, modifiers: Any) -> None:
+    layer = bench.add(ct())
+    event = bench.drag((400, 100), button=button, modifiers=modifiers)
+    assert not event.handled
+    assert layer.contrast_limits == [-160, 240]
+
+
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5), st.floats(-3000, 3000), st.floats(-3000, 3000))
+def test_no_drag_closes_the_window(low: float, width: float, right: float, down: float) -> None:
+    begin, end = dragged((low, low + width), right, down)
+    assert np.isfinite([begin, end]).all()
+    assert end > begin
+
+
+def test_letting_go_leaves_the_viewer_as_it_was(bench: Bench) -> None:
+    layer = bench.add(ct())
+    bench.window.shut_down()
+    assert not [c for c in bench.viewer.mouse_drag_callbacks if c == bench.window._on_drag]
+    heard = len(bench.heard)
+    layer.contrast_limits = (0, 5)
+    assert len(bench.heard) == heard
