@@ -36,7 +36,10 @@ _ALWAYS = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-_IF_THERE = ("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "StudyDescription")
+_IF_THERE = (
+    *("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    "StudyDescription",
+)
 _OF_THE_SERIES = ("PositionReferenceIndicator", "SliceThickness", "SeriesNumber", "SharedFunctionalGroupsSequence")
 _TAGS = [*_ALWAYS, *_IF_THERE, *_OF_THE_SERIES]
 

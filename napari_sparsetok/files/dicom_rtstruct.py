@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, FileMetaDataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from napari_sparsetok.files.contour import outlines
@@ -24,6 +26,7 @@ from napari_sparsetok.scan import Scan, ScanError
 
 SUFFIX = ".rtstruct.dcm"
 
+_CONTOUR_DATA = Tag("ContourData")
 _STUDY = "1.2.840.10008.3.1.2.3.1"  # the retired class by which structure sets still call a study
 _PROGRAM = "napari-sparsetok"
 _LONGEST = 64  # characters of a name in DICOM
@@ -142,8 +145,15 @@ def _contour(corners: NDArray[np.float64], part: SourceSlice) -> Dataset:
     item.ContourImageSequence = [part.reference()]
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(corners)
-    item.ContourData = [f"{value:.4f}" for value in _in_patient(corners, part.plane).ravel().tolist()]
+    item[_CONTOUR_DATA] = _as_text(_in_patient(corners, part.plane))
     return item
+
+
+def _as_text(points: NDArray[np.float64]) -> RawDataElement:
+    """Coordinates as they stand in the file: pydicom looking at each of a million numbers would take half a minute."""
+    text = "\\".join([f"{value:.4f}" for value in points.ravel().tolist()]).encode("ascii")
+    text += b" " * (len(text) % 2)
+    return RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)
 
 
 def _in_patient(corners: NDArray[np.float64], plane: Plane) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 from dicom_maker import SECRET, Series
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from typer.testing import CliRunner
 
 from napari_sparsetok import __version__
@@ -212,6 +212,17 @@ def test_it_belongs_to_the_patients_study(scan, series, tmp_path):
     assert dataset.Modality == "SEG"
     assert dataset.SegmentationType == "BINARY"
     assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+@pytest.mark.parametrize("name", ["mask.dcm", "mask.rtstruct.dcm"])
+def test_it_says_that_and_how_the_source_was_deidentified(name, series, tmp_path):
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic Profile"
+    series.extra = {"PatientIdentityRemoved": "YES", "DeidentificationMethodCodeSequence": [code]}
+    scan = open_scan(series.write(tmp_path / "scan"))
+    dataset = dcmread(save_mask(tmp_path / name, thirds(scan), scan, LABELS))
+    assert dataset.PatientIdentityRemoved == "YES"
+    assert dataset.DeidentificationMethodCodeSequence[0].CodeMeaning == "Basic Profile"
 
 
 def test_it_refers_to_every_image(scan, tmp_path):
