@@ -20,6 +20,7 @@ from napari_sparsetok.ui.scan_info import Rows, ScanInfo, facts, identifying
 from napari_sparsetok.ui.shortcuts import HelpSheet, Shortcut, Shortcuts
 from napari_sparsetok.ui.view_bar import ViewBar
 from napari_sparsetok.ui.views import Views
+from napari_sparsetok.ui.where import is_inside
 from napari_sparsetok.ui.window_level import WindowLevel
 
 _FAR = 10  # slices
@@ -61,6 +62,7 @@ class Showing(QObject):
             self.window.set_scan(scan, image)
             self.bar.set_presets(self.window.presets)
             self.window.tell()
+            self._go_to(scan)
 
     def shut_down(self) -> None:
         """Let go of the viewer, and of the bar, which may be gone already."""
@@ -157,6 +159,15 @@ class Showing(QObject):
         dialog.deleteLater()
 
     # Details
+
+    def _go_to(self, scan: Scan) -> None:
+        """If the slices that are shown lie beside the scan, go to its middle."""
+        dims = self._viewer.dims
+        if dims.ndim < 3 or is_inside(dims.point, scan):
+            return
+        geometry = scan.geometry
+        axes = zip(geometry.origin, geometry.spacing, scan.shape, strict=True)
+        dims.point = (*dims.point[:-3], *(begin + step * (n // 2) for begin, step, n in axes))
 
     def _mask(self) -> Mask:
         prediction = self._session.state.prediction

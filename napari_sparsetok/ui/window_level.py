@@ -17,10 +17,20 @@ from napari.layers import Image
 from platformdirs import user_state_path
 from psygnal import Signal
 
+from napari_sparsetok.files.dicom import DicomHeader
 from napari_sparsetok.scan import Scan
 
 CUSTOM = "by hand"
-MODALITIES = ("CT", "MR", "PT", "US", "NM")
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_MODALITIES = {
+    **dict.fromkeys((_STORAGE + "2", _STORAGE + "2.1", _STORAGE + "2.2"), "CT"),
+    **dict.fromkeys((_STORAGE + "4", _STORAGE + "4.1", _STORAGE + "4.3", _STORAGE + "4.4"), "MR"),
+    **dict.fromkeys((_STORAGE + "128", _STORAGE + "130", _STORAGE + "128.1"), "PT"),
+    _STORAGE + "20": "NM",
+    **dict.fromkeys((_STORAGE + "3.1", _STORAGE + "6.1", _STORAGE + "6.2"), "US"),
+}
+"""What each kind of DICOM image is."""
+
 _AIR = -500  # HU: only CT goes down there
 _NARROWEST = 1e-6  # of the span of the voxels
 _DRAGGED = 300  # pixels that widen the window to double
@@ -77,9 +87,9 @@ OTHER = (
 
 def modality(scan: Scan) -> str:
     """As the file says, as in "MR"; "CT" where the values go down to air in Hounsfield units; "" where nobody knows."""
-    if scan.source is not None and scan.source.format == "dicom":
-        first = scan.name.split(" ", 1)[0]
-        return first if first in MODALITIES else ""
+    header = scan.source.header if scan.source is not None else None
+    if isinstance(header, DicomHeader) and header.slices and header.slices[0]:
+        return _MODALITIES.get(header.slices[0][0].sop_class, "")
     if scan.is_lazy:
         return ""
     values = scan.sampled(20_000)

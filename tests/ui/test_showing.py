@@ -175,6 +175,15 @@ def test_choosing_a_window_in_the_bar_windows_the_layer(room: Room) -> None:
     assert "width 1" in box.toolTip()
 
 
+def test_a_scan_that_lies_elsewhere_is_gone_to(room: Room) -> None:
+    room.add(make_scan((16, 20, 12), name="one"))
+    room.viewer.dims.point = (3.0, 4.0, 5.0)
+    room.add(make_scan((16, 20, 12), name="same place"))
+    assert room.viewer.dims.point == (3.0, 4.0, 5.0)
+    room.add(make_scan((16, 20, 12), name="elsewhere", origin=(100.0, 200.0, 300.0)))
+    assert room.viewer.dims.point == (108.0, 210.0, 306.0)
+
+
 def test_without_a_scan_there_is_nothing_to_choose(room: Room) -> None:
     assert not room.showing.bar.findChild(QComboBox).isEnabled()
     room.showing.show_info()

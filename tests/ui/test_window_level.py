@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_maker import CT as CT_STORAGE
+from dicom_maker import Series, block
 from fakes import make_scan
 from hypothesis import given
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 
-from napari_sparsetok.scan import Geometry, Scan, Source
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.ui.scan_layer import layer_data
 from napari_sparsetok.ui.window_level import CT, CUSTOM, OTHER, WindowLevel, WindowMemory, dragged, modality, presets
 
@@ -98,9 +101,22 @@ def test_flat_or_hollow_scans_still_have_a_window() -> None:
             assert high > low
 
 
-def test_the_modality_is_the_files_word_or_a_look_at_the_values() -> None:
-    mr = Scan(ct().voxels, ct().geometry, name="MR t1", source=Source(Path("x"), "dicom"))
+def test_the_modality_is_what_the_file_says(tmp_path: Path) -> None:
+    """Also of an MR whose values look like Hounsfield units."""
+    pixels = block() - 1000
+    mr = open_scan(Series(pixels).write(tmp_path / "mr"))
+    series = Series(pixels)
+    made = series.datasets()
+    (tmp_path / "ct").mkdir()
+    for k, dataset in enumerate(made):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CT_STORAGE
+        dataset.Modality = "CT"
+        dataset.save_as(tmp_path / "ct" / f"{k}.dcm", enforce_file_format=True)
     assert modality(mr) == "MR"
+    assert modality(open_scan(tmp_path / "ct")) == "CT"
+
+
+def test_where_no_file_says_it_the_values_may() -> None:
     assert modality(ct()) == "CT"
     assert modality(make_scan()) == ""
 
