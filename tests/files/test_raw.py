@@ -302,7 +302,8 @@ def test_thirty_two_gigabytes_open_within_a_few_megabytes(tmp_path):
 RESIDENT = """
 import sys
 from pathlib import Path
-from napari_sparsetok.files import nifti, open_scan
+import SimpleITK
+from napari_sparsetok.files import itk, nifti, open_scan
 from napari_sparsetok.scan import Region
 def resident(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
@@ -315,9 +316,24 @@ print(resident("VmHWM") - before)
 """
 
 
+def sparse_text(path, side):
+    """The same as NRRD, or as MetaImage with its voxels beside it."""
+    if path.suffix == ".nrrd":
+        head = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {side} {side} {side}\nendian: little\nencoding: raw\n\n"
+        path.write_text(head)
+        os.truncate(path, len(head) + 2 * side**3)
+    else:
+        text = META.format(more="", type="MET_SHORT", data="a.raw").replace("11 10 9", f"{side} {side} {side}")
+        path.write_text(text)
+        path.with_suffix(".raw").touch()
+        os.truncate(path.with_suffix(".raw"), 2 * side**3)
+    return path
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux")
-def test_what_opening_takes_of_the_machine(tmp_path):
-    path = sparse(tmp_path / "a.nii", 1400)
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.mhd"])
+def test_what_opening_takes_of_the_machine(name, tmp_path):
+    path = (sparse if name == "a.nii" else sparse_text)(tmp_path / name, 1400)
     run = subprocess.run([sys.executable, "-c", RESIDENT, str(path)], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 150_000_000
 
