@@ -6,7 +6,7 @@ import json
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,13 +257,28 @@ class WindowLevel:
         event.handled = True
         begun = np.asarray(event.pos, dtype=float)
         low, high = (float(v) for v in layer.contrast_limits)
-        yield
-        while event.type == "mouse_move":
-            event.handled = True
-            self._set(dragged((low, high), *(np.asarray(event.pos) - begun)), CUSTOM)
+        with _brush_down(viewer):
             yield
+            while event.type == "mouse_move":
+                event.handled = True
+                self._set(dragged((low, high), *(np.asarray(event.pos) - begun)), CUSTOM)
+                yield
         if self._kind == "CT":  # elsewhere the numbers of one scan say nothing about another
             self._memory[self._kind] = tuple(float(v) for v in layer.contrast_limits)  # type: ignore[assignment]
+
+
+@contextmanager
+def _brush_down(viewer: ViewerModel) -> Iterator[None]:
+    """Meanwhile no tool of the active layer works: a brush would paint with any button."""
+    active = viewer.layers.selection.active
+    if active is None or str(active.mode) == "pan_zoom":
+        yield
+        return
+    mode, active.mode = active.mode, "pan_zoom"
+    try:
+        yield
+    finally:
+        active.mode = mode
 
 
 def dragged(limits: tuple[float, float], right: float, down: float) -> tuple[float, float]:

@@ -184,6 +184,17 @@ def test_a_ct_window_by_hand_is_remembered(bench: Bench) -> None:
     assert bench.add(ct("next")).contrast_limits == pytest.approx(layer.contrast_limits)
 
 
+def test_a_brush_in_hand_does_not_paint_while_the_window_is_dragged(bench: Bench) -> None:
+    layer = bench.add(ct())
+    labels = bench.viewer.add_labels(np.zeros((6, 8, 10), np.uint8))
+    labels.mode = "paint"
+    modes: list[str] = []
+    layer.events.contrast_limits.connect(lambda event=None: modes.append(str(labels.mode)))
+    bench.drag((200, 100), (300, 100))
+    assert set(modes) == {"pan_zoom"}
+    assert str(labels.mode) == "paint"
+
+
 @pytest.mark.parametrize(("button", "modifiers"), [(1, ("Shift",)), (2, ()), (2, ("Alt",)), (2, ("Shift", "Control"))])
 def test_other_drags_are_naparis(bench: Bench, button: int, modifiers: Any) -> None:
     layer = bench.add(ct())
