@@ -14,7 +14,8 @@ import dask.array as da
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import PATIENCE, FakeSegmenter, expected_mask, make_card, make_registry, make_scan
+from dicom_maker import Series, block
+from fakes import LABELS, PATIENCE, FakeSegmenter, expected_mask, make_card, make_registry, make_scan
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QFileDialog
@@ -350,6 +351,32 @@ def test_a_file_that_is_no_scan_is_said_as_a_notice(
     assert "head.nii.gz" in notices[0][1]
     desk.add(make_scan())
     desk.segment()  # the viewer goes on working
+
+
+def test_a_dicom_folder_is_opened_by_the_panel(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Series(block()).write(tmp_path / "study")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+    desk.panel.folder_requested.emit()
+    desk.until(lambda: desk.state.scan is not None)
+    assert desk.state.scan.source.format == "dicom"
+    assert desk.dock.showing.window.presets
+
+
+def test_a_mask_from_a_file_is_laid_over_the_scan_or_begins_the_corrections(desk: Desk, notices: list[Any]) -> None:
+    scan = make_scan()
+    desk.add(scan)
+    desk.until(lambda: desk.state.scan is not None)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[2:5] = 1
+    given = (desk.state.scan, mask, LABELS)
+    desk.dock._show_given_mask(given, "drawn.nii.gz", False)
+    assert desk.viewer.layers[-1].name == f"drawn.nii.gz · {scan.name}"
+    assert desk.dock.correct.array is None
+    desk.dock._show_given_mask(given, "drawn.nii.gz", True)
+    np.testing.assert_array_equal(desk.dock.correct.array, mask)
+    desk.dock._show_given_mask(given, "again.nii.gz", True)  # what was corrected is not overwritten
+    assert desk.viewer.layers[-1].name.startswith("again")
+    assert notices
 
 
 # Layers that come and go

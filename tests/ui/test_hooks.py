@@ -20,7 +20,7 @@ from napari_sparsetok.state import Settings
 from napari_sparsetok.ui import hooks
 from napari_sparsetok.ui import preferences as preferences_module
 from napari_sparsetok.ui.overlays import Overlays
-from napari_sparsetok.ui.preferences import Preferences, preferences
+from napari_sparsetok.ui.preferences import Preferences, convention, preferences
 from napari_sparsetok.ui.scan_layer import SCAN, Frame
 
 
@@ -130,6 +130,19 @@ def test_without_settings_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_naparis_own_settings_hold_the_manifests_defaults() -> None:
     assert preferences() == Preferences()
+
+
+@pytest.mark.parametrize(("said", "expected"), [("RAS", "RAS"), ("LPS", "LPS"), ("nonsense", "LPS")])
+def test_coordinates_count_as_the_person_prefers(monkeypatch: pytest.MonkeyPatch, said: str, expected: str) -> None:
+    chosen = SimpleNamespace(looking=SimpleNamespace(coordinates=said))
+    monkeypatch.setattr(preferences_module, "get_plugin_settings", lambda plugin: chosen)
+    assert convention() == expected
+
+
+def test_coordinates_count_as_in_dicom_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert convention() == "LPS"
+    monkeypatch.setattr(preferences_module, "get_plugin_settings", lambda plugin: SimpleNamespace())
+    assert convention() == "LPS"
 
 
 def test_labels_carry_their_names(scan_file: Path) -> None:
