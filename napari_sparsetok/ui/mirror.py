@@ -108,7 +108,7 @@ class Mirror:
     def _follower(layer: Layer, copy: Layer, name: str) -> Callable[..., None]:
         def follow(event: Any = None) -> None:
             wanted = getattr(layer, name)
-            if not np.array_equal(getattr(copy, name), wanted):
+            if name == "colormap" or not np.array_equal(getattr(copy, name), wanted):  # colormaps do not compare
                 setattr(copy, name, wanted)
 
         return follow

@@ -11,6 +11,7 @@ import pytest
 from fakes import PATIENCE, make_prediction, make_scan
 from napari.components import ViewerModel
 from napari.layers import Labels, Vectors
+from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sparsetok.scan import Region
 from napari_sparsetok.state import Settings
@@ -118,6 +119,15 @@ def test_looks_are_followed(pair: Pair) -> None:
     pair.layer.colormap = "inferno"
     assert copy.contrast_limits == [1, 2]
     assert (copy.opacity, copy.visible, copy.colormap.name) == (0.3, False, "inferno")
+
+
+def test_colours_of_labels_are_followed(pair: Pair) -> None:
+    pair.predict()
+    tokens = pair.overlays.layer("tokens")
+    wanted = DirectLabelColormap(color_dict={0: "transparent", None: "transparent", 1: "red", 2: "#00FF0080"})
+    tokens.colormap = wanted
+    copy = pair.mirror.copy_of(tokens)
+    np.testing.assert_array_equal(copy.colormap.color_dict[2], wanted.color_dict[2])
 
 
 def test_layers_come_go_and_move(pair: Pair) -> None:
