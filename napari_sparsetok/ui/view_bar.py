@@ -33,6 +33,7 @@ class ViewBar(QWidget):
         self._window = self._build_window()
         self._views = _button("&3 views", "Axial, coronal and sagittal at once, with a linked cross (U)")
         self._views.setCheckable(True)
+        self._views.setStyleSheet("QToolButton:checked { border: 1px solid palette(highlight); }")
         self._views.clicked.connect(self.views_toggled)
         self._info = _button("I&nfo", "What is known of this scan; nothing of the patient unless you ask (I)")
         self._info.clicked.connect(self.info_requested)
@@ -103,7 +104,7 @@ class ViewBar(QWidget):
         return box
 
     def _build_open(self) -> QToolButton:
-        button = _button("Open", "Open another scan, or a mask of this one")
+        button = _button("Open\u00a0\u00a0", "Open another scan, or a mask of this one")
         button.setPopupMode(QToolButton.InstantPopup)
         menu = QMenu(button)
         menu.setToolTipsVisible(True)

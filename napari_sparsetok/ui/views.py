@@ -89,6 +89,7 @@ class PlaneView(QWidget):
 
     def __init__(self, main: ViewerModel, plane: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._main = main
         self.model = ViewerModel(title=plane)
         self.mirror = Mirror(main, self.model)
         self.orientation = Orientation(self.model)
@@ -105,6 +106,8 @@ class PlaneView(QWidget):
         self._fit.setSingleShot(True)
         self._fit.timeout.connect(self.model.reset_view)
         self.model.dims.events.ndim.connect(self._on_ndim)
+        main.events.theme.connect(self._on_theme)
+        self._on_theme()
         self.set_plane(plane)
 
     def resizeEvent(self, event: Any) -> None:
@@ -124,10 +127,14 @@ class PlaneView(QWidget):
         """Let go of the main viewer, and of the canvas."""
         self._fit.stop()
         self.model.dims.events.ndim.disconnect(self._on_ndim)
+        self._main.events.theme.disconnect(self._on_theme)
         self.mirror.shut_down()
         self.orientation.shut_down()
         self._canvas.close()
         del self._canvas
+
+    def _on_theme(self, event: Any = None) -> None:
+        self.model.theme = self._main.theme
 
     def _on_ndim(self, event: Any = None) -> None:
         self.set_plane(self.plane)

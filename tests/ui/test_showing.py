@@ -194,7 +194,7 @@ def test_without_a_scan_there_is_nothing_to_choose(room: Room) -> None:
 def test_requests_are_signals(qtbot: Any) -> None:
     bar = ViewBar()
     qtbot.addWidget(bar)
-    buttons = {button.text().replace("&", ""): button for button in bar.findChildren(QAbstractButton)}
+    buttons = {button.text().replace("&", "").strip(): button for button in bar.findChildren(QAbstractButton)}
     bar.set_has_scan(True)
     for words, signal in (("Info", bar.info_requested), ("?", bar.help_requested), ("3 views", bar.views_toggled)):
         with qtbot.waitSignal(signal):

@@ -246,6 +246,12 @@ def test_the_other_planes_open_with_letters_and_superior_up(window: Window) -> N
     assert window.opened == ["coronal", "sagittal"]
 
 
+def test_the_others_have_the_theme_of_the_window(window: Window) -> None:
+    window.views.open()
+    window.viewer.theme = "light"
+    assert [model.theme for model in window.views.models] == ["light", "light"]
+
+
 def test_the_three_show_the_same_point(window: Window) -> None:
     window.views.open()
     coronal, sagittal = window.views.models
