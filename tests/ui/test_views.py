@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 from napari.layers import Labels, Vectors
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_sparsetok.scan import Region
+from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui.corrections import CorrectionsLayer
 from napari_sparsetok.ui.mirror import CROSS, Mirror
@@ -293,6 +293,25 @@ def test_one_key_gives_all_the_room_to_a_plane_and_takes_it_back(window: Window)
     window.views.maximise(window.viewer)
     assert plane_of(window.viewer) == "axial"
     assert window.planes() == ["coronal", "sagittal"]
+
+
+def test_a_time_series_keeps_its_time_in_all_three(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
+    window = Window(make_napari_viewer_proxy(), qtbot)
+    window.viewer.layers.clear()
+    still = make_scan(spacing=(2.0, 1.0, 1.0))
+    moving = Scan(np.stack([still.voxels] * 3), still.geometry, leading="time")
+    ((data, arguments, _),) = layer_data(moving)
+    layer = window.viewer.add_image(data, **arguments)
+    window.views.set_reference(layer, True)
+    window.views.open()
+    assert window.planes() == ["coronal", "sagittal"]
+    window.viewer.dims.set_current_step(0, 2)
+    window.viewer.dims.set_current_step(1, 5)
+    for model in window.views.models:
+        assert model.dims.point == window.viewer.dims.point
+        assert model.dims.order[0] == 0
+    window.views.shut_down()
+    qtbot.wait(50)
 
 
 def test_closing_the_dock_by_hand_is_noticed(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
