@@ -21,6 +21,7 @@ from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.lifetime import Lifetime
+from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
@@ -263,9 +264,10 @@ class Dock(QWidget):
         source = prediction.scan.source
         folder = source.path.parent if source else Path.home()
         suggestion = folder / f"{prediction.scan.name}_mask.nii.gz"
-        path, _ = QFileDialog.getSaveFileName(self, "Save the mask", str(suggestion), "NIfTI (*.nii.gz *.nii)")
+        filters = mask_filters(prediction.scan)
+        path, chosen = QFileDialog.getSaveFileName(self, "Save the mask", str(suggestion), filters)
         if path:
-            self.session.save_mask(path, self.correct.array)
+            self.session.save_mask(with_ending_of(path, chosen), self.correct.array)
 
     # The state changed
 

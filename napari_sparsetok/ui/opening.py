@@ -17,7 +17,7 @@ from napari_sparsetok.ui.given_mask import GivenMask, is_segmentation, mask_of, 
 from napari_sparsetok.ui.scan_layer import LayerData, layer_data
 from napari_sparsetok.ui.series_dialog import SeriesDialog
 
-_SUFFIXES = "nii nii.gz dcm dicom ima zip nrrd nhdr mha mhd mgz mgh tif tiff"
+_SUFFIXES = "nii nii.gz hdr img dcm dicom ima zip nrrd nhdr mha mhd mgz mgh tif tiff"
 SCANS = (
     f"Scans ({' '.join(f'*.{s}' for s in _SUFFIXES.split())} DICOMDIR);;All files, such as DICOM without a suffix (*)"
 )
