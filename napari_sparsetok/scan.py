@@ -46,6 +46,10 @@ class ScanError(ValueError):
     """A scan that cannot be used, in a sentence that says why and what to do."""
 
 
+class OtherGridError(ScanError):
+    """Scans that should have the same voxels in the same place do not."""
+
+
 @dataclass(frozen=True)
 class Region:
     """A box of voxels: from `start` up to but not including `stop`, (z, y, x)."""
@@ -370,14 +374,15 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
 
     Raises
     ------
-    ScanError : there are none, their grids differ, one has a time axis, or those on disk do not fit into memory.
+    OtherGridError : their grids differ; `napari_sparsetok.files.resampled_to` makes them one.
+    ScanError : there are none, one has a time axis, or those on disk do not fit into memory.
     """
     if not scans:
         raise ScanError("no scan was chosen; choose one for each channel of the model")
     first = scans[0]
     for other in scans[1:]:
         if not first.geometry.same_grid(other.geometry):
-            raise ScanError(
+            raise OtherGridError(
                 f"“{other.name}” does not lie on the grid of “{first.name}”; resample it to the same voxels first "
                 "(on the command line: --resample-channels)"
             )

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtWidgets import QFileDialog, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.sample import SAMPLES, open_sample
@@ -132,6 +133,7 @@ class Dock(QWidget):
     def _connect_panel(self) -> None:
         panel, session = self.panel, self.session
         panel.scans_chosen.connect(self._scans.choose)
+        self._scans.other_grid.connect(self._on_other_grid)
         panel.model_chosen.connect(lambda model: session.choose(model=model))
         panel.device_chosen.connect(lambda device: session.choose(device=device))
         panel.where_chosen.connect(self._on_where_chosen)
@@ -191,6 +193,19 @@ class Dock(QWidget):
         self.session.set_scan(scan)
         if scan is None:
             self.panel.set_scan(None, problem)
+
+    def _on_other_grid(self, problem: str) -> None:
+        """Several scans of one patient with voxels of their own: ask, never resample silently."""
+        box = QMessageBox(self)
+        box.setWindowTitle("These scans have different voxels")
+        box.setText("The model needs all its scans on the same voxels. Bring the others to those of the first?")
+        box.setInformativeText(f"{problem.partition(';')[0]}. The layers and the files stay as they are.")
+        agree = box.addButton("&Resample", QMessageBox.AcceptRole)
+        agree.setToolTip("Segment copies that lie on the voxels of the first scan")
+        agree.clicked.connect(self._scans.resample)
+        box.setDefaultButton(box.addButton("&Cancel", QMessageBox.RejectRole))
+        box.setAttribute(Qt.WA_DeleteOnClose)
+        box.open()
 
     def _on_mouse(self, viewer: ViewerModel, event: Any) -> Any:
         """A click, not a drag, puts the window there if the person chose "around a click"."""

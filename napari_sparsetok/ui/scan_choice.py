@@ -7,8 +7,10 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from psygnal import Signal
 
-from napari_sparsetok.scan import Scan, ScanError, stack_channels
+from napari_sparsetok.files import resampled_to
+from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.overlays import OVERLAY
 from napari_sparsetok.ui.scan_layer import SCAN, Frame, frame_at, is_at_hand, scan_of
@@ -19,6 +21,8 @@ Taken = Callable[[Scan | None, Frame | None, str], None]
 class ScanChoice:
     """Chooses one image layer for each channel of the model, and says which scan they make.
 
+    other_grid : the layers do not have the same voxels, in words; `resample` brings them together if somebody agrees.
+
     Parameters
     ----------
     viewer : whose layers there are.
@@ -26,11 +30,14 @@ class ScanChoice:
     taken : called with the scan, its frame if its layers have a time axis, and why there is none.
     """
 
+    other_grid = Signal(str)
+
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
         self._scans: dict[tuple[Any, int], tuple[Any, Scan]] = {}
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
+        self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
         self.layers: list[Layer] = []
         self.chosen: list[Layer | None] = []
 
@@ -52,6 +59,11 @@ class ScanChoice:
         if list(layers) != self.chosen:
             self.chosen = list(layers)
             self._take()
+
+    def resample(self) -> None:
+        """Bring the chosen scans to the voxels of the first; the person agreed. Their layers stay as they are."""
+        self._agreed = list(self.chosen)
+        self._take()
 
     def on_step(self) -> None:
         """The viewer's sliders moved; with a time axis that may be another scan."""
@@ -84,12 +96,18 @@ class ScanChoice:
             return
         if isinstance(found, ScanError):
             self._taken(None, None, str(found))
+            if isinstance(found, OtherGridError):
+                self.other_grid.emit(str(found))
         else:
             self._taken(found, frame, "")
 
     def _read(self, layers: Sequence[Layer], frame: Frame | None) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
-        return scans[0] if len(scans) == 1 else stack_channels(scans)
+        if len(scans) == 1:
+            return scans[0]
+        if list(layers) == self._agreed:
+            scans = [scans[0], *(resampled_to(scan, scans[0].geometry) for scan in scans[1:])]
+        return stack_channels(scans)
 
     def _one(self, layer: Layer, frame: int) -> Scan:
         """One object for one frame, so that results find their scan again; another when the voxels were replaced."""

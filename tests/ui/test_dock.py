@@ -18,7 +18,7 @@ from dicom_maker import Series, block
 from fakes import LABELS, PATIENCE, FakeSegmenter, expected_mask, make_card, make_registry, make_scan
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparsetok.engine.contract import Hints
 from napari_sparsetok.files import open_scan
@@ -306,6 +306,28 @@ def test_channels_are_stacked(desk: Desk, notices: list[Any]) -> None:
     desk.viewer.layers.remove("T2")
     desk.add(make_scan((4, 4, 4), name="T3"))
     desk.until(lambda: "grid" in desk.panel._scan_info.text())
+
+
+@pytest.mark.parametrize("answer", ["&Resample", "&Cancel"])
+def test_channels_on_other_voxels_are_resampled_only_after_asking(desk: Desk, answer: str) -> None:
+    first, second = make_scan(name="T1"), make_scan((8, 10, 6), "T2", spacing=(2.0, 2.0, 2.0), origin=(0.5, 0.5, 0.5))
+    desk.add(first)
+    desk.panel.model_chosen.emit("pair")
+    layer = desk.add(second)
+    desk.until(lambda: desk.dock.findChildren(QMessageBox))
+    (box,) = desk.dock.findChildren(QMessageBox)
+    assert "Bring the others to those of the first?" in box.text()
+    assert box.defaultButton().text() == "&Cancel"
+    assert desk.state.scan is None
+    next(button for button in box.buttons() if button.text() == answer).click()
+    if answer == "&Cancel":
+        desk.until(lambda: desk.state.busy is None)
+        assert desk.state.scan is None
+        return
+    desk.until(lambda: desk.state.scan is not None)
+    assert desk.state.scan.voxels.shape == (2, *first.shape)
+    np.testing.assert_array_equal(desk.state.scan.voxels[0], first.voxels)
+    assert layer.data.shape == second.shape  # the layer stays as it is
 
 
 def test_a_time_series_is_segmented_at_the_current_frame(desk: Desk) -> None:
