@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
+from napari.layers import Image
 from numpy.typing import NDArray
 from psygnal import Signal
 from superqt.utils import qthrottled
 
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Scan, Shape
+from napari_sparsetok.ui.scan_layer import SCAN
 from napari_sparsetok.ui.where import is_inside, voxel_at
 from napari_sparsetok.ui.window_level import modality
 
@@ -22,7 +24,7 @@ _TO_CONVENTION = {"RAS": (1, 1, 1), "LPS": (-1, -1, 1)}
 Mask = tuple[NDArray[np.uint8] | None, LabelTable]
 
 
-def words(scan: Scan, voxel: Shape, mask: Mask, convention: str, unit: str = "") -> str:
+def words(scan: Scan, voxel: Shape, mask: Mask, convention: str, unit: str = "", *, shown: Any = None) -> str:
     """One line: millimetres, value, label.
 
     Parameters
@@ -31,6 +33,7 @@ def words(scan: Scan, voxel: Shape, mask: Mask, convention: str, unit: str = "")
     mask : (z, y, x) or None, and what its numbers mean.
     convention : "LPS" or "RAS": which way the numbers rise.
     unit : of the values, as in "HU".
+    shown : the value on the screen, for a scan whose voxels stay on disk: reading there would make the window wait.
     """
     millimetres = scan.geometry.affine[:3] @ np.array([*voxel, 1.0])
     signed = [
@@ -39,13 +42,13 @@ def words(scan: Scan, voxel: Shape, mask: Mask, convention: str, unit: str = "")
     place = f"{', '.join(v.replace('-', '−') for v in signed)}\u00a0mm"
     if scan.sides_known:
         place = f"{convention}\u00a0{place}"
-    return " · ".join(filter(None, [place, _value(scan, voxel, unit), _label(voxel, mask)]))
+    return " · ".join(filter(None, [place, _value(scan, voxel, unit, shown), _label(voxel, mask)]))
 
 
-def _value(scan: Scan, voxel: Shape, unit: str) -> str:
-    if scan.is_lazy:  # would have to be read from disk, and the window would wait
+def _value(scan: Scan, voxel: Shape, unit: str, shown: Any) -> str:
+    if scan.is_lazy and shown is None:
         return ""
-    values = np.atleast_1d(scan.voxels[(..., *voxel)])
+    values = np.atleast_1d(shown if scan.is_lazy else scan.voxels[(..., *voxel)])
     return " / ".join(f"{float(v):.6g}".replace("-", "−") for v in values[:4]) + (f"\u00a0{unit}" if unit else "")
 
 
@@ -121,10 +124,20 @@ class Readout:
         world = _world(viewer)
         if len(world) < 3 or not is_inside(world, scan):
             return ""
-        return words(scan, voxel_at(world, scan), self._mask(), self._convention, self._unit)
+        shown = _shown_value(viewer, scan, world) if scan.is_lazy else None
+        return words(scan, voxel_at(world, scan), self._mask(), self._convention, self._unit, shown=shown)
 
     def _tell(self) -> None:
         self.changed.emit(self.text())
+
+
+def _shown_value(viewer: ViewerModel, scan: Scan, world: Sequence[float]) -> Any:
+    """The scan's value in the slice that napari has loaded anyway; None if none of its layers is there."""
+    for layer in viewer.layers:
+        known = layer.metadata.get(SCAN)
+        if isinstance(layer, Image) and isinstance(known, Scan) and known.identity == scan.identity:
+            return layer.get_value(tuple(world), world=True)
+    return None
 
 
 def _world(viewer: ViewerModel) -> Sequence[float]:

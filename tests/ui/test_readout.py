@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -14,7 +15,7 @@ from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan
 from napari_sparsetok.ui.planes import PLANES, plane_of, show_plane, step_slice
 from napari_sparsetok.ui.readout import Readout, words
-from napari_sparsetok.ui.scan_layer import layer_data
+from napari_sparsetok.ui.scan_layer import SCAN, layer_data
 
 NONE = (None, LabelTable(()))
 
@@ -160,3 +161,34 @@ def test_an_empty_viewer_has_no_plane() -> None:
     show_plane(viewer, "coronal")
     step_slice(viewer, 1)
     assert plane_of(viewer) == ""
+
+
+class OnDisk:
+    """Voxels that stay on disk: an array that counts how often it is read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self.reads = array, 0
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+
+    def __getitem__(self, key: Any) -> Any:
+        self.reads += 1
+        return self._array[key]
+
+
+def test_the_value_of_a_scan_on_disk_is_that_on_the_screen_and_nothing_is_read_for_it(qtbot: Any) -> None:
+    plain = make_scan()
+    lazy = OnDisk(plain.voxels)
+    bench = Bench.__new__(Bench)
+    bench.scan = replace(plain, voxels=lazy, identity="a file")
+    bench.viewer = ViewerModel()
+    arguments = {"scale": plain.geometry.spacing, "translate": plain.geometry.origin, "contrast_limits": (0, 1)}
+    bench.viewer.add_image(lazy, metadata={SCAN: bench.scan}, **arguments)
+    bench.readout = Readout(lambda: NONE)
+    bench.readout.follow(bench.viewer)
+    bench.readout.set_scan(bench.scan)
+    bench.point_at(4, 9, 2)
+    reads = lazy.reads
+    assert bench.readout.text() == words(plain, (4, 9, 2), NONE, "LPS")
+    assert lazy.reads == reads
+    bench.viewer.layers.clear()
+    assert bench.readout.text() in ("", words(bench.scan, (4, 9, 2), NONE, "LPS"))
