@@ -71,3 +71,10 @@ def test_a_model_region_touches_its_scan_voxels(box, spacing):
 def test_thinner_than_a_patch_is_refused_in_words():
     with pytest.raises(ScanError, match="at least 4 × 4 × 4 mm"):
         model_grid((3, 40, 40), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 4)
+
+
+def test_a_point_stays_where_it_is_in_millimetres():
+    grid = model_grid((20, 33, 41), (3.0, 0.7, 1.1), (1.0, 1.0, 1.0), 4)
+    voxel = np.array([3.0, 20.5, 40.0])
+    there = np.array(grid.point_of(voxel))
+    assert np.allclose((there + 0.5) * grid.spacing, (voxel + 0.5) * (3.0, 0.7, 1.1))
