@@ -137,7 +137,8 @@ def test_several_channels_and_frames(models, scan, tmp_path):
 def test_what_cannot_be_done_is_one_line_and_exit_code_2(models, scan, tmp_path, monkeypatch, extra, words):
     monkeypatch.chdir(tmp_path)
     if "cuda" in extra:
-        torch = pytest.importorskip("torch")
+        import torch
+
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert words in refused("segment", scan, "--model", "tiny", "--out", "m.nii.gz", *extra)
     assert not (tmp_path / "m.nii.gz").exists() or "--tokens" in extra

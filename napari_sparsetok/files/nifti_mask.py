@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import secrets
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -15,8 +13,9 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 from numpy.typing import NDArray
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import Scan
 
 
 def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable) -> None:
@@ -29,7 +28,8 @@ def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: L
     header.set_intent("label")
     names = json.dumps({"labels": labels.to_json()}, ensure_ascii=True).encode()
     header.extensions.append(Nifti1Extension("comment", names))
-    _write_whole(header, turned, path)
+    with written_whole(path) as part, part.open("xb") as raw:
+        _write(header, turned, raw, zipped=path.name.lower().endswith(".gz"))
 
 
 def _mask_header(scan: Scan) -> Any:
@@ -41,27 +41,6 @@ def _mask_header(scan: Scan) -> Any:
     header.set_qform(scan.geometry.source_affine, code=1)
     header.set_xyzt_units("mm")
     return header
-
-
-def _write_whole(header: Any, array: NDArray[np.uint8], path: Path) -> None:
-    """Write beside the target, then rename over it: a full disk leaves what was there before."""
-    target = Path(os.path.realpath(path))  # a link is followed, not replaced by a file
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as raw:
-                _write(header, array, raw, zipped=path.name.lower().endswith(".gz"))
-                raw.flush()
-                os.fsync(raw.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ScanError(
-            f"{path.name} could not be saved ({reason}); nothing was overwritten, choose another folder or free space"
-        ) from None
 
 
 def _write(header: Any, array: NDArray[np.uint8], raw: IO[bytes], *, zipped: bool) -> None:
