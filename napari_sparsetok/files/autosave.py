@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,10 +46,15 @@ class Kept:
 
 
 class CorrectionStore:
-    """Keeps, lists and gives back corrections. Nothing is ever removed but by `remove`."""
+    """Keeps, lists and gives back corrections. Nothing is ever removed but by `remove`.
+
+    What was kept before this store came to be, and was not asked back from it, is set aside before the same scan's
+    corrections are kept anew: a person who starts afresh loses nothing by it.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
+        self._continued: set[str] = set()  # scans whose kept corrections are those that the person goes on with
 
     def keep(self, scan: str, corrections: NDArray[np.uint8]) -> Path:
         """Write the corrections (z, y, x) of a scan, whole or not at all.
@@ -68,10 +74,13 @@ class CorrectionStore:
             at=np.asarray(datetime.now(UTC).timestamp()),
         )
         path = self._path(scan)
+        if scan not in self._continued:
+            self._set_aside(path, scan)
         with written_whole(
             path, words="your corrections could not be kept safe on disk ({}); save the mask now"
         ) as part:
             part.write_bytes(buffer.getvalue())
+        self._continued.add(scan)
         return path
 
     def find(self, scan: str) -> Kept | None:
@@ -91,6 +100,7 @@ class CorrectionStore:
                 shape = tuple(int(n) for n in stored["shape"])
                 corrections = np.zeros(int(np.prod(shape)), dtype=np.uint8)
                 corrections[np.cumsum(stored["steps"], dtype=np.int64)] = stored["values"]
+                self._continued.add(scan)
                 return corrections.reshape(shape)
         except (*_DAMAGED, IndexError) as error:
             raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
@@ -104,8 +114,13 @@ class CorrectionStore:
         """Forget what is kept for a scan, because the person said so."""
         self._path(scan).unlink(missing_ok=True)
 
+    def _set_aside(self, path: Path, scan: str) -> None:
+        with suppress(FileNotFoundError):
+            moment = f"{path.stat().st_mtime_ns:x}"
+            path.rename(self._path(f"{scan}-{moment}"))
+
     def _path(self, scan: str) -> Path:
-        if not scan or not set(scan) <= set("0123456789abcdef"):
+        if not scan or not set(scan) <= set("0123456789abcdef-sampled"):
             raise ValueError("corrections are kept under a hash")
         return self.folder / f"{scan}{_SUFFIX}"
 

@@ -118,3 +118,24 @@ def test_a_kill_in_the_middle_leaves_a_whole_file(tmp_path):
     rows = np.count_nonzero(back.reshape(-1, 200).any(axis=1))
     assert rows >= last
     assert np.array_equal(back.reshape(-1, 200)[:rows, 0], 1 + np.arange(1, rows + 1) % 3)
+
+
+def test_corrections_that_were_not_brought_back_are_set_aside_and_never_overwritten(tmp_path):
+    old, new = np.full((2, 2, 2), 1, np.uint8), np.full((2, 2, 2), 2, np.uint8)
+    CorrectionStore(tmp_path).keep(HASH, old)
+    later = CorrectionStore(tmp_path)  # another day, and the person starts afresh
+    later.keep(HASH, new)
+    later.keep(HASH, new * 3)
+    assert np.array_equal(later.give_back(HASH), new * 3)
+    aside = [kept.scan for kept in later.all() if kept.scan != HASH]
+    assert len(aside) == 1
+    assert np.array_equal(later.give_back(aside[0]), old)
+    later.remove(aside[0])
+    assert [kept.scan for kept in later.all()] == [HASH]
+
+
+def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
+    CorrectionStore(tmp_path).keep(HASH, np.full((2, 2, 2), 1, np.uint8))
+    later = CorrectionStore(tmp_path)
+    later.keep(HASH, later.give_back(HASH) * 2)
+    assert len(later.all()) == 1
