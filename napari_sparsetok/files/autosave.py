@@ -7,8 +7,8 @@ of whose it is. Only voxels with an opinion are stored.
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import ScanError
 
 _SUFFIX = ".corrections.npz"
+_NOT_KEPT = "your corrections could not be kept safe on disk ({}); save the mask now"
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
@@ -76,9 +77,7 @@ class CorrectionStore:
         path = self._path(scan)
         if scan not in self._continued:
             self._set_aside(path, scan)
-        with written_whole(
-            path, words="your corrections could not be kept safe on disk ({}); save the mask now"
-        ) as part:
+        with written_whole(path, words=_NOT_KEPT) as part:
             part.write_bytes(buffer.getvalue())
         self._continued.add(scan)
         return path
@@ -115,9 +114,12 @@ class CorrectionStore:
         self._path(scan).unlink(missing_ok=True)
 
     def _set_aside(self, path: Path, scan: str) -> None:
-        with suppress(FileNotFoundError):
-            moment = f"{path.stat().st_mtime_ns:x}"
-            path.rename(self._path(f"{scan}-{moment}"))
+        """Copy what is there to a name of its own; the original stays until the new is whole."""
+        if not path.exists():
+            return
+        aside = self._path(f"{scan}-{path.stat().st_mtime_ns:x}")
+        with written_whole(aside, words=_NOT_KEPT) as part:
+            shutil.copyfile(path, part)
 
     def _path(self, scan: str) -> Path:
         if not scan or not set(scan) <= set("0123456789abcdef-sampled"):

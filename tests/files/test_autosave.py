@@ -139,3 +139,17 @@ def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
     later = CorrectionStore(tmp_path)
     later.keep(HASH, later.give_back(HASH) * 2)
     assert len(later.all()) == 1
+
+
+def test_if_the_disk_is_full_the_corrections_of_another_day_are_still_found(tmp_path, monkeypatch):
+    old = np.full((2, 2, 2), 1, np.uint8)
+    CorrectionStore(tmp_path).keep(HASH, old)
+    later = CorrectionStore(tmp_path)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(whole_file.os, "fsync", full)
+    with pytest.raises(ScanError, match="save the mask now"):
+        later.keep(HASH, old * 2)
+    assert np.array_equal(CorrectionStore(tmp_path).give_back(HASH), old)
