@@ -7,7 +7,7 @@ import json
 import pytest
 import tiny
 
-from napari_sparsetok.weights import Card, CardError, Registry
+from napari_sparsetok.weights import Body, Card, CardError, Registry
 from napari_sparsetok.weights.registry import BUNDLED
 
 
@@ -24,6 +24,18 @@ def test_what_a_card_says_of_its_network(tmp_path):
     card = tiny.write_model(tmp_path, spacing=[2.0, 1.0, 0.5])
     assert (card.patch, card.stages, card.window, card.minimum_kept) == (4, 2, (16, 24, 16), 1)
     assert card.window_mm == (32.0, 24.0, 8.0)
+
+
+def test_the_body_of_a_card_is_optional_read_back_and_checked(tmp_path):
+    assert tiny.write_model(tmp_path).body is None
+    card = tiny.write_model(tmp_path, body={"above": -500, "margin": 8})
+    assert card.body == Body(-500, 8)
+    copy = tmp_path / "copy.json"
+    copy.write_text(json.dumps(card.to_json()))
+    assert Card.read(copy).body == card.body
+    for bad in ({"above": -500, "margin": -1}, {"margin": 8}, {"above": float("nan")}, {"below": 3}, 7):
+        with pytest.raises(CardError, match="cannot be read"):
+            tiny.write_model(tmp_path, body=bad)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 1}', '{"format": 1, "labels": 3}', "\x00"])

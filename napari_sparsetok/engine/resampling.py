@@ -49,6 +49,14 @@ class ModelGrid:
             stop.append(min(n, int(np.ceil(b * n / m))))
         return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
 
+    def region_of(self, box: Region) -> Region:
+        """The model's voxels that a region of the box touches."""
+        start, stop = [], []
+        for a, b, n, m in zip(box.start, box.stop, self.box, self.inner, strict=True):
+            start.append(min(m - 1, int(np.floor(a * m / n))))
+            stop.append(min(m, int(np.ceil(b * m / n))))
+        return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
+
     def point_of(self, voxel: Sequence[float]) -> tuple[float, ...]:
         """Where a voxel of the box lies on the model's grid."""
         return tuple((v + 0.5) * m / n - 0.5 for v, n, m in zip(voxel, self.box, self.inner, strict=True))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine import device as devices
+from napari_sparsetok.engine.body import body_box
 from napari_sparsetok.engine.cache import PrefixCache, WindowPrefix
 from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
@@ -127,7 +128,7 @@ class SCDSegmenter:
             raise ScanError("no model is chosen; choose one first")
         card = self._registry[settings.model]
         old = self._network
-        if old and old.card.sha256 == card.sha256 and old.asked == settings.device:
+        if old and old.card is card and old.asked == settings.device:
             return old
         device = devices.choose(settings.device)
         model = load_model(card).to(device.device)
@@ -137,17 +138,18 @@ class SCDSegmenter:
         return self._network
 
     def _prepared(self, scan: Scan, card: Card, region: Region, settings: Settings) -> _Volume:
-        key = (scan.content_hash, card.sha256, region, settings.replace_nonfinite)
+        key = (scan.content_hash, card.id, region, settings.replace_nonfinite)
         if self._volume and self._volume.key == key:
             return self._volume
         grid = model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch)
+        within = _within(scan, card, region, grid)
         pads = [(0, p - n) for p, n in zip(grid.padded, grid.inner, strict=True)]
         channels = []
         for voxels in _channels(scan, card):
             box = _finite(np.asarray(voxels[region.slices]), settings.replace_nonfinite)
             channels.append(np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge"))
         _check_memory(grid, card)
-        plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap)
+        plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
         self._volume = _Volume(key, torch.from_numpy(np.stack(channels)), grid, plan)
         return self._volume
 
@@ -243,6 +245,15 @@ def _channels(scan: Scan, card: Card) -> NDArray[Any]:
             f"but {len(voxels)} were given"
         )
     return voxels
+
+
+def _within(scan: Scan, card: Card, region: Region, grid: ModelGrid) -> Region | None:
+    """The model's voxels that are worth a window; None if all are."""
+    if card.body is None:
+        return None
+    found = body_box(_channels(scan, card)[0], region, card.body, scan.geometry.spacing)
+    inside = [tuple(n - a for n, a in zip(at, region.start, strict=True)) for at in (found.start, found.stop)]
+    return grid.region_of(Region(*inside))  # type: ignore[arg-type]
 
 
 def _finite(voxels: NDArray[Any], replacement: float | None) -> NDArray[Any]:

@@ -20,7 +20,7 @@ class WindowPlan:
     """All windows of a volume.
 
     regions : one box of voxels for each window, all of one shape, starting at multiples of the patch.
-    owner : (d, h, w) int32, for each token the window in whose middle it lies.
+    owner : (d, h, w) int32, for each token the window in whose middle it lies; -1 if no window holds it.
     weight : (D, H, W) float32 of one window, how much its voxels count where windows overlap.
     """
 
@@ -59,8 +59,8 @@ class WindowPlan:
         return inside or ordered[:1]
 
 
-def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float) -> WindowPlan:
-    """Cover a volume with equal windows.
+def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float, within: Region | None = None) -> WindowPlan:
+    """Cover a volume, or a box in it, with equal windows.
 
     Parameters
     ----------
@@ -68,9 +68,14 @@ def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float) -> W
     largest : the largest window; a smaller volume gets a smaller one.
     patch : voxels along the edge of a patch; windows start at multiples of it.
     overlap : share of a window's side that the next one covers too, at least.
+    within : the box; it is widened to whole patches and to one window. None is the whole volume.
     """
     window = tuple(min(n, w) for n, w in zip(volume, largest, strict=True))
-    starts = [_starts(n, w, patch, overlap) for n, w in zip(volume, window, strict=True)]
+    box = _on_lattice(within or Region.whole(volume), volume, window, patch)
+    starts = [
+        [a + start for start in _starts(b - a, w, patch, overlap)]
+        for a, b, w in zip(box.start, box.stop, window, strict=True)
+    ]
     regions = tuple(
         Region(start, tuple(a + w for a, w in zip(start, window, strict=True)))  # type: ignore[arg-type]
         for start in itertools.product(*starts)
@@ -78,6 +83,19 @@ def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float) -> W
     weight = _gaussian(window)
     owner = _owners(volume, regions, weight, patch)
     return WindowPlan(regions, owner, weight, patch)
+
+
+def _on_lattice(box: Region, volume: Shape, window: Sequence[int], patch: int) -> Region:
+    """The box of whole patches, at least one window large, around a box in a volume."""
+    starts, stops = [], []
+    for a, b, n, w in zip(box.start, box.stop, volume, window, strict=True):
+        start, stop = a // patch * patch, min(n, -(-b // patch) * patch)
+        lacking = max(0, w - (stop - start)) // patch
+        start = max(0, start - lacking // 2 * patch)
+        start = min(start, n - max(w, stop - start))
+        starts.append(start)
+        stops.append(max(stop, start + w))
+    return Region(tuple(starts), tuple(stops))  # type: ignore[arg-type]
 
 
 def _starts(length: int, window: int, patch: int, overlap: float) -> list[int]:
@@ -105,7 +123,7 @@ def _owners(volume: Shape, regions: Sequence[Region], weight: NDArray[np.float32
     # A window's weight at its tokens; both have their peak in the middle and fall alike.
     coarse = _gaussian([n // patch for n in weight.shape])
     best = np.zeros(grid, dtype=np.float32)
-    owner = np.zeros(grid, dtype=np.int32)
+    owner = np.full(grid, -1, dtype=np.int32)
     for index, region in enumerate(regions):
         box = tuple(slice(a // patch, b // patch) for a, b in zip(region.start, region.stop, strict=True))
         nearer = coarse > best[box]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,26 @@ FORMAT = 1
 
 class CardError(ScanError):
     """A card or its weights that cannot be used, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """Where in a scan there is anything to look at: the box around all voxels above a value.
+
+    above : in the units of the scan, Hounsfield units for CT; -500 lies between air and skin.
+    margin : millimetres by which the box is widened on every side.
+
+    Raises
+    ------
+    ValueError : they are not finite numbers, or the margin is negative.
+    """
+
+    above: float
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.above) or not 0 <= self.margin < math.inf:
+            raise ValueError(f"a body lies above a number, with a margin of 0 mm or more, not {self}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +57,7 @@ class Card:
     config : the fields of `napari_sparsetok.model.SCDConfig`.
     overlap : share of a window that its neighbour covers too, 0 … below 1.
     needs_region : whether it was trained on crops, so that a whole scan needs a box first.
+    body : windows are laid around the body alone, and all outside them is background; None lays them everywhere.
     keep_ratios : smallest and largest keep ratio met in training.
     training_data, licence, limits : sentences.
     dice : measured, {"split": …, "labels": {keep ratio: [Dice of each label]}}.
@@ -56,6 +78,7 @@ class Card:
     weights: Path
     overlap: float = 0.25
     needs_region: bool = False
+    body: Body | None = None
     keep_ratios: tuple[float, float] = (0.05, 1.0)
     training_data: str = ""
     licence: str = ""
@@ -105,7 +128,14 @@ class Card:
             tuples: dict[str, Any] = {
                 key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios") if key in raw
             }
-            return cls(labels=labels, weights=path.with_suffix(".safetensors"), **tuples, **raw)
+            body = raw.pop("body", None)
+            return cls(
+                labels=labels,
+                weights=path.with_suffix(".safetensors"),
+                body=None if body is None else Body(**body),
+                **tuples,
+                **raw,
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, CardError):
                 raise
@@ -113,8 +143,9 @@ class Card:
 
     def to_json(self) -> dict[str, Any]:
         """What `read` reads."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("weights", "labels")}
-        return {"format": FORMAT, **plain, "labels": self.labels.to_json()}
+        plain = {key: value for key, value in vars(self).items() if key not in ("weights", "labels", "body")}
+        body = {} if self.body is None else {"body": vars(self.body)}
+        return {"format": FORMAT, **plain, **body, "labels": self.labels.to_json()}
 
     def verified_weights(self) -> bytes:
         """The weights file, after its hash was found right.

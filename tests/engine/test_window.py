@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_sparsetok.engine.window import plan_windows
+from napari_sparsetok.scan import Region
 
 side = st.integers(1, 12)
 
@@ -71,3 +72,22 @@ def test_weights_peak_in_the_middle_and_never_vanish():
     assert weight.max() == 1
     assert weight.min() > 0
     assert np.allclose(weight, weight[::-1, ::-1, ::-1])
+
+
+@given(plans(), st.data())
+def test_windows_stay_at_the_box_that_they_are_laid_within_and_cover_it(arguments, data):
+    volume, largest, patch, overlap = arguments
+    starts = [data.draw(st.integers(0, n - 1)) for n in volume]
+    box = Region(tuple(starts), tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(starts, volume, strict=True)))
+    plan = plan_windows(volume, largest, patch, overlap, box)
+    assert plan.window == plan_windows(volume, largest, patch, overlap).window
+    covered = np.zeros(volume, dtype=bool)
+    for region in plan.regions:
+        assert all(a % patch == 0 and b <= n for a, b, n in zip(region.start, region.stop, volume, strict=True))
+        covered[region.slices] = True
+    assert covered[box.slices].all()
+    for axis, (a, b) in enumerate(zip(box.start, box.stop, strict=True)):
+        reach = np.flatnonzero(covered.any(axis=tuple(k for k in range(3) if k != axis)))
+        # What is more than the box is less than a patch on either side, or makes up one window.
+        assert len(reach) <= max(plan.window[axis], b - a + 2 * (patch - 1))
+    assert np.array_equal(plan.owner >= 0, covered[::patch, ::patch, ::patch])
