@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
 
 
@@ -16,12 +15,12 @@ class WindowPrefix:
     """Of one window, what does not depend on the keep ratio."""
 
     prefix: Prefix
-    image_skip: Tensor
+    skip: ImageSkip
 
     @property
     def nbytes(self) -> int:
         """Bytes that it holds."""
-        return sum(t.nbytes for t in (self.prefix.tokens, self.prefix.scores, self.image_skip))
+        return self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
 
 
 class PrefixCache:

@@ -17,7 +17,9 @@ class Device:
 
     device : the device itself.
     name : what the person reads: "GPU: NVIDIA H200", or "CPU (no GPU found)".
-    dtype : the type that matrix products run in.
+    dtype : the type that the encoder's matrix products run in. On a CPU float32, so that which tokens are kept does not
+        depend on the machine.
+    decoder_dtype : the type that the decoder's convolutions run in.
     warning : a sentence, if a GPU lies idle.
     batch : windows that run at a time. On a CPU more than one brings nothing (measured), on a GPU it fills the chip.
     """
@@ -25,6 +27,7 @@ class Device:
     device: torch.device
     name: str
     dtype: torch.dtype = torch.float32
+    decoder_dtype: torch.dtype = torch.float32
     warning: str = ""
     batch: int = 1
 
@@ -46,7 +49,7 @@ def choose(choice: DeviceChoice) -> Device:
         if not cuda:
             raise ScanError(f"no NVIDIA GPU can be used here ({_why_no_cuda()}); choose the device “auto” or “cpu”")
         half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half, batch=4)
+        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half, half, batch=4)
     if choice == "mps" or (choice == "auto" and mps):
         if not mps:
             raise ScanError("there is no Apple GPU here; choose the device “auto” or “cpu”")
@@ -63,7 +66,18 @@ def choose(choice: DeviceChoice) -> Device:
 
 def cpu(name: str = "CPU", warning: str = "") -> Device:
     """The CPU, called `name`."""
-    return Device(torch.device("cpu"), name, warning=warning)
+    return Device(torch.device("cpu"), name, decoder_dtype=_cpu_decoder_dtype(), warning=warning)
+
+
+def _cpu_decoder_dtype() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it natively: half the time; see docs/performance.md for how little changes."""
+    capable = torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_native_bfloat16()
+    return torch.bfloat16 if capable and torch.backends.mkldnn.is_available() else torch.float32
+
+
+def _has_native_bfloat16() -> bool:
+    asked = getattr(torch.cpu, "get_capabilities", None)  # not in every PyTorch that will do
+    return bool(asked and asked().get("avx512_bf16"))
 
 
 def _why_no_cuda() -> str:

@@ -19,6 +19,7 @@ from napari_sparsetok.engine.body import body_box
 from napari_sparsetok.engine.cache import PrefixCache, WindowPrefix
 from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
+from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.intensity import apply_rule
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
@@ -37,6 +38,7 @@ class _Network:
 
     card: Card
     model: SCD
+    decoder: FastDecoder
     device: devices.Device
     asked: DeviceChoice
 
@@ -134,7 +136,7 @@ class SCDSegmenter:
         model = load_model(card).to(device.device)
         self._cache.clear()
         self._volume = None
-        self._network = _Network(card, model, device, settings.device)
+        self._network = _Network(card, model, FastDecoder(model.decoder, device.decoder_dtype), device, settings.device)
         return self._network
 
     def _prepared(self, scan: Scan, card: Card, region: Region, settings: Settings) -> _Volume:
@@ -200,7 +202,9 @@ class SCDSegmenter:
         else:
             watch.on_notice("The GPU is out of memory; going on with the CPU, which is slower.")
             device = devices.cpu("CPU (the GPU ran out of memory)")
-            self._network = replace(network, model=network.model.to(device.device), device=device)
+            model = network.model.to(device.device)
+            decoder = FastDecoder(model.decoder, device.decoder_dtype)
+            self._network = replace(network, model=model, decoder=decoder, device=device)
         self._cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -317,21 +321,25 @@ def _finish(
         )
         parts, ids, scores = model.encode_rest(prefix, keep_ratio)
         completed = model.complete(parts, ids, prefix.grid)
-        logits = model.decode(completed, torch.cat([w.image_skip for w in windows])).float()
         record = model.record(ids, scores, prefix.grid)
+    with torch.inference_mode():
+        logits = network.decoder(completed, joined([w.skip for w in windows]))
     each = (slice(k, k + 1) for k in range(len(windows)))
     return [(logits[k], TokenRecord(tuple(s[k] for s in record.scores), record.stage[k])) for k in each]
 
 
 def _prefix(network: _Network, images: torch.Tensor) -> list[WindowPrefix]:
     """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
+    images = images.to(network.device.device)
     with torch.inference_mode(), _autocast(network.device):
-        images = images.to(network.device.device)
-        prefix, skips = network.model.encode_prefix(images), network.model.image_skip(images)
-        each = [slice(k, k + 1) for k in range(len(images))]
+        prefix = network.model.encode_prefix(images)
+    with torch.inference_mode():
+        skip = network.decoder.image_skip(images)
         return [
-            WindowPrefix(Prefix(prefix.tokens[k].clone(), prefix.scores[k].clone(), prefix.grid), skips[k].clone())
-            for k in each
+            WindowPrefix(
+                Prefix(prefix.tokens[k : k + 1].clone(), prefix.scores[k : k + 1].clone(), prefix.grid), skip.of(k)
+            )
+            for k in range(len(images))
         ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
@@ -59,9 +60,13 @@ class UnetrDecoder(nn.Module):
         skip: Tensor = self.image_block(image)
         return skip
 
+    def coarsest(self, grid: Tensor) -> Tensor:
+        """Where decoding begins: the token grid (B, C, d, h, w), or the level below it."""
+        return grid if self.pool is None else cast(Tensor, self.pool(_poolable(grid)))
+
     def forward(self, grid: Tensor, image_skip: Tensor) -> Tensor:
         """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
-        x = grid if self.pool is None else self.pool(_poolable(grid))
+        x = self.coarsest(grid)
         for level in range(len(self.ups) - 1, 0, -1):
             x = self.ups[level](x, self.skips[level - 1](grid))
         logits: Tensor = self.out(self.ups[0](x, image_skip))

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_sparsetok.engine.cache import PrefixCache, WindowPrefix
+from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
 
 
 def entry(floats: int) -> WindowPrefix:
-    return WindowPrefix(Prefix(torch.zeros(floats), torch.zeros(0), (1, 1, 1)), torch.zeros(0))
+    return WindowPrefix(
+        Prefix(torch.zeros(floats), torch.zeros(0), (1, 1, 1)), ImageSkip(torch.zeros(0), torch.zeros(0))
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40)), max_size=40), st.integers(0, 300))
