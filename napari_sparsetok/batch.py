@@ -132,7 +132,10 @@ def replay(
     from napari_sparsetok.engine.segmenter import SCDSegmenter
 
     region = Region(*(tuple(int(n) for n in then["region_zyx"][key]) for key in ("start", "stop")))  # type: ignore[arg-type]
-    settings = Settings(**then["settings"])
+    try:
+        settings = Settings.from_json(then["settings"])
+    except (TypeError, ValueError) as error:
+        raise ScanError(f"the settings of this record cannot be used again ({error})") from None
     segmenter = SCDSegmenter(registry, cache_bytes=0)
     prediction = segmenter.segment(scan, settings, region=region, watch=Watch(on_progress=on_progress))
     if out is not None:

@@ -153,10 +153,12 @@ class Session:
         """Follow the slider.
 
         The kept-token map of stage 1 follows at once. If the scan was segmented before, it is segmented again:
-        while the slider moves (`live`) only around the focus, afterwards everywhere.
+        while the slider moves (`live`) only around the focus, afterwards everywhere. One ratio for all stages takes
+        the place of a threshold, or of a ratio for each.
         """
         if keep_ratio != self.state.settings.keep_ratio:
-            self.state.settings = replace(self.state.settings, keep_ratio=keep_ratio)
+            settings = replace(self.state.settings, keep_ratio=keep_ratio, stage_ratios=None, threshold=None)
+            self.state.settings = settings
             if self.state.tokens is not None:
                 self.state.tokens = first_stage_preview(self.state.tokens, keep_ratio)
         shown = self.state.prediction

@@ -5,7 +5,9 @@ Only `napari_sparsetok.session.Session` writes `State`; everyone may listen. Val
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +20,58 @@ from napari_sparsetok.scan import Region, Scan, Shape
 
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 
+Selection = Literal["learned", "random", "norm", "attention", "entropy", "oracle"]
+
+
+class Reference:
+    """A mask to compare with, on the scan's own grid. Two with the same voxels are equal.
+
+    Parameters
+    ----------
+    mask : (z, y, x) of integers, 0 is background. A copy is kept.
+    """
+
+    def __init__(self, mask: NDArray[Any]) -> None:
+        if mask.ndim != 3 or mask.dtype.kind not in "biu":
+            raise ValueError(f"a reference mask is a volume of whole numbers, not {mask.dtype} of {mask.shape}")
+        self.mask: NDArray[Any] = np.array(mask)
+        self.mask.flags.writeable = False
+        digest = hashlib.sha256(f"{self.mask.shape}{self.mask.dtype.str}".encode())
+        digest.update(self.mask.data)
+        self.sha256 = digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and other.sha256 == self.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Tokens that a person chose by hand.
+
+    region, grid : the box that was segmented, and its token grid (d, h, w); they mean nothing on another.
+    keep, drop : flat places on that grid of tokens that every stage keeps, and that the first stage prunes.
+    """
+
+    region: Region
+    grid: Shape
+    keep: tuple[int, ...] = ()
+    drop: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, region: Region, signs: NDArray[Any]) -> Forced | None:
+        """From an array (d, h, w): above 0 must be kept, below 0 must go. None if it says nothing."""
+        keep, drop = np.flatnonzero(signs > 0).tolist(), np.flatnonzero(signs < 0).tolist()
+        return cls(region, tuple(signs.shape), tuple(keep), tuple(drop)) if keep or drop else None
+
+    def signs(self) -> NDArray[np.int8]:
+        """(d, h, w): 1 must be kept, -1 must go, 0 no opinion."""
+        signs = np.zeros(int(np.prod(self.grid)), dtype=np.int8)
+        signs[list(self.keep)], signs[list(self.drop)] = 1, -1
+        return signs.reshape(self.grid)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,12 +81,61 @@ class Settings:
     keep_ratio : share of the tokens still left that each stage keeps, in (0, 1].
     device : "auto" takes the fastest there is.
     replace_nonfinite : put this value where the scan holds NaN or infinity; None refuses such a scan.
+    selection : what ranks the tokens. "learned": the model's own scores. For comparison on the same network: "random";
+        "norm", the length of a token; "attention", the mean attention that a token gets; "entropy", of the image in
+        the token's patch; "oracle", nearness to the reference mask.
+    stage_ratios : one keep ratio for each stage, instead of `keep_ratio`.
+    threshold : keep what scores at least this, instead of a share. In the units of the selection: see `TokenMap`.
+    seed : of the random selection.
+    reference : for the oracle.
+    forced : tokens chosen by hand. They change what is kept, never a score.
     """
 
     model: str = ""
     keep_ratio: float = 0.25
     device: DeviceChoice = "auto"
     replace_nonfinite: float | None = None
+    selection: Selection = "learned"
+    stage_ratios: tuple[float, ...] | None = None
+    threshold: float | None = None
+    seed: int = 0
+    reference: Reference | None = None
+    forced: Forced | None = None
+
+    @property
+    def ratios(self) -> float | tuple[float, ...]:
+        """One keep ratio for all stages, or one for each. A threshold overrules them."""
+        return self.stage_ratios or self.keep_ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values. Of a reference only its hash: it is a picture of a patient."""
+        document = {x.name: getattr(self, x.name) for x in fields(self)}
+        if self.reference is not None:
+            document["reference"] = {"sha256": self.reference.sha256}
+        if self.forced is not None:
+            f = self.forced
+            region = {"start": f.region.start, "stop": f.region.stop}
+            document["forced"] = {"region_zyx": region, "grid_zyx": f.grid, "keep": f.keep, "drop": f.drop}
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], reference: Reference | None = None) -> Settings:
+        """The way back.
+
+        Raises
+        ------
+        ValueError : a reference mask was used, and it is not this one.
+        """
+        given = dict(document)
+        then = given.pop("reference", None)
+        if then is not None and (reference is None or reference.sha256 != then["sha256"]):
+            raise ValueError("the tokens were ranked by a reference mask; give the same one to make it again")
+        forced, ratios = given.pop("forced", None), given.pop("stage_ratios", None)
+        if forced is not None:
+            region = Region(*(tuple(forced["region_zyx"][key]) for key in ("start", "stop")))
+            forced = Forced(region, *(tuple(forced[key]) for key in ("grid_zyx", "keep", "drop")))
+        ratios = None if ratios is None else tuple(ratios)
+        return cls(**given, stage_ratios=ratios, forced=forced, reference=reference if then else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +144,19 @@ class TokenMap:
 
     Where windows overlap, a token's values are those of the window in whose middle it lies.
 
-    importance : (stages, d, h, w) float32, scores in 0 … 1; NaN where a token was gone, or not in the region.
+    importance : (stages, d, h, w) float32, the scores that ranked the tokens at each stage; NaN where a token was gone,
+        or not in the region. Learned: probabilities, 0 … 1. Random, oracle: 0 … 1, and the oracle's is 0.5 or more
+        where a token touches the reference. Entropy: share of the most that there can be, 0 … 1. Attention: the mean
+        that a token gets, times the number of tokens, so 1 is an even share. Norm: length of the token.
     stage : (d, h, w) uint8. k: pruned at stage k, counted from 1; stages + 1: kept to the end; 0: not looked at.
-    rank : (d, h, w) int32, place in its window by first-stage score, 0 the most important; -1 not looked at.
+    rank : (d, h, w) int32, place in its window in the order in which the first stage keeps, 0 the first: by score, but
+        tokens chosen by hand come first or last; -1 not looked at.
     window_tokens : tokens in one window, of which a stage keeps its share.
-    left : tokens before the first stage and after each, over all windows.
+    left : tokens before the first stage and after each, over all windows. Where the number differs between windows and
+        some are still to come, as many as it would be if those were like the ones that were run.
     spacing, origin : millimetres along the viewer's axes between tokens, and the middle of token (0, 0, 0).
+    selection : what the scores are; see `Settings`.
+    forced : (d, h, w) int8, 1 must be kept, -1 must go, as a person said; None if nobody did.
     """
 
     importance: NDArray[np.float32]
@@ -56,6 +166,8 @@ class TokenMap:
     left: tuple[int, ...]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
+    selection: Selection = "learned"
+    forced: NDArray[np.int8] | None = None
 
     @property
     def stages(self) -> int:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_sparsetok.engine.resampling import ModelGrid, to_scan
-from napari_sparsetok.engine.window import WindowPlan
-from napari_sparsetok.model import TokenRecord
+from napari_sparsetok.engine.selection import Selector
+from napari_sparsetok.model import Rule, TokenRecord
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.tokens import tokens_left
@@ -25,7 +25,7 @@ class Canvas:
     ----------
     scan, region : what is segmented.
     card : of the model.
-    grid, plan : the model's grid over the region, and its windows.
+    grid, selector : the model's grid over the region, and how tokens are picked in its windows.
     base : an earlier prediction, kept where no window was added yet.
 
     Attributes
@@ -34,15 +34,16 @@ class Canvas:
     """
 
     def __init__(
-        self, scan: Scan, region: Region, card: Card, grid: ModelGrid, plan: WindowPlan, base: Prediction | None
+        self, scan: Scan, region: Region, card: Card, grid: ModelGrid, selector: Selector, base: Prediction | None
     ) -> None:
         self.scan, self.region = scan, region
-        self._card, self._grid, self._plan, self._base = card, grid, plan, base
+        self._card, self._grid, self._selector, self._plan = card, grid, selector, selector.plan
         classes = len(card.labels) + 1
         self._logits = torch.zeros(classes, *grid.padded)
         self._weight = torch.zeros(grid.padded)
-        self._window_weight = torch.from_numpy(plan.weight)
+        self._window_weight = torch.from_numpy(self._plan.weight)
         self._fresh: list[int] = []
+        self._left: dict[int, NDArray[np.int64]] = {}  # of each window, tokens before the first stage and after each
         self.builds_on = base.serial if base else 0
         self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask
         self._start_tokens(base.tokens if base else None)
@@ -70,10 +71,13 @@ class Canvas:
         stage = record.stage[0].cpu().numpy()
         stage = np.where(stage == 0, self._card.stages + 1, stage).astype(np.uint8)
         self._stage[box][mine] = stage[mine]
+        self._left[index] = np.array([np.count_nonzero(stage > k) for k in range(self._card.stages + 1)])
         for k, scores in enumerate(record.scores):
-            self._importance[k][box][mine] = np.exp(scores[0].cpu().numpy())[mine]
+            values = scores[0].cpu().numpy()
+            self._importance[k][box][mine] = (np.exp(values) if self._selector.selection == "learned" else values)[mine]
         first = record.scores[0][0].cpu().numpy() if record.scores else np.zeros(mine.shape, np.float32)
-        self._rank[box][mine] = _ranks(first)[mine]
+        forced = None if self._selector.forced is None else self._selector.forced[box]
+        self._rank[box][mine] = _ranks(first, forced)[mine]
 
     def mask(self) -> tuple[NDArray[np.uint8], Region]:
         """The mask (z, y, x) on the scan's grid so far, and the box that changed since the last call."""
@@ -104,11 +108,10 @@ class Canvas:
         box = self._grid.box_of(Region(start, stop))  # type: ignore[arg-type]
         return Region(_plus(box.start, self.region.start), _plus(box.stop, self.region.start))  # type: ignore[arg-type]
 
-    def tokens(self, keep_ratio: float) -> TokenMap:
+    def tokens(self) -> TokenMap:
         """The token map so far."""
         card, grid = self._card, self._grid
         n = int(np.prod([side // card.patch for side in self._plan.window]))
-        left = tokens_left(n, keep_ratio, card.stages, card.minimum_kept)
         spacing = tuple(card.patch * s for s in grid.spacing)
         have, at = self.scan.geometry.spacing, self.scan.geometry.origin
         edge = [o + (a - 0.5) * s for o, a, s in zip(at, self.region.start, have, strict=True)]
@@ -117,18 +120,30 @@ class Canvas:
             stage=self._stage.copy(),
             rank=self._rank.copy(),
             window_tokens=n,
-            left=tuple(count * len(self._plan.regions) for count in left),
+            left=self._all_left(n),
             spacing=spacing,  # type: ignore[arg-type]
             origin=tuple(e + 0.5 * t for e, t in zip(edge, spacing, strict=True)),  # type: ignore[arg-type]
+            selection=self._selector.selection,
+            forced=self._selector.forced,
         )
 
+    def _all_left(self, n: int) -> tuple[int, ...]:
+        """Tokens before the first stage and after each; windows still to come count as the mean of the others."""
+        windows = len(self._plan.regions)
+        if self._left:
+            mean = np.mean(list(self._left.values()), axis=0)
+            return tuple(round(float(count) * windows) for count in mean)
+        left = tokens_left(n, self._selector.ratios, self._card.stages, self._card.minimum_kept)
+        return tuple(count * windows for count in left)
 
-def _ranks(scores: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Place of each token in its window, 0 for the highest score; the order that pruning uses."""
-    flat = scores.ravel()
-    order = torch.from_numpy(flat).argsort(descending=True, stable=True).numpy()
-    ranks = np.empty(flat.size, dtype=np.int32)
-    ranks[order] = np.arange(flat.size, dtype=np.int32)
+
+def _ranks(scores: NDArray[np.float32], forced: NDArray[np.int8] | None) -> NDArray[np.int32]:
+    """Place of each token in its window, 0 for the first that is kept; the order that pruning uses."""
+    flat = torch.from_numpy(scores.ravel())[None]
+    rule = Rule(forced=None if forced is None else torch.from_numpy(forced.reshape(1, -1)))
+    order = rule.priority(flat)[0].argsort(descending=True, stable=True).numpy()
+    ranks = np.empty(scores.size, dtype=np.int32)
+    ranks[order] = np.arange(scores.size, dtype=np.int32)
     return ranks.reshape(scores.shape)
 
 

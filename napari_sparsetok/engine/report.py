@@ -38,10 +38,11 @@ def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | 
             "spacing_mm_zyx": scan.geometry.spacing,
             "oblique_degrees": round(scan.geometry.obliqueness, 2),
         },
-        "settings": vars(prediction.settings),
+        "settings": prediction.settings.to_json(),
         "region_zyx": {"start": prediction.region.start, "stop": prediction.region.stop},
         "device": timing.device,
         "tokens": {
+            "ranked_by": tokens.selection,
             "per_window": tokens.window_tokens,
             "left_after_each_stage": tokens.left,
             "kept_share": tokens.left[-1] / tokens.left[0],

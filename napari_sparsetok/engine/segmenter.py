@@ -22,8 +22,9 @@ from napari_sparsetok.engine.contract import Hints, Stopped, Watch
 from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.intensity import apply_rule
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
+from napari_sparsetok.engine.selection import Lattice, Selector, check
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
-from napari_sparsetok.model import SCD, Prefix, SCDConfig, TokenRecord
+from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import DeviceChoice, DeviceReport, Prediction, Settings, Timing
 from napari_sparsetok.weights import Card, CardError, Registry
@@ -51,6 +52,7 @@ class _Volume:
     image: torch.Tensor  # channels D H W, padded
     grid: ModelGrid
     plan: WindowPlan
+    lattice: Lattice
 
 
 @dataclass
@@ -99,20 +101,20 @@ class SCDSegmenter:
     ) -> Prediction:
         """See `Segmenter.segment`."""
         progress = _Progress()
-        if not 0 < settings.keep_ratio <= 1:
-            raise ScanError(f"the keep ratio must be above 0 and at most 1, not {settings.keep_ratio:g}")
         network = self._load(settings)
+        check(settings, scan, network.card.stages)
         region = Region.whole(scan.shape) if region is None else region.clipped(scan.shape)
         volume = self._prepared(scan, network.card, region, settings)
-        canvas = Canvas(
-            scan, region, network.card, volume.grid, volume.plan, _usable(hints.base, scan, settings, region)
-        )
+        selector = volume.lattice.selector(settings)
+        base = _usable(hints.base, scan, settings, region)
+        canvas = Canvas(scan, region, network.card, volume.grid, selector, base)
         order = _order(volume, region, hints)
         while progress.done < len(order):
             if watch.should_stop():
                 raise Stopped
-            batch = order[progress.done : progress.done + self._ready_network.device.batch]
-            results = self._run_windows(volume, batch, settings.keep_ratio, watch)
+            size = 1 if selector.uneven else self._ready_network.device.batch
+            batch = order[progress.done : progress.done + size]
+            results = self._run_windows(volume, batch, selector, watch)
             for index, (logits, record, cached) in zip(batch, results, strict=False):
                 canvas.add(index, logits, record)
                 progress.done += 1
@@ -152,7 +154,8 @@ class SCDSegmenter:
             channels.append(np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge"))
         _check_memory(grid, card)
         plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
-        self._volume = _Volume(key, torch.from_numpy(np.stack(channels)), grid, plan)
+        image = torch.from_numpy(np.stack(channels))
+        self._volume = _Volume(key, image, grid, plan, Lattice(image, grid, plan, region))
         return self._volume
 
     @property
@@ -162,7 +165,7 @@ class SCDSegmenter:
         return self._network
 
     def _run_windows(
-        self, volume: _Volume, batch: Sequence[int], keep_ratio: float, watch: Watch
+        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch
     ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
         """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
 
@@ -172,7 +175,8 @@ class SCDSegmenter:
             batch = batch[: self._ready_network.device.batch]
             try:
                 windows, cached = self._prefixes(volume, batch)
-                results = _finish(self._ready_network, windows, keep_ratio)
+                rule = selector.rule(batch, self._ready_network.device.device)
+                results = _finish(self._ready_network, windows, selector.ratios, rule)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:
                 self._make_room(watch)
@@ -309,7 +313,7 @@ def _is_time_to_show(progress: _Progress) -> bool:
 
 
 def _finish(
-    network: _Network, windows: Sequence[WindowPrefix], keep_ratio: float
+    network: _Network, windows: Sequence[WindowPrefix], keep_ratio: float | Sequence[float], rule: Rule
 ) -> list[tuple[torch.Tensor, TokenRecord]]:
     """Run the rest of the network on windows of one size, as one batch."""
     model = network.model
@@ -319,7 +323,7 @@ def _finish(
             torch.cat([w.prefix.scores for w in windows]),
             windows[0].prefix.grid,
         )
-        parts, ids, scores = model.encode_rest(prefix, keep_ratio)
+        parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
         completed = model.complete(parts, ids, prefix.grid)
         record = model.record(ids, scores, prefix.grid)
     with torch.inference_mode():
@@ -367,7 +371,7 @@ def _prediction(
         labels=network.card.labels,
         region=canvas.region,
         mask=mask,
-        tokens=canvas.tokens(settings.keep_ratio),
+        tokens=canvas.tokens(),
         changed=changed,
         complete=complete,
         timing=timing,

@@ -22,7 +22,7 @@ def save_tokens(path: str | Path, tokens: TokenMap) -> Path:
     path = Path(path).expanduser()
     if path.suffix != ".npz":
         raise ScanError(f"token maps are saved as .npz; let the name end so, not in “{path.suffix}”")
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(tokens).items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(tokens).items() if value is not None}
     with written_whole(path, ".npz") as part:
         np.savez_compressed(part, **arrays)
     return path

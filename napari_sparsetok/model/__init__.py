@@ -1,5 +1,6 @@
 """The SCD network: sparse encoding, token completion, dense decoding."""
 
+from napari_sparsetok.model.pruning import Rule
 from napari_sparsetok.model.scd import SCD, Prefix, SCDConfig, TokenRecord
 
-__all__ = ["SCD", "Prefix", "SCDConfig", "TokenRecord"]
+__all__ = ["SCD", "Prefix", "Rule", "SCDConfig", "TokenRecord"]

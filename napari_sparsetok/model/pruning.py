@@ -6,11 +6,15 @@ Segmentation", IPMI 2023.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from napari_sparsetok.state import Selection
+from napari_sparsetok.tokens import count_kept
 
 
 class ScoreNetwork(nn.Module):
@@ -60,6 +64,64 @@ def split(tokens: Tensor, priority: Tensor, keep: int) -> Split:
     """Cut tokens (B, N, C) into the `keep` of highest priority (B, N) and the others."""
     kept_ids, pruned_ids = rank_ids(priority, keep)
     return Split(gather(tokens, kept_ids), gather(tokens, pruned_ids), kept_ids, pruned_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What decides which tokens a stage keeps, beside how many. By default the network's own scores alone.
+
+    selection : see `napari_sparsetok.state.Settings`.
+    threshold : keep the tokens that score at least this, instead of a share; in the units of the scores, but for
+        learned scores, which are logarithms here, a probability.
+    given : (B, N) the scores, for the selections that do not come from the tokens: random, entropy, oracle.
+    forced : (B, N) above 0 must be kept, below 0 must go.
+    """
+
+    selection: Selection = "learned"
+    threshold: float | None = None
+    given: Tensor | None = None
+    forced: Tensor | None = None
+
+    def at(self, ids: Tensor) -> Rule:
+        """The same rule for the tokens that are left, by their ids (B, K)."""
+        if self.given is None and self.forced is None:
+            return self
+        given, forced = (None if x is None else x.gather(1, ids) for x in (self.given, self.forced))
+        return replace(self, given=given, forced=forced)
+
+    def count(self, scores: Tensor, ratio: float, minimum: int) -> int:
+        """How many of the tokens with these scores (B, N) to keep.
+
+        Tokens that must be kept are kept even if they are more than the share, and those that must go are not kept to
+        fill it up; `minimum` holds in any case.
+
+        Raises
+        ------
+        ValueError : it is not the same number in every row, so they cannot be run as one batch.
+        """
+        n = scores.shape[1]
+        if self.threshold is None and self.forced is None:
+            return count_kept(n, ratio, minimum)
+        forced = torch.zeros_like(scores) if self.forced is None else self.forced
+        if self.threshold is None:
+            share = torch.full_like(forced[:, 0], count_kept(n, ratio, minimum), dtype=torch.long)
+            keep = share.clamp(min=(forced > 0).sum(1), max=(forced >= 0).sum(1))
+        else:
+            shown = scores.exp() if self.selection == "learned" else scores
+            keep = (((shown >= self.threshold) & (forced >= 0)) | (forced > 0)).sum(1)
+        counts = set(keep.clamp(min=minimum).tolist())
+        if len(counts) > 1:
+            raise ValueError("these windows keep different numbers of tokens; run them one by one")
+        return int(counts.pop())
+
+    def priority(self, scores: Tensor) -> Tensor:
+        """The order in which tokens are kept, as numbers (B, N): by score, those forced by hand first or last."""
+        if self.forced is None:
+            return scores
+        n = scores.shape[1]
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(n, device=order.device).expand_as(order))
+        return n * self.forced.sign().long() - place
 
 
 def restore(parts: list[Tensor], ids: list[Tensor]) -> Tensor:

@@ -10,13 +10,17 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from napari_sparsetok.model.attention import attention_received
 from napari_sparsetok.model.completion import TokenAssembly
 from napari_sparsetok.model.decoder import UnetrDecoder
 from napari_sparsetok.model.layers import NORM_EPS, Block, PatchEmbedding, sincos_positions
-from napari_sparsetok.model.pruning import ScoreNetwork, Split, soft_split, split
-from napari_sparsetok.tokens import count_kept, stage_ratios
+from napari_sparsetok.model.pruning import Rule, ScoreNetwork, Split, soft_split, split
+from napari_sparsetok.tokens import stage_ratios
 
 Grid = tuple[int, int, int]
+
+LEARNED = Rule()
+"""The network's own scores and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ class Prefix:
 class TokenRecord:
     """What happened to every token.
 
-    scores : for every stage (B, d, h, w), log-sigmoid scores; NaN where a token was gone by then.
+    scores : for every stage (B, d, h, w), the scores that ranked the tokens; NaN where a token was gone by then.
+        Learned ones are log-sigmoid.
     stage : (B, d, h, w) uint8, the stage that pruned the token, counted from 1; 0 if it was kept to the end.
     """
 
@@ -152,7 +157,7 @@ class SCD(nn.Module):
         return self.decoder.image_skip(image)
 
     def encode_rest(
-        self, prefix: Prefix, keep_ratio: float | Sequence[float], priority: Tensor | None = None
+        self, prefix: Prefix, keep_ratio: float | Sequence[float], rule: Rule = LEARNED
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Prune and run the remaining blocks.
 
@@ -160,7 +165,7 @@ class SCD(nn.Module):
         ----------
         prefix : from `encode_prefix`.
         keep_ratio : share of the tokens still left that a stage keeps, in (0, 1]; one for all or one a stage.
-        priority : (B, N), added to the scores when tokens are picked; large values force a token in or out.
+        rule : what ranks the tokens. In training it is always the learned scores.
 
         Returns
         -------
@@ -170,15 +175,14 @@ class SCD(nn.Module):
         """
         ratios = stage_ratios(keep_ratio, self.config.stages)
         c = self.class_tokens
-        x, scores = prefix.tokens, prefix.scores
+        x = prefix.tokens
         places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
         parts, ids, all_scores = [], [], []
         for stage in range(self.config.stages):
-            if stage:
-                scores = self._score(stage, x)
+            here = rule.at(places[:, c:] - c)
+            scores = prefix.scores if here.selection == "learned" and not stage else self._ranking(stage, x, here)
             all_scores.append(scores)
-            forced = 0.0 if priority is None else priority.gather(1, places[:, c:] - c)
-            cut = self._cut(x[:, c:], scores, scores + forced, ratios[stage])
+            cut = self._cut(x[:, c:], scores, ratios[stage], here)
             parts.append(self.stage_norms[stage](cut.pruned))
             ids.append(places[:, c:].gather(1, cut.pruned_ids))
             x = torch.cat([x[:, :c], cut.kept], dim=1)
@@ -197,14 +201,14 @@ class SCD(nn.Module):
         return cast(Tensor, self.decoder(completed, image_skip))
 
     def forward(
-        self, image: Tensor, keep_ratio: float | Sequence[float] = 1.0, priority: Tensor | None = None
+        self, image: Tensor, keep_ratio: float | Sequence[float] = 1.0, rule: Rule = LEARNED
     ) -> tuple[Tensor, TokenRecord]:
         """Segment a batch of windows.
 
         Parameters
         ----------
         image : (B, channels, D, H, W), each side a multiple of the patch.
-        keep_ratio, priority : see `encode_rest`. A ratio of 1 is exactly the dense network.
+        keep_ratio, rule : see `encode_rest`. A ratio of 1 is exactly the dense network.
 
         Returns
         -------
@@ -212,7 +216,7 @@ class SCD(nn.Module):
         record : what happened to every token.
         """
         prefix = self.encode_prefix(image)
-        parts, ids, scores = self.encode_rest(prefix, keep_ratio, priority)
+        parts, ids, scores = self.encode_rest(prefix, keep_ratio, rule)
         logits = self.decode(self.complete(parts, ids, prefix.grid), self.image_skip(image))
         return logits, self.record(ids, scores, prefix.grid)
 
@@ -245,10 +249,24 @@ class SCD(nn.Module):
         network = self.scores[0 if self.config.shared_scores else stage]
         return cast(Tensor, network(tokens[:, self.class_tokens :]))
 
-    def _cut(self, tokens: Tensor, scores: Tensor, priority: Tensor, ratio: float) -> Split:
+    def _ranking(self, stage: int, tokens: Tensor, rule: Rule) -> Tensor:
+        """What ranks the tokens (B, c+N, C) that are left: (B, N)."""
+        c = self.class_tokens
+        if rule.selection == "learned":
+            return self._score(stage, tokens)
+        if rule.selection == "norm":
+            return tokens[:, c:].float().norm(dim=-1)
+        if rule.selection == "attention":  # in the block that comes next, as its tokens would see each other unpruned
+            block = cast(Block, self.blocks[min(self.config.prune_after[stage], self.config.depth - 1)])
+            return attention_received(block.attn, block.norm1(tokens))[:, c:]
+        if rule.given is None:
+            raise ValueError(f"the selection “{rule.selection}” needs scores of its own")
+        return rule.given
+
+    def _cut(self, tokens: Tensor, scores: Tensor, ratio: float, rule: Rule) -> Split:
         # Without a class token a stage that keeps nothing would leave no token at all.
-        keep = count_kept(tokens.shape[1], ratio, minimum=1 - self.class_tokens)
-        return soft_split(tokens, scores, keep) if self.training else split(tokens, priority, keep)
+        keep = rule.count(scores, ratio, minimum=1 - self.class_tokens)
+        return soft_split(tokens, scores, keep) if self.training else split(tokens, rule.priority(scores), keep)
 
     def _encoder_positions(self, grid: Grid, like: Tensor) -> Tensor:
         if self.config.positions == "learned":

@@ -281,9 +281,9 @@ def test_batches_give_what_single_windows_give(folder, segmenter, gpu, monkeypat
     sizes = []
     real = engine._finish
 
-    def finish(network, windows, keep_ratio):
+    def finish(network, windows, keep_ratio, rule):
         sizes.append(len(windows))
-        return real(network, windows, keep_ratio)
+        return real(network, windows, keep_ratio, rule)
 
     monkeypatch.setattr(engine, "_finish", finish)
     batched = [segmenter.segment(scan, SETTINGS), segmenter.segment(scan, SETTINGS)]
@@ -301,10 +301,10 @@ def test_out_of_gpu_memory_each_way_out_is_taken_and_said_once(segmenter, gpu, m
     fails = iter([True, False, True, False, True, False] + [False] * 100)
     real = engine._finish
 
-    def finish(network, windows, keep_ratio):
+    def finish(network, windows, keep_ratio, rule):
         if next(fails):
             raise torch.OutOfMemoryError("played")
-        return real(network, windows, keep_ratio)
+        return real(network, windows, keep_ratio, rule)
 
     monkeypatch.setattr(engine, "_finish", finish)
     notices = []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_sparsetok.model.pruning import ScoreNetwork, rank_ids, restore, soft_split, split
+from napari_sparsetok.model.pruning import Rule, ScoreNetwork, rank_ids, restore, soft_split, split
 from napari_sparsetok.tokens import count_kept
 
 examples = settings(max_examples=50, deadline=None)
@@ -123,3 +123,59 @@ def test_scores_are_log_probabilities_and_see_all_tokens() -> None:
     assert (network(moved)[:, 1:] != scores[:, 1:]).any()  # through the mean
     order = torch.randperm(10)
     torch.testing.assert_close(network(tokens[:, order]), scores[:, order])
+
+
+def test_without_an_opinion_a_rule_counts_and_ranks_as_the_scores_do() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.4, 0.4]])
+    assert Rule().count(scores, 0.5, 1) == count_kept(4, 0.5, 1)
+    assert Rule().priority(scores) is scores
+    nobody = Rule(forced=torch.zeros(1, 4, dtype=torch.int8))
+    assert nobody.count(scores, 0.5, 1) == 2
+    assert rank_ids(nobody.priority(scores), 2)[0].tolist() == rank_ids(scores, 2)[0].tolist() == [[1, 2]]
+
+
+def test_forced_tokens_come_first_and_last_and_among_themselves_by_score() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.4, 0.5, 0.2]])
+    rule = Rule(forced=torch.tensor([[1, -1, 0, 0, 1]], dtype=torch.int8))
+    assert rule.priority(scores)[0].argsort(descending=True).tolist() == [4, 0, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("forced", "ratio", "kept"),
+    [
+        ([0, 0, 0, 0, 0], 0.4, 2),
+        ([1, 0, 0, 0, 0], 0.4, 2),  # the share holds it
+        ([1, 1, 1, 0, 0], 0.4, 3),  # the share is made larger
+        ([-1, -1, -1, -1, 0], 0.4, 1),  # and is not filled up with what must go
+        ([-1, 0, 0, 0, 0], 1.0, 4),
+        ([-1, -1, -1, -1, -1], 0.4, 1),  # one token has to stay
+    ],
+)
+def test_the_share_makes_room_for_what_must_stay(forced: list[int], ratio: float, kept: int) -> None:
+    rule = Rule(forced=torch.tensor([forced], dtype=torch.int8))
+    assert rule.count(torch.zeros(1, 5), ratio, 1) == kept
+
+
+def test_a_threshold_keeps_what_scores_at_least_as_much() -> None:
+    probability = torch.tensor([[0.1, 0.9, 0.4, 0.5, 0.2]])
+    rule = Rule(threshold=0.4)
+    assert rule.count(probability.log(), 0.01, 1) == 3  # learned scores are logarithms
+    assert Rule("norm", threshold=0.4).count(probability, 1.0, 1) == 3
+    assert Rule(threshold=0.0).count(probability.log(), 0.01, 1) == 5
+    assert Rule(threshold=0.95).count(probability.log(), 0.01, 1) == 1  # one has to stay
+    forced = Rule(threshold=0.4, forced=torch.tensor([[1, -1, 0, 0, 0]], dtype=torch.int8))
+    assert forced.count(probability.log(), 0.01, 1) == 3
+
+
+def test_windows_that_keep_different_numbers_are_no_batch() -> None:
+    with pytest.raises(ValueError, match="one by one"):
+        Rule("norm", threshold=0.5).count(torch.tensor([[0.6, 0.7], [0.1, 0.6]]), 1.0, 1)
+
+
+def test_a_rule_follows_the_tokens_that_are_left() -> None:
+    rule = Rule("random", given=torch.tensor([[0.1, 0.2, 0.3, 0.4]]), forced=torch.tensor([[0, 1, -1, 0]]))
+    left = rule.at(torch.tensor([[1, 3]]))
+    assert left.given is not None
+    assert left.forced is not None
+    torch.testing.assert_close(left.given, torch.tensor([[0.2, 0.4]]))
+    assert left.forced.tolist() == [[1, 0]]

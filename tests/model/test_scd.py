@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from napari_sparsetok.model import SCD, SCDConfig, TokenRecord
+from napari_sparsetok.model import SCD, Rule, SCDConfig, TokenRecord
 from napari_sparsetok.model.layers import sincos_positions
 from napari_sparsetok.tokens import tokens_left
 
@@ -188,15 +188,86 @@ def test_forced_tokens_are_kept_or_pruned_whatever_their_scores(config: SCDConfi
     n, left = math.prod(config.grid()), left_of(config, ratio)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     must, never = order[: left[-1]], order[left[1] :]
-    priority = torch.zeros(1, n)
-    priority[0, must], priority[0, never] = 1000.0, -1000.0
+    forced = torch.zeros(1, n, dtype=torch.int8)
+    forced[0, must], forced[0, never] = 1, -1
     with torch.inference_mode():
-        _, record = network(image, ratio, priority)
+        _, record = network(image, ratio, Rule(forced=forced))
         _, plain = network(image, ratio)
     stage = record.stage.flatten()
     assert (stage[must] == 0).all()
     assert (stage[never] == 1).all()
     assert torch.equal(record.scores[0], plain.scores[0])  # what is shown stays what the network thought
+
+
+def left_at(network: SCD, image: Tensor) -> Tensor:
+    """Tokens (B, N, C) before the first stage, the class token not among them."""
+    return network.encode_prefix(image).tokens[:, network.class_tokens :]
+
+
+@examples
+@given(configs, ratios)
+def test_by_norm_the_longest_tokens_are_kept(config: SCDConfig, ratio: float) -> None:
+    network, image = network_of(config), image_of(config, 2)
+    with torch.inference_mode():
+        _, record = network(image, ratio, Rule("norm"))
+        lengths = left_at(network, image).square().sum(-1).sqrt()
+    torch.testing.assert_close(record.scores[0].flatten(1), lengths)
+    keep = left_of(config, ratio)[1]
+    for stage, length in zip(record.stage.flatten(1), lengths, strict=True):
+        best = length.argsort(descending=True, stable=True)[:keep]
+        assert (stage[best] != 1).all()
+        assert (stage != 1).sum() == keep
+
+
+@examples
+@given(configs, ratios)
+def test_by_attention_those_that_the_next_block_looks_at_are_kept(config: SCDConfig, ratio: float) -> None:
+    network, image = network_of(config), image_of(config)
+    c = network.class_tokens
+    with torch.inference_mode():
+        _, record = network(image, ratio, Rule("attention"))
+        x = network.encode_prefix(image).tokens
+        block = network.blocks[min(config.prune_after[0], config.depth - 1)]
+        q, k, _ = block.attn.qkv(block.norm1(x)).unflatten(2, (3, config.heads, -1)).permute(2, 0, 3, 1, 4)
+        matrix = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # B h N N
+        got = matrix.mean(dim=(1, 2))[:, c:] * x.shape[1]
+    torch.testing.assert_close(record.scores[0].flatten(1), got)
+    best = record.scores[0].flatten().argsort(descending=True, stable=True)[: left_of(config, ratio)[1]]
+    assert (record.stage.flatten()[best] != 1).all()
+
+
+@examples
+@given(configs, ratios, st.integers(0, 9), st.sampled_from(["random", "entropy", "oracle"]))
+def test_given_scores_decide_at_every_stage(config: SCDConfig, ratio: float, seed: int, name) -> None:
+    network, image, n = network_of(config), image_of(config), math.prod(config.grid())
+    given = torch.rand(1, n, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        _, record = network(image, ratio, Rule(name, given=given))
+    order = given[0].argsort(descending=True)
+    left, stage = left_of(config, ratio), record.stage.flatten()
+    assert (stage[order[: left[-1]]] == 0).all()
+    for k in range(1, config.stages + 1):
+        assert (stage[order[left[k] : left[k - 1]]] == k).all()
+
+
+def test_a_rule_without_its_scores_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs scores of its own"):
+        network_of(TINY)(image_of(TINY), 0.5, Rule("oracle"))
+
+
+@examples
+@given(configs, st.floats(0.05, 0.95))
+def test_a_threshold_keeps_what_scores_as_much_at_every_stage(config: SCDConfig, quantile: float) -> None:
+    network, image = network_of(config), image_of(config)
+    with torch.inference_mode():
+        threshold = float(network.encode_prefix(image).scores.exp().quantile(quantile))
+        _, record = network(image, 1.0, Rule(threshold=threshold))
+    for k, scores in enumerate(record.scores, start=1):
+        entered = (record.stage == 0) | (record.stage >= k)
+        passed = entered & (scores.exp() >= threshold)
+        kept = (record.stage == 0) | (record.stage > k)
+        if passed.sum() >= 1 - int(config.class_token) and passed.any():
+            assert torch.equal(kept, passed)
 
 
 @examples
