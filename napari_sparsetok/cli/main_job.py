@@ -186,32 +186,6 @@ def _voxels(found: dict[str, Any]) -> str:
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the models that there are."""
-    from napari_sparsetok.weights import Registry
-
-    registry = Registry()
-    if as_json:
-        print_json({"models": [card.to_json() for card in registry.cards.values()], "problems": registry.problems})
-        return
-    for card in registry.cards.values():
-        best = card.dice.get("labels", {}).get("0.25")
-        quality = (
-            f"{sum(best) / len(best):.3f} mean at keep ratio 0.25 ({card.dice['split']})" if best else "not measured"
-        )
-        rows = [
-            ("for", card.purpose),
-            ("input", f"{card.modality}, {' × '.join(f'{s:g}' for s in card.spacing)} mm"),
-            ("labels", ", ".join(label.name for label in card.labels)),
-            ("Dice", quality),
-            ("licence", card.licence),
-        ]
-        print_table(table(f"{card.id}: {card.title}", rows))
-    for problem in registry.problems:
-        typer.echo(f"sparsetok: {problem}", err=True)
-
-
-@app.command()
 def replay(  # noqa: PLR0913 - options of a command line
     record: Annotated[Path, typer.Argument(metavar="RECORD.json", help="The record that was saved beside a mask.")],
     scan: Annotated[list[Path], typer.Argument(metavar="SCAN…", help="The scan that it was made of.")],

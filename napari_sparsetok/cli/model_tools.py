@@ -1,4 +1,4 @@
-"""Commands for models: measure, import, count."""
+"""Commands for networks: import, count."""
 
 from __future__ import annotations
 
@@ -16,34 +16,6 @@ if TYPE_CHECKING:
 
     from napari_sparsetok.model.flops import Cost
     from napari_sparsetok.model.reference import ImportReport
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Which model; see `sparsetok models`.")],
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder in the decathlon layout.")],
-    split: Annotated[str, typer.Option(help="Which of the splits that dataset.json lists.")] = "val",
-    keep_ratios: Annotated[
-        str, typer.Option(metavar="R,R,…", help="Keep ratios to measure at.")
-    ] = "1,0.75,0.5,0.25,0.1,0.05",
-    as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
-) -> None:
-    """Measure a model on labelled scans, at several keep ratios."""
-    from napari_sparsetok.batch import numbers
-    from napari_sparsetok.training import evaluation
-    from napari_sparsetok.weights import Registry
-
-    ratios = numbers(keep_ratios, ",", None, f"“{keep_ratios}” is no list of keep ratios; write it as 1,0.5,0.25")
-    truths = evaluation.read_truths(dataset, split, Registry()[model])
-    document = evaluation.evaluate(model, truths, ratios, on_case=lambda name: typer.echo(name, err=True))
-    if as_json:
-        print_json(document)
-    else:
-        typer.echo(evaluation.markdown(document))
-        area = document["score_roc_auc"]
-        if not as_markdown:
-            typer.echo(f"first-stage scores against labelled tokens: area under the ROC {area['mean']:.3f}")
 
 
 @app.command("import-reference")

@@ -1,59 +1,131 @@
-"""Random changes to training cases that leave their meaning alone. MONAI's transforms do the work."""
+"""Windows of training cases, with random changes that leave their meaning alone. MONAI's transforms do the work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from monai import transforms as mt
+from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_sparsetok.training.dataset import Case
+from napari_sparsetok.training.case import Case
+from napari_sparsetok.training.configuration import TrainingConfig
 
 KEYS = ("image", "labels")
+_MARGIN = 1.25
+"""A window is cut this much larger before it is turned and sheared, so that its corners are real voxels."""
 
 
-def build(mirror: bool) -> mt.Compose:
-    """Rotation, scaling and shift of image and labels; noise, blur and contrast of the image.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Windows for one step.
 
-    `mirror` exchanges left and right, which only suits labels that have no side.
+    images : (B, channels, D, H, W) float32.
+    labels : (B, 1, D, H, W) int64.
+    known : (B, labels with background) bool, what was drawn in each case.
     """
-    affine = mt.RandAffined(
-        KEYS,
-        prob=0.8,
-        rotate_range=(0.26, 0.26, 0.26),
-        shear_range=(0.08,) * 6,
-        scale_range=(0.15, 0.15, 0.15),
-        translate_range=(3, 3, 3),
-        mode=("bilinear", "nearest"),
-        padding_mode="border",
-    )
-    grey = [
-        mt.RandGaussianNoised("image", prob=0.25, std=0.15),
-        mt.RandGaussianSmoothd("image", prob=0.15, sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9)),
-        mt.RandScaleIntensityd("image", factors=0.2, prob=0.4),
-        mt.RandShiftIntensityd("image", offsets=0.2, prob=0.4),
-        mt.RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
-    ]
-    flip = [mt.RandFlipd(KEYS, prob=0.5, spatial_axis=2)] if mirror else []
-    return mt.Compose([affine, *flip, *grey, mt.ToTensord(KEYS, track_meta=False)])
+
+    images: Tensor
+    labels: Tensor
+    known: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.images.to(device), self.labels.to(device), self.known.to(device))
 
 
-def batch(cases: Sequence[Case], window: tuple[int, int, int], augment: Any) -> tuple[Tensor, Tensor]:
-    """Augment cases and cut one window of each, anywhere in it.
+class Windows:
+    """Draws windows. What it draws depends on its generator alone, so that a run can go on where it was killed."""
 
-    Returns
-    -------
-    images (B, channels, *window) float32 and labels (B, 1, *window) int64.
-    """
-    crop = mt.Compose(
+    def __init__(self, training: TrainingConfig) -> None:
+        self._training = training
+        self._augment = _transforms()
+        self._rng = np.random.default_rng()
+
+    def draw(self, cases: Sequence[Case], rng: np.random.Generator) -> Batch:
+        """A batch of windows of one size, each from another case while there are enough cases."""
+        self._rng = rng
+        self._augment.set_random_state(int(rng.integers(2**31)))
+        sides = [int(self._rng.choice(choice)) for choice in self._training.windows]
+        size = self._training.batch
+        picked = self._rng.choice(len(cases), size=size, replace=len(cases) < size)
+        samples = [self._sample(cases[i], sides) for i in picked]
+        return Batch(
+            torch.stack([torch.as_tensor(s["image"]).float() for s, _ in samples]),
+            torch.stack([torch.as_tensor(s["labels"]).long() for s, _ in samples]),
+            torch.stack([known for _, known in samples]),
+        )
+
+    def _sample(self, case: Case, sides: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        middle = self._middle(case, sides)
+        wide = [round(side * _MARGIN) for side in sides]
+        starts = [m - w // 2 for m, w in zip(middle, wide, strict=True)]
+        image = np.stack([cut(channel, starts, wide, edge=True) for channel in case.image])
+        labels, known = cut(case.labels, starts, wide)[None], case.known
+        if self._training.mirror and self._rng.random() < 0.5:
+            image, labels = image[..., ::-1].copy(), labels[..., ::-1].copy()
+            labels, known = swap_sides(labels, known, self._training.swap)
+        crop = mt.CenterSpatialCropd(KEYS, roi_size=sides)
+        return crop(self._augment({"image": image, "labels": labels})), torch.from_numpy(known)
+
+    def _middle(self, case: Case, sides: Sequence[int]) -> list[int]:
+        """Where the window lies: a labelled voxel within its middle half, or anywhere that fits."""
+        if case.places and self._rng.random() < self._training.foreground_share:
+            voxels = case.places[int(self._rng.choice(list(case.places)))]
+            place = voxels[self._rng.integers(len(voxels))]
+            wanted = [int(a + self._rng.integers(-(s // 4), s // 4 + 1)) for a, s in zip(place, sides, strict=True)]
+        else:
+            wanted = [int(self._rng.integers(n + 1)) for n in case.labels.shape]
+        # Inside the case as far as that goes; a case smaller than the window sits in its middle, give or take.
+        middle = []
+        for at, side, n in zip(wanted, sides, case.labels.shape, strict=True):
+            half = side // 2
+            middle.append(int(np.clip(at, min(half, n // 2), max(n - (side - half), n // 2))))
+        return middle
+
+
+def cut(voxels: NDArray, starts: Sequence[int], sides: Sequence[int], edge: bool = False) -> NDArray:  # type: ignore[type-arg]
+    """A box that may reach beyond the array, where its nearest voxels go on (`edge`), or 0."""
+    slices, pads = [], []
+    for start, side, n in zip(starts, sides, voxels.shape, strict=True):
+        slices.append(slice(min(max(start, 0), n - 1), max(min(start + side, n), 1)))
+        pads.append((max(0, -start), max(0, start + side - n)))
+    return np.pad(voxels[tuple(slices)], pads, mode="edge" if edge else "constant")
+
+
+def swap_sides(
+    labels: NDArray[np.uint8], known: NDArray[np.bool_], pairs: Sequence[tuple[int, int]]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Exchange the labels of each pair, and what is known of them."""
+    table, order = np.arange(256, dtype=np.uint8), np.arange(len(known))
+    for a, b in pairs:
+        table[[a, b]] = b, a
+        order[[a, b]] = b, a
+    return table[labels], known[order]
+
+
+def _transforms() -> mt.Compose:
+    """Rotation, scaling and shift of image and labels; noise, blur and contrast of the image."""
+    return mt.Compose(
         [
-            mt.SpatialPadd(KEYS, spatial_size=window, mode=("edge", "constant")),
-            mt.RandSpatialCropd(KEYS, roi_size=window, random_size=False),
+            mt.RandAffined(
+                KEYS,
+                prob=0.8,
+                rotate_range=(0.26, 0.26, 0.26),
+                shear_range=(0.08,) * 6,
+                scale_range=(0.15, 0.15, 0.15),
+                translate_range=(3, 3, 3),
+                mode=("bilinear", "nearest"),
+                padding_mode="border",
+            ),
+            mt.RandGaussianNoised("image", prob=0.25, std=0.15),
+            mt.RandGaussianSmoothd("image", prob=0.15, sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9)),
+            mt.RandScaleIntensityd("image", factors=0.2, prob=0.4),
+            mt.RandShiftIntensityd("image", offsets=0.2, prob=0.4),
+            mt.RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
+            mt.ToTensord(KEYS, track_meta=False),
         ]
     )
-    crop.set_random_state(seed=int(augment.R.randint(2**31)))  # a new transform would draw from nowhere we know
-    samples = [crop(augment({"image": c.image, "labels": c.labels[None]})) for c in cases]
-    images = torch.stack([torch.as_tensor(s["image"]).float() for s in samples])
-    return images, torch.stack([torch.as_tensor(s["labels"]).long() for s in samples])

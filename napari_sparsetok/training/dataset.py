@@ -1,55 +1,181 @@
-"""Labelled scans in the layout of the Medical Segmentation Decathlon."""
+"""Folders of labelled scans: which files belong together, what the labels are called, who is held out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_sparsetok.engine.intensity import apply_rule
-from napari_sparsetok.files import open_scan
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import ScanError
+
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".tif", ".tiff")
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One labelled scan, ready for the network.
+@dataclass(frozen=True)
+class Item:
+    """One labelled scan on disk.
 
-    image : (channels, z, y, x) float32, after the intensity rule.
-    labels : (z, y, x) uint8.
+    images : a file for each channel.
+    drawn : the dataset's numbers of the labels that were drawn in it; None if all were.
     """
 
     name: str
-    image: NDArray[np.float32]
-    labels: NDArray[np.uint8]
+    images: tuple[Path, ...]
+    label: Path
+    drawn: frozenset[int] | None = None
 
 
-def label_table(root: Path) -> LabelTable:
-    """The labels that a dataset's `dataset.json` names, without background."""
-    named = json.loads((root / "dataset.json").read_text())["labels"]
-    return LabelTable.of([named[key] for key in sorted(named, key=int) if int(key)])
+@dataclass(frozen=True)
+class Dataset:
+    """What a folder of labelled scans holds.
+
+    labels : names by number, without background; empty if nobody named them.
+    splits : items by the split's name.
+    """
+
+    root: Path
+    channels: tuple[str, ...]
+    labels: Mapping[int, str]
+    splits: Mapping[str, tuple[Item, ...]]
+
+    def __getitem__(self, split: str) -> tuple[Item, ...]:
+        """The items of a split.
+
+        Raises
+        ------
+        ScanError : there is none of this name, or it is empty.
+        """
+        items = self.splits.get(split)
+        if not items:
+            raise ScanError(f"the dataset has no split “{split}”; it has {', '.join(self.splits) or 'none'}")
+        return items
+
+    def numbers(self, table: LabelTable) -> dict[int, int]:
+        """From the dataset's numbers to a table's: by name if all the names are the table's, else by number."""
+        ours = {_plain(label.name): label.id for label in table}
+        if self.labels and all(_plain(name) in ours for name in self.labels.values()):
+            return {number: ours[_plain(name)] for number, name in self.labels.items()}
+        ids = {label.id for label in table}
+        return {number: number for number in self.labels if number in ids}
 
 
-def read_cases(root: Path, split: str, rule: Mapping[str, Any]) -> list[Case]:
-    """All cases of one split, in memory.
+def open_dataset(root: Path, images: Sequence[str] = (), labels: str = "") -> Dataset:
+    """A dataset on disk.
+
+    Parameters
+    ----------
+    root : a folder with a `dataset.json`, in the layout of the Medical Segmentation Decathlon or of nnU-Net; or any
+        folder, with patterns.
+    images : a pattern for each channel, such as "scans/*_t1.nii.gz". What "*" stands for names the case.
+    labels : the pattern of the label files, such as "masks/*.nii.gz".
 
     Raises
     ------
-    ValueError : image and labels of a case lie on different grids.
+    ScanError : there is nothing of the kind; says what is missing.
     """
-    listing = json.loads((root / "dataset.json").read_text())
-    names = set(listing["splits"][split])
-    pairs = [p for p in listing["training"] if Path(p["image"]).name in names]
-    return [_read(root / pair["image"], root / pair["label"], rule) for pair in pairs]
+    if not root.is_dir():
+        raise ScanError(f"{root} is no folder")
+    if images or labels:
+        return _by_pattern(root, images, labels)
+    path = root / "dataset.json"
+    if not path.is_file():
+        raise ScanError(f"{root.name} has no dataset.json; say which files belong together with --images and --labels")
+    try:
+        listing = json.loads(path.read_text(encoding="utf-8"))
+        named = _names(listing["labels"])
+        items = _listed(root, listing) if "training" in listing else _nnunet(root, listing)
+        modality = listing.get("modality") or listing.get("channel_names") or {"0": "image"}
+        channels = tuple(str(modality[key]) for key in sorted(modality, key=int))
+        return Dataset(root, channels, named, _splits(items, listing.get("splits")))
+    except KeyError as error:
+        raise ScanError(f"dataset.json lacks {error}") from None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        if isinstance(error, ScanError):
+            raise
+        raise ScanError(f"dataset.json cannot be used: {error}") from None
 
 
-def _read(image_path: Path, label_path: Path, rule: Mapping[str, Any]) -> Case:
-    image, labels = open_scan(image_path), open_scan(label_path)
-    if not image.geometry.same_grid(labels.geometry):
-        raise ValueError(f"{image_path.name}: the labels do not lie on the image's grid")
-    return Case(image_path.name, apply_rule(rule, image.voxels)[None], labels.voxels.astype(np.uint8))
+def _names(raw: Mapping[str, Any]) -> dict[int, str]:
+    """Names by number; the decathlon has them that way round, nnU-Net the other."""
+    if all(key.isdigit() for key in raw):
+        return {int(key): str(name) for key, name in raw.items() if int(key)}
+    return {int(number): name for name, number in raw.items() if int(number)}
+
+
+def _listed(root: Path, listing: Mapping[str, Any]) -> list[Item]:
+    items = []
+    for entry in listing["training"]:
+        given = entry["image"]
+        images = tuple(root / one for one in ([given] if isinstance(given, str) else given))
+        drawn = frozenset(int(n) for n in entry["contoured"]) if "contoured" in entry else None
+        items.append(Item(images[0].name, images, root / entry["label"], drawn))
+    return items
+
+
+def _nnunet(root: Path, listing: Mapping[str, Any]) -> list[Item]:
+    ending = str(listing.get("file_ending", ".nii.gz"))
+    channels = len(listing.get("channel_names") or {"0": ""})
+    items = []
+    for label in sorted((root / "labelsTr").glob(f"*{ending}")):
+        case = label.name.removesuffix(ending)
+        images = tuple(root / "imagesTr" / f"{case}_{k:04d}{ending}" for k in range(channels))
+        items.append(Item(label.name, images, label))
+    if not items:
+        raise ScanError(f"there are no labels labelsTr/*{ending} in {root.name}")
+    return items
+
+
+def _by_pattern(root: Path, images: Sequence[str], labels: str) -> Dataset:
+    if not images or not labels:
+        raise ScanError("give both patterns, --images (once for each channel) and --labels")
+    found = [_matches(root, pattern) for pattern in (*images, labels)]
+    *channels, drawn = found
+    names = sorted(set(drawn).intersection(*channels))
+    if not names:
+        raise ScanError(
+            "no image has a label file of the same name: "
+            + "; ".join(f"“{p}” fits {len(f)} file(s)" for p, f in zip((*images, labels), found, strict=True))
+        )
+    items = [Item(name, tuple(channel[name] for channel in channels), drawn[name]) for name in names]
+    titles = tuple(f"channel {k}" for k in range(1, len(images) + 1)) if len(images) > 1 else ("image",)
+    return Dataset(root, titles, {}, _splits(items, None))
+
+
+def _matches(root: Path, pattern: str) -> dict[str, Path]:
+    if pattern.count("*") != 1 or Path(pattern).is_absolute():
+        raise ScanError(
+            f"a pattern has one “*”, which names the case, and is seen from the dataset; “{pattern}” is not"
+        )
+    before, after = pattern.split("*")
+    files = {}
+    for path in sorted(root.glob(pattern)):
+        relative = path.relative_to(root).as_posix()
+        files[relative.removeprefix(before).removesuffix(after)] = path
+    return files
+
+
+def _splits(items: Sequence[Item], given: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[Item, ...]]:
+    """The splits that the dataset names, or every fifth case held out."""
+    if given:
+        return {split: _picked(items, names) for split, names in given.items()}
+    held_out = tuple(items[4::5])
+    return {"train": tuple(i for i in items if i not in held_out), "val": held_out}
+
+
+def _picked(items: Sequence[Item], names: Iterable[str]) -> tuple[Item, ...]:
+    wanted = {_stem(name) for name in names}
+    return tuple(item for item in items if _stem(item.name) in wanted)
+
+
+def _stem(name: str) -> str:
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return name
+
+
+def _plain(name: str) -> str:
+    return "".join(name.casefold().split())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
-from napari_sparsetok.files import open_scan
 from napari_sparsetok.metrics import dice
 from napari_sparsetok.model.flops import count_cost
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import Scan, stack_channels
 from napari_sparsetok.state import Prediction, Settings
+from napari_sparsetok.training.case import open_item
+from napari_sparsetok.training.dataset import Dataset, Item
 from napari_sparsetok.weights import Card, Registry
 
 TOLERANCE_MM = 1.0
@@ -62,44 +61,24 @@ class Scores:
     agreement: float
 
 
-def read_truths(root: Path, split: str, card: Card) -> Iterator[Truth]:
-    """The cases of one split of a dataset in the decathlon layout, one at a time.
-
-    Labels are matched by name if the names are the model's, else by number. Where `dataset.json` lists the labels
-    `contoured` in a case, the others count as unknown.
+def read_truths(dataset: Dataset, split: str, card: Card) -> Iterator[Truth]:
+    """The cases of one split, one at a time. Labels that were not drawn in a case are unknown there.
 
     Raises
     ------
-    ScanError : the dataset has no such split, or image and labels lie on different grids.
+    ScanError : there is no such split, a file cannot be read, or image and labels lie on different grids.
     """
-    listing = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
-    if split not in listing.get("splits", {}):
-        raise ScanError(f"the dataset has no split “{split}”; it has {', '.join(listing.get('splits', {})) or 'none'}")
-    names = set(listing["splits"][split])
-    ids = _matched(listing["labels"], card)
-    for entry in listing["training"]:
-        if Path(entry["image"]).name in names:
-            yield _truth(root, entry, ids)
+    numbers = dataset.numbers(card.labels) or {label.id: label.id for label in card.labels}
+    return (_truth(item, numbers) for item in dataset[split])
 
 
-def _matched(named: dict[str, str], card: Card) -> dict[int, int]:
-    """From the dataset's numbers to the model's."""
-    by_name = {label.name.casefold(): label.id for label in card.labels}
-    theirs = {int(key): name for key, name in named.items() if int(key)}
-    if all(name.casefold() in by_name for name in theirs.values()):
-        return {number: by_name[name.casefold()] for number, name in theirs.items()}
-    return {number: number for number in theirs}
-
-
-def _truth(root: Path, entry: dict[str, Any], ids: dict[int, int]) -> Truth:
-    scan, drawn = open_scan(root / entry["image"]), open_scan(root / entry["label"])
-    if not scan.geometry.same_grid(drawn.geometry):
-        raise ScanError(f"the labels of {scan.name} do not lie on its grid")
-    labels = np.zeros(scan.shape, dtype=np.uint8)
-    for theirs, ours in ids.items():
-        labels[drawn.voxels == theirs] = ours
-    known = frozenset(ids[number] for number in entry.get("contoured", ids))
-    return Truth(scan.name, scan, labels, known)
+def _truth(item: Item, numbers: Mapping[int, int]) -> Truth:
+    channels, drawn = open_item(item)
+    labels = np.zeros(drawn.shape, dtype=np.uint8)
+    for theirs, ours in numbers.items():
+        labels[np.asarray(drawn.voxels) == theirs] = ours
+    known = frozenset(ours for theirs, ours in numbers.items() if item.drawn is None or theirs in item.drawn)
+    return Truth(item.name, stack_channels(channels) if len(channels) > 1 else channels[0], labels, known)
 
 
 def evaluate(

@@ -1,57 +1,83 @@
-"""From a run to a model: ``python -m napari_sparsetok.training.export RUN DATASET CARD.json OUT_FOLDER``.
-
-CARD.json holds what a person knows of the model (title, purpose, licence …); what can be computed is added.
-"""
+"""From a run to a model: weights in half precision and their card."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from napari_sparsetok.engine.segmenter import load_model
-from napari_sparsetok.training.dataset import label_table, read_cases
-from napari_sparsetok.training.loop import mean_dice
+from napari_sparsetok.files.whole_file import written_whole
+from napari_sparsetok.model import SCD
+from napari_sparsetok.training.case import Case
+from napari_sparsetok.training.configuration import Recipe
+from napari_sparsetok.training.validation import mean_dice
 from napari_sparsetok.weights import Card
 
 KEEP_RATIOS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.05)
 
 
-def export(run: Path, dataset: Path, about: Path, folder: Path) -> Card:
-    """Write the run's weights in half precision with a card, and measure Dice on the val split with them."""
-    given = json.loads(about.read_text(encoding="utf-8"))
-    weights = folder / f"{given['id']}.safetensors"
-    save_file({k: v.half() for k, v in load_file(run / "weights.safetensors").items()}, weights)
-    config = json.loads((run / "config.json").read_text())
-    given |= {
-        "format": 1,
-        "labels": given.get("labels", label_table(dataset).to_json()),
-        "config": config["model"] | {"drop_path": 0.0},
-        "keep_ratios": [config["training"]["min_keep"], 1.0],
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-    }
-    path = weights.with_suffix(".json")
-    path.write_text(json.dumps(given, indent=1) + "\n", encoding="utf-8")
-    model = load_model(Card.read(path))
-    cases = read_cases(dataset, "val", given["intensity"])
-    by_ratio = {str(keep): [round(d, 4) for d in mean_dice(model, cases, keep)] for keep in KEEP_RATIOS}
-    given["dice"] = {"split": f"val, {len(cases)} cases", "labels": by_ratio}
-    path.write_text(json.dumps(given, indent=1) + "\n", encoding="utf-8")
+def export(recipe: Recipe, model: SCD, cases: Sequence[Case], folder: Path) -> Card:
+    """Write a network as a model that can be installed, and measure Dice with the very weights that were written.
+
+    Parameters
+    ----------
+    cases : of the val split; none leaves the card without a measure.
+
+    Raises
+    ------
+    ScanError : the disk refuses.
+    """
+    name = recipe.about["id"]
+    weights, path = folder / f"{name}.safetensors", folder / f"{name}.json"
+    words = "the model could not be written ({}); free space and run the same command again"
+    with written_whole(weights, words=words) as temporary:
+        save_file(
+            {key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()}, temporary
+        )
+    card = _card(recipe, weights)
+    _write(card, path)
+    if cases:
+        stored = load_model(card)
+        by_ratio = {str(keep): [_number(d) for d in mean_dice(stored, cases, keep)] for keep in KEEP_RATIOS}
+        card = replace(card, dice={"split": f"val, {len(cases)} cases", "labels": by_ratio})
+        _write(card, path)
     return Card.read(path)
 
 
-def main() -> None:
-    """Export and print the card's Dice table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("run", "dataset", "about", "folder"):
-        parser.add_argument(name, type=Path)
-    args = parser.parse_args()
-    card = export(args.run, args.dataset, args.about, args.folder)
-    print(json.dumps(card.dice, indent=1), f"{card.weights.stat().st_size / 1e6:.1f} MB")
+def _card(recipe: Recipe, weights: Path) -> Card:
+    preparation = recipe.preparation
+    return Card(
+        **recipe.about,  # type: ignore[arg-type]
+        channels=recipe.channels,
+        spacing=preparation.spacing,
+        intensity=dict(preparation.intensity),
+        labels=recipe.labels,
+        config=_config(recipe),
+        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        weights=weights,
+        overlap=recipe.overlap,
+        needs_region=recipe.needs_region,
+        body=preparation.body,
+        keep_ratios=(recipe.training.min_keep, 1.0),
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _config(recipe: Recipe) -> dict[str, Any]:
+    # Stochastic depth is for training; whoever loads the model does not train.
+    return asdict(recipe.network) | {"drop_path": 0.0}
+
+
+def _write(card: Card, path: Path) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(card.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)

@@ -2,169 +2,221 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
-import torch.nn.functional as F
-from monai.losses import DiceCELoss
-from safetensors.torch import save_file
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
-from napari_sparsetok.metrics import dice
-from napari_sparsetok.model import SCD, SCDConfig, TokenRecord
-from napari_sparsetok.training import augmentation
-from napari_sparsetok.training.dataset import Case
+from napari_sparsetok.model import SCD, SCDConfig
+from napari_sparsetok.scan import ScanError
+from napari_sparsetok.training import checkpoint
+from napari_sparsetok.training.augmentation import Windows
+from napari_sparsetok.training.case import Case
+from napari_sparsetok.training.checkpoint import Place
+from napari_sparsetok.training.configuration import Recipe, TrainingConfig
+from napari_sparsetok.training.journal import Journal, Step
+from napari_sparsetok.training.objective import Losses, Objective, draw_keep_ratios
+from napari_sparsetok.training.plot import picture
+from napari_sparsetok.training.validation import mean_dice
+
+CHECKPOINT = "checkpoint.safetensors"
+_GLANCE = 0.25  # keep ratio at which a run is looked at on its way
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How long and how hard to train.
+class Watch:
+    """How a run talks to whoever waits for it.
 
-    windows : sides that a window may have along z, y, x; each step draws one of each.
-    min_keep : smallest keep ratio that training meets.
-    dense_share : share of the steps that keep every token.
-    score_weight : weight of the cross-entropy between a token's score and whether it touches a label.
-        The published loss has none of it; see docs/experiments.md for why it is here.
+    on_step : every step that was done.
+    on_dice : Dice of each label on the val cases at a keep ratio, after some steps.
     """
 
-    steps: int = 4000
-    batch: int = 4
-    rate: float = 5e-4
-    weight_decay: float = 0.05
-    warmup: int = 150
-    windows: tuple[tuple[int, ...], ...] = ((32, 36, 40), (44, 48, 52), (32, 36, 40))
-    min_keep: float = 0.05
-    dense_share: float = 0.2
-    score_weight: float = 0.1
-    average_decay: float = 0.998
-    mirror: bool = False
-    seed: int = 0
-    evaluate_every: int = 400
+    on_step: Callable[[Step], None] = lambda step: None
+    on_dice: Callable[[int, float, Sequence[float]], None] = lambda step, keep_ratio, dice: None
 
 
-def score_loss(record: TokenRecord, labels: Tensor, patch: int) -> Tensor:
-    """Cross-entropy of every stage's scores against "this token touches a labelled structure".
+class Examples(NamedTuple):
+    """What is learnt from, and what Dice is taken of on the way."""
+
+    train: Sequence[Case]
+    val: Sequence[Case]
+
+
+def train(
+    fabric: Fabric,
+    recipe: Recipe,
+    examples: Examples,
+    out: Path,
+    *,
+    init: Mapping[str, Tensor] | None = None,
+    watch: Watch = Watch(),
+) -> SCD:
+    """Train, or go on with a run that was cut off, saving as it goes.
 
     Parameters
     ----------
-    record : of one forward pass, with its gradient.
-    labels : (B, 1, D, H, W).
-    patch : voxels along the edge of a patch.
-    """
-    touches = F.max_pool3d((labels > 0).float(), patch)[:, 0]  # B d h w
-    losses = []
-    for scores in record.scores:
-        there = ~scores.isnan()
-        log_yes = scores[there].clamp(max=-1e-6)
-        log_no = torch.log(-torch.expm1(log_yes))
-        target = touches[there]
-        losses.append(-(target * log_yes + (1 - target) * log_no.clamp(min=-20)).mean())
-    return torch.stack(losses).mean()
-
-
-def train(config: SCDConfig, training: TrainingConfig, cases: Sequence[Case], val: Sequence[Case], out: Path) -> SCD:
-    """Train, logging to `out`/log.csv and saving the averaged weights as it goes.
+    fabric : on what it runs; launched.
+    out : the run's folder; if it holds a checkpoint of the same recipe, the run goes on from there.
+    init : weights to start from, by name; those that are missing start at random.
 
     Returns
     -------
     The network with the averaged weights, ready for inference.
+
+    Raises
+    ------
+    ScanError : the folder holds a run of another recipe, the loss is no longer a number, or the disk refuses.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps({"model": asdict(config), "training": asdict(training)}, indent=1))
-    torch.manual_seed(training.seed)
-    trainer = _Trainer(config, training, cases)
-    started = time.monotonic()
-    with (out / "log.csv").open("w", newline="") as file:
-        log = csv.writer(file)
-        log.writerow(["step", "seconds", "rate", "keep_ratio", "loss", "score_loss", "val_keep_ratio", "val_dice"])
-        for step in range(1, training.steps + 1):
-            row = [step, f"{time.monotonic() - started:.1f}", *trainer.step(step)]
-            if step % training.evaluate_every == 0 or step == training.steps:
-                ratio = 1.0 if step == training.steps else 0.25
-                row += [ratio, " ".join(f"{d:.4f}" for d in mean_dice(trainer.averaged, val, ratio))]
-                save_file(trainer.averaged.state_dict(), out / "weights.safetensors")
-            log.writerow(row)
-            file.flush()
+    trainer = _Trainer(fabric, recipe, examples.train, out / CHECKPOINT, init)
+    place = trainer.resume()
+    with ExitStack() as stack:
+        journal = stack.enter_context(closing(Journal(out, place.step))) if fabric.is_global_zero else None
+        _go_on(fabric, trainer, place, journal, examples.val, watch)
+    fabric.barrier()
     return trainer.averaged
 
 
+def _go_on(
+    fabric: Fabric, trainer: _Trainer, place: Place, journal: Journal | None, val: Sequence[Case], watch: Watch
+) -> None:
+    started, saved = time.monotonic() - place.seconds, time.monotonic()
+    training, step = trainer.training, place.step
+    last = _is_last(step, place.seconds, training)
+    while not last:
+        step += 1
+        report = trainer.step(step, time.monotonic() - started)
+        last = _agreed(fabric, _is_last(step, report.seconds, training))
+        watch.on_step(report)
+        if not journal:
+            continue
+        journal.step(report)
+        if step % training.evaluate_every == 0 or last:
+            ratio = 1.0 if last else _GLANCE
+            found = mean_dice(trainer.averaged, val, ratio)
+            journal.look(step, ratio, found, picture(trainer.averaged, val, ratio))
+            watch.on_dice(step, ratio, found)
+        if last or time.monotonic() - saved > training.checkpoint_seconds:
+            trainer.save(step, time.monotonic() - started)
+            saved = time.monotonic()
+
+
 class _Trainer:
-    """Network, averaged network and optimiser, a step at a time."""
+    """Network, averaged network and optimiser, a step at a time. A step depends on its number, not on those before."""
 
-    def __init__(self, config: SCDConfig, training: TrainingConfig, cases: Sequence[Case]) -> None:
-        self._training, self._cases, self._patch = training, cases, config.patch
-        self._rng = np.random.default_rng(training.seed)
-        self._augment = augmentation.build(training.mirror)
-        self._augment.set_random_state(training.seed)
-        self._model = SCD(config).train()
-        self.averaged = SCD(config).eval()
-        self.averaged.load_state_dict(self._model.state_dict())
-        self._optimiser = torch.optim.AdamW(
-            _groups(self._model, training.weight_decay), lr=training.rate, betas=(0.9, 0.95)
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        cases: Sequence[Case],
+        path: Path,
+        init: Mapping[str, Tensor] | None,
+    ) -> None:
+        self._fabric, self._recipe, self._cases, self._path = fabric, recipe, cases, path
+        self.training = recipe.training
+        self._windows = Windows(recipe.training)
+        torch.manual_seed(recipe.training.seed)
+        self._model = SCD(recipe.network).train()
+        if init is not None:
+            self._model.load_state_dict(self._model.state_dict() | dict(init))
+        self.averaged = _copy(self._model, recipe.network).to(fabric.device)
+        self._adam = torch.optim.AdamW(
+            _groups(self._model, recipe.training.weight_decay), lr=recipe.training.rate, betas=(0.9, 0.95)
         )
-        self._loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+        self._objective, self._optimiser = fabric.setup(Objective(self._model, recipe.training), self._adam)
 
-    def step(self, step: int) -> list[str]:
-        """One step; what the log says of it: rate, keep ratio, loss and score loss."""
-        training = self._training
-        rate = _schedule(step, training)
-        for group in self._optimiser.param_groups:
+    def resume(self) -> Place:
+        """Fill from the checkpoint, if there is one."""
+        if not self._path.exists():
+            return Place(0, 0.0, self._recipe.digest)
+        return checkpoint.load(self._path, self._networks, self._adam, self._recipe.digest)
+
+    def save(self, step: int, seconds: float) -> None:
+        """Write the checkpoint."""
+        checkpoint.save(self._path, Place(step, seconds, self._recipe.digest), self._networks, self._adam)
+
+    def step(self, step: int, seconds: float) -> Step:
+        """One step, `seconds` after the run began.
+
+        Raises
+        ------
+        ScanError : the loss is no longer a number.
+        """
+        training, fabric = self.training, self._fabric
+        begun = time.monotonic()
+        rate = learning_rate(step, seconds, training)
+        for group in self._adam.param_groups:
             group["lr"] = rate
-        images, labels = _draw(self._cases, training, self._rng, self._augment)
-        keep = self._keep_ratio()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, record = self._model(images, keep)
-        of_scores = score_loss(record, labels, self._patch)
-        loss = self._loss(logits.float(), labels) + training.score_weight * of_scores
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        # One generator for each step and process; the keep ratios are the same on all of them, so that none waits.
+        ratios = draw_keep_ratios(training, np.random.default_rng((training.seed, step)))
+        rng = np.random.default_rng((training.seed, step, 1 + fabric.global_rank))
+        torch.manual_seed(int(rng.integers(2**63)))
+        for turn in range(training.accumulate):
+            batch = self._windows.draw(self._cases, rng).to(fabric.device)
+            with fabric.no_backward_sync(self._objective, enabled=turn + 1 < training.accumulate):
+                losses: Losses = self._objective(batch.images, batch.labels, batch.known, ratios)
+                fabric.backward(losses.total / training.accumulate)
+        fabric.clip_gradients(self._objective, self._optimiser, max_norm=training.clip, error_if_nonfinite=False)
         self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
         _average(self.averaged, self._model, min(training.average_decay, step / (step + 10)))
-        return [f"{rate:.2e}", f"{keep:.3f}", f"{loss.item():.4f}", f"{of_scores.item():.4f}"]
+        if not math.isfinite(losses.total.item()):
+            raise ScanError(f"at step {step} the loss is no longer a number; lower the rate, and start in a new folder")
+        return _report(step, seconds + time.monotonic() - begun, rate, ratios, losses, training)
 
-    def _keep_ratio(self) -> float:
-        if self._rng.random() < self._training.dense_share:
-            return 1.0
-        return math.exp(self._rng.uniform(math.log(self._training.min_keep), 0))
-
-
-@torch.inference_mode()
-def mean_dice(model: SCD, cases: Sequence[Case], keep_ratio: float) -> list[float]:
-    """Dice of each label, averaged over cases; each case is one window, padded to whole patches."""
-    model.eval()
-    rows = []
-    for case in cases:
-        shape = case.labels.shape
-        pads = [(-side) % model.config.patch for side in shape]
-        padded = np.pad(case.image, [(0, 0), *((0, p) for p in pads)], mode="edge")
-        logits, _ = model(torch.from_numpy(padded)[None], keep_ratio)
-        predicted = logits[0].argmax(0).numpy()[: shape[0], : shape[1], : shape[2]]
-        rows.append([dice(predicted == k, case.labels == k) for k in range(1, model.config.out_channels)])
-    return [float(v) for v in np.nanmean(np.asarray(rows), axis=0)]
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"model": self._model, "averaged": self.averaged}
 
 
-def _draw(
-    cases: Sequence[Case], training: TrainingConfig, rng: np.random.Generator, augment: Any
-) -> tuple[Tensor, Tensor]:
-    z, y, x = (int(rng.choice(sides)) for sides in training.windows)
-    picked = rng.choice(len(cases), size=training.batch, replace=False)
-    return augmentation.batch([cases[i] for i in picked], (z, y, x), augment)
-
-
-def _schedule(step: int, training: TrainingConfig) -> float:
+def learning_rate(step: int, seconds: float, training: TrainingConfig) -> float:
+    """A linear start, then half a cosine down to a hundredth, over the steps or the minutes, whichever end first."""
     if step <= training.warmup:
         return training.rate * step / training.warmup
     done = (step - training.warmup) / max(1, training.steps - training.warmup)
-    return training.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    if training.minutes:
+        done = max(done, seconds / 60 / training.minutes)
+    return training.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def _is_last(step: int, seconds: float, training: TrainingConfig) -> bool:
+    return step >= training.steps or bool(training.minutes and seconds > training.minutes * 60)
+
+
+def _agreed(fabric: Fabric, last: bool) -> bool:
+    """What the first process says; clocks differ, and all must stop at the same step."""
+    return bool(fabric.broadcast(last)) if fabric.world_size > 1 else last
+
+
+def _report(
+    step: int, seconds: float, rate: float, ratios: Sequence[float], losses: Losses, training: TrainingConfig
+) -> Step:
+    left = seconds / step * (training.steps - step)
+    if training.minutes:
+        left = max(0.0, min(left, training.minutes * 60 - seconds))
+    cuda = torch.cuda.is_available()
+    memory = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
+    return Step(
+        step=step,
+        steps=training.steps,
+        seconds=seconds,
+        left=left,
+        rate=rate,
+        keep_ratio=ratios[-1],
+        loss=losses.total.item(),
+        segmentation=losses.segmentation.item(),
+        scores=losses.scores.item(),
+        distillation=losses.distillation.item(),
+        memory=memory,
+    )
 
 
 def _groups(model: SCD, weight_decay: float) -> list[dict[str, object]]:
@@ -172,6 +224,12 @@ def _groups(model: SCD, weight_decay: float) -> list[dict[str, object]]:
     decayed = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] != 1]
     plain = [p for p in model.parameters() if p.ndim <= 1 or p.shape[0] == 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _copy(model: SCD, config: SCDConfig) -> SCD:
+    copy = SCD(config).eval().requires_grad_(False)
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 @torch.no_grad()

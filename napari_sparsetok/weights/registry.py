@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.weights.card import Card, CardError
 
 BUNDLED = Path(__file__).parent
@@ -55,3 +57,42 @@ class Registry:
             known = ", ".join(sorted(self.cards)) or "none"
             raise CardError(f"there is no model “{model}”; known models: {known}")
         return self.cards[model]
+
+
+def install(card: Card, folder: Path | None = None, replace: bool = False) -> Card:
+    """Copy a model to the person's own; what is there is only replaced if that was asked for.
+
+    Raises
+    ------
+    CardError : its id is taken, or is no file name; its weights are damaged.
+    ScanError : the disk refuses.
+    """
+    folder = folder or user_folder()
+    if not card.id or card.id != Path(card.id).name or card.id.startswith("."):
+        raise CardError(f"“{card.id}” cannot be a model's id; use letters, digits and dashes")
+    path = folder / f"{card.id}.json"
+    if (BUNDLED / path.name).exists():
+        raise CardError(f"“{card.id}” is the id of a bundled model; give yours another id in its card")
+    if path.exists() and not replace:
+        raise CardError(f"there is a model “{card.id}” already; replace it with --replace, or give this one another id")
+    stored = card.verified_weights()
+    words = "the model could not be installed ({}); nothing was changed"
+    with written_whole(path.with_suffix(".safetensors"), words=words) as temporary:
+        temporary.write_bytes(stored)
+    with written_whole(path, words=words) as temporary:
+        temporary.write_text(json.dumps(card.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Card.read(path)
+
+
+def uninstall(model: str, folder: Path | None = None) -> None:
+    """Remove one of the person's own models.
+
+    Raises
+    ------
+    CardError : there is none of this id among them.
+    """
+    path = (folder or user_folder()) / f"{model}.json"
+    if model != Path(model).name or not path.is_file():
+        raise CardError(f"there is no model “{model}” among those that were added; bundled models cannot be removed")
+    path.unlink()
+    path.with_suffix(".safetensors").unlink(missing_ok=True)

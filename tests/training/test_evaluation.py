@@ -15,6 +15,7 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
 from napari_sparsetok.training import evaluation
+from napari_sparsetok.training.dataset import open_dataset
 from napari_sparsetok.weights import Registry
 
 
@@ -47,7 +48,7 @@ def dataset(tmp_path, monkeypatch):
 
 
 def truths(root, split="val"):
-    return evaluation.read_truths(root, split, Registry()["tiny"])
+    return evaluation.read_truths(open_dataset(root), split, Registry()["tiny"])
 
 
 def test_a_model_agrees_with_itself(dataset):

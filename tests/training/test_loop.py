@@ -1,85 +1,148 @@
-"""A few steps of training on made-up cases, and what comes out of a run."""
+"""A few steps of training on made-up cases: what is learnt, what is written, and what a kill leaves."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
-import nibabel as nib
+import labelled
 import numpy as np
 import pytest
 import tiny
 import torch
+from labelled import make_case
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
 
-from napari_sparsetok.engine.segmenter import SCDSegmenter
-from napari_sparsetok.files import open_scan
-from napari_sparsetok.model import SCD, TokenRecord
-from napari_sparsetok.state import Settings
-from napari_sparsetok.training import augmentation
-from napari_sparsetok.training.dataset import Case, label_table, read_cases
-from napari_sparsetok.training.export import export
-from napari_sparsetok.training.loop import TrainingConfig, mean_dice, score_loss, train
-from napari_sparsetok.weights import Registry
+from napari_sparsetok.model import SCD
+from napari_sparsetok.scan import ScanError
+from napari_sparsetok.training.augmentation import Windows
+from napari_sparsetok.training.configuration import TrainingConfig, read_recipe
+from napari_sparsetok.training.loop import CHECKPOINT, Examples, Watch, learning_rate, train
+from napari_sparsetok.training.objective import Objective, draw_keep_ratios
+from napari_sparsetok.training.run import _best_precision
+from napari_sparsetok.training.validation import mean_dice, predict
 
-SHORT = TrainingConfig(steps=3, batch=2, windows=((16,), (16, 20), (16,)), warmup=1, evaluate_every=2)
-
-
-def make_case(seed: int, shape=(18, 22, 16)) -> Case:
-    """A bright box in noise, whose front half is label 1 and back half label 2."""
-    rng = np.random.default_rng(seed)
-    image = rng.normal(0, 0.3, shape).astype(np.float32)
-    labels = np.zeros(shape, np.uint8)
-    labels[5:11, 6:11, 5:11] = 1
-    labels[5:11, 11:16, 5:11] = 2
-    image[labels > 0] += 2
-    return Case(f"case_{seed}", image[None], labels)
+CASES = [make_case(k) for k in range(3)]
 
 
-def test_the_score_loss_teaches_the_scores_where_the_labels_are():
-    labels = torch.zeros(1, 1, 8, 8, 8, dtype=torch.long)
-    labels[..., :4, :4, :4] = 1  # the first token, and nothing else
-    logits = torch.zeros(1, 2, 2, 2, requires_grad=True)
-    record = TokenRecord((torch.nn.functional.logsigmoid(logits),), torch.zeros(1, 2, 2, 2, dtype=torch.uint8))
-    loss = score_loss(record, labels, patch=4)
-    assert loss.item() == pytest.approx(np.log(2))
-    loss.backward()
-    gradient = logits.grad.flatten()
-    assert gradient[0] < 0  # up with the score of the token that touches the label
-    assert (gradient[1:] > 0).all()
+def run(out: Path, recipe=None, watch=Watch(), **kwargs):  # noqa: B008 - frozen
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return train(fabric, recipe or labelled.recipe(), Examples(CASES, CASES[:1]), out, watch=watch, **kwargs)
 
 
-def test_tokens_that_were_gone_teach_nothing():
-    labels = torch.ones(1, 1, 8, 8, 8, dtype=torch.long)
-    scores = torch.full((1, 2, 2, 2), -0.1)
-    scores[0, 0, 0, 0] = float("nan")
-    loss = score_loss(TokenRecord((scores,), torch.zeros(1, 2, 2, 2)), labels, patch=4)
-    assert loss.item() == pytest.approx(0.1)
+def same(a: SCD, b: SCD) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_a_short_run_writes_its_log_its_config_and_its_weights(tmp_path):
-    cases = [make_case(k) for k in range(3)]
-    model = train(tiny.CONFIG, SHORT, cases, cases[:1], tmp_path)
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "log.csv").read_text().splitlines()))
+
+
+def test_a_short_run_leaves_a_table_pictures_events_and_a_checkpoint(tmp_path):
+    model = run(tmp_path)
     assert not model.training
-    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
-    assert [int(row["step"]) for row in rows] == [1, 2, 3]
-    assert all(np.isfinite(float(row["loss"])) for row in rows)
-    assert rows[1]["val_dice"]
-    assert json.loads((tmp_path / "config.json").read_text())["training"]["steps"] == 3
-    assert (tmp_path / "weights.safetensors").exists()
+    steps = [row for row in rows(tmp_path) if row["loss"]]
+    assert [int(row["step"]) for row in steps] == [1, 2, 3]
+    assert all(np.isfinite(float(row["loss"])) for row in steps)
+    assert [row["dice_keep_ratio"] for row in rows(tmp_path) if row["dice"]] == ["0.25", "1.0"]
+    assert [p.name for p in sorted((tmp_path / "samples").glob("*.png"))] == ["step_000002.png", "step_000003.png"]
+    assert list((tmp_path / "tensorboard").iterdir())
+    stored = load_file(tmp_path / CHECKPOINT)
+    assert torch.equal(stored["averaged.norm.weight"], model.norm.weight)
 
 
-def test_one_seed_gives_one_result(tmp_path):
-    cases = [make_case(k) for k in range(2)]
-    weights = [train(tiny.CONFIG, SHORT, cases, cases[:1], tmp_path / str(k)).state_dict() for k in range(2)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+def test_one_seed_gives_one_result_and_another_seed_another(tmp_path):
+    first, again = run(tmp_path / "a"), run(tmp_path / "b")
+    assert same(first, again)
+    assert not same(first, run(tmp_path / "c", labelled.recipe(seed=1)))
+
+
+class _Cut(Exception):
+    """The run ends here, as if the power went."""
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
+    recipe = labelled.recipe(steps=5, checkpoint_seconds=0.0)
+    whole = run(tmp_path / "whole", recipe)
+
+    def cut(step):
+        if step.step == 4:  # after the step, before its checkpoint
+            raise _Cut
+
+    with pytest.raises(_Cut):
+        run(tmp_path / "cut", recipe, Watch(on_step=cut))
+    with (tmp_path / "cut" / "log.csv").open("a") as file:
+        file.write("4,12")  # a row that a kill cut in half
+    assert same(whole, run(tmp_path / "cut", recipe))
+    assert [int(r["step"]) for r in rows(tmp_path / "cut") if r["loss"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    first = run(tmp_path)
+    seen = []
+    assert same(first, run(tmp_path, watch=Watch(on_step=seen.append)))
+    assert seen == []
+
+
+def test_a_folder_with_a_run_of_another_recipe_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ScanError, match="another recipe"):
+        run(tmp_path, labelled.recipe(rate=1e-3))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 3000])
+def test_a_damaged_checkpoint_is_refused_in_words(tmp_path, keep):
+    run(tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ScanError, match="choose another folder"):
+        run(tmp_path)
+
+
+def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path):
+    """The command itself, killed without warning in the middle, and run again to the end."""
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(labelled.recipe(steps=400, checkpoint_seconds=0.0, evaluate_every=400).to_json()))
+    command = [sys.executable, "-m", "napari_sparsetok.cli", "train", str(root), "--out", str(out)]
+    process = subprocess.Popen([*command, "--config", str(config)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / CHECKPOINT).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    _, said = process.communicate()
+    assert (out / CHECKPOINT).exists(), said
+    done = len([row for row in rows(out) if row["loss"]])
+    assert 0 < done < 400
+    seen = []
+
+    def stop(step):
+        seen.append(step.step)
+        raise _Cut
+
+    # Going on in this process, on the same precision as the command chose, for one step.
+    fabric = Fabric(accelerator="cpu", devices=1, precision=_best_precision("cpu"))
+    with pytest.raises(_Cut):
+        train(fabric, read_recipe(config), Examples(CASES, CASES[:1]), out, watch=Watch(on_step=stop))
+    assert seen[0] in (done, done + 1)
+    assert len([row for row in rows(out) if row["loss"]]) in (done - 1, done)
 
 
 def test_training_finds_the_box_and_the_scores_learn_where_it_is(tmp_path):
     """Eighty steps on one easy case: enough to see both losses do their work."""
     case = make_case(0, (16, 20, 16))
-    config = replace(SHORT, steps=80, batch=1, rate=3e-3, warmup=5, windows=((16,), (20,), (16,)), average_decay=0.5)
-    model = train(tiny.CONFIG, config, [case], [case], tmp_path)
+    recipe = labelled.recipe(
+        steps=80, batch=1, rate=3e-3, warmup=5, windows=((16,), (20,), (16,)), average_decay=0.5, evaluate_every=80
+    )
+    model = train(Fabric(accelerator="cpu", devices=1), recipe, Examples([case], [case]), tmp_path)
     assert mean_dice(model, [case], 1.0)[0] > 0.3
     with torch.inference_mode():
         _, record = model(torch.from_numpy(case.image)[None], 0.5)
@@ -88,46 +151,77 @@ def test_training_finds_the_box_and_the_scores_learn_where_it_is(tmp_path):
     assert scores[touches].mean() > scores[~touches].mean()
 
 
-def test_a_batch_has_the_window_s_size_whatever_the_case_s(tmp_path):
-    augment = augmentation.build(mirror=True)
-    augment.set_random_state(0)
-    images, labels = augmentation.batch([make_case(0), make_case(1, (12, 30, 16))], (20, 16, 24), augment)
-    assert images.shape == labels.shape == (2, 1, 20, 16, 24)
-    assert images.dtype == torch.float32
-    assert set(labels.unique().tolist()) <= {0, 1, 2}
+def objective(**training) -> tuple[Objective, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    config = replace(labelled.SHORT, **training)
+    batch = Windows(config).draw(CASES, np.random.default_rng(0))
+    return Objective(SCD(tiny.CONFIG).train(), config), (batch.images, batch.labels, batch.known)
 
 
-def test_dice_of_a_case_that_is_no_multiple_of_the_patch():
+def test_the_segmentation_loss_alone_reaches_the_score_networks():
+    """Through the straight-through estimator: no other path leads from the mask to the scores."""
+    made, batch = objective(score_weight=0.0)
+    made(*batch, (0.5,)).total.backward()
+    for network in made.model.scores:
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_the_sandwich_is_the_mean_over_its_ratios_and_teaches_the_sparse_ones():
+    made, batch = objective(ratios="sandwich", distillation=0.5, score_weight=0.0)
+    torch.manual_seed(1)
+    found = made(*batch, (1.0, 0.05, 0.3))
+    assert found.distillation > 0
+    assert found.total.item() == pytest.approx((found.segmentation + 0.5 * found.distillation).item(), rel=1e-5)
+    alone = made(*batch, (1.0,))
+    assert alone.distillation == 0
+
+
+def test_keep_ratios_are_drawn_as_the_recipe_says():
+    rng = np.random.default_rng(0)
+    drawn = [draw_keep_ratios(TrainingConfig(dense_share=0.3, min_keep=0.1), rng) for _ in range(400)]
+    assert 0.2 < sum(r == (1.0,) for r in drawn) / 400 < 0.4
+    assert all(0.1 <= r[0] <= 1 for r in drawn)
+    dense, least, between = draw_keep_ratios(TrainingConfig(ratios="sandwich", min_keep=0.1), rng)
+    assert (dense, least) == (1.0, 0.1)
+    assert 0.1 <= between <= 1
+
+
+def test_gradients_of_several_batches_make_one_step(tmp_path):
+    recipe = labelled.recipe(steps=1, accumulate=3, warmup=0)
+    assert not same(run(tmp_path / "a", recipe), run(tmp_path / "b", labelled.recipe(steps=1, warmup=0)))
+
+
+def test_the_rate_rises_then_falls_by_steps_or_by_the_clock():
+    training = TrainingConfig(steps=1000, warmup=10, rate=1.0, minutes=10)
+    assert learning_rate(5, 0, training) == 0.5
+    assert learning_rate(10, 0, training) == 1.0
+    assert learning_rate(1000, 0, training) == pytest.approx(0.01)
+    assert learning_rate(50, 600, training) == pytest.approx(0.01)
+    assert learning_rate(50, 300, training) == pytest.approx(0.505)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_words(tmp_path):
+    with pytest.raises(ScanError, match="no longer a number"):
+        run(tmp_path, labelled.recipe(rate=1e18, steps=50, clip=1e18, warmup=0))
+
+
+def test_dice_is_taken_where_a_label_was_drawn_only():
+    case = make_case(0, (17, 21, 15), known=(True, False, True))
+    first, second = mean_dice(SCD(tiny.CONFIG).eval(), [case], 0.5)
+    assert np.isnan(first)
+    assert 0 <= second <= 1
+
+
+def test_a_prediction_knows_where_tokens_were_pruned():
     case = make_case(0, (17, 21, 15))
-    assert len(mean_dice(SCD(tiny.CONFIG), [case], 0.5)) == 2
+    seen = predict(SCD(tiny.CONFIG).eval(), case, 0.25)
+    assert seen.labels.shape == seen.stage.shape == case.labels.shape
+    assert set(np.unique(seen.stage)) == {0, 1, 2}
 
 
-def test_an_exported_run_is_a_model(tmp_path):
-    root = tmp_path / "data"
-    entries = []
-    for k in range(2):
-        case = make_case(k)
-        for folder, array in (("imagesTr", case.image[0]), ("labelsTr", case.labels)):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / f"{k}.nii.gz")
-        entries.append({"image": f"imagesTr/{k}.nii.gz", "label": f"labelsTr/{k}.nii.gz"})
-    listing = {
-        "labels": {"0": "background", "1": "front", "2": "back"},
-        "training": entries,
-        "splits": {"train": ["0.nii.gz"], "val": ["1.nii.gz"]},
-    }
-    (root / "dataset.json").write_text(json.dumps(listing))
-    assert [label.name for label in label_table(root)] == ["front", "back"]
-    cases = read_cases(root, "train", {"name": "standardise"})
-    assert cases[0].image.shape[1:] == cases[0].labels.shape
-    train(tiny.CONFIG, replace(SHORT, batch=1), cases, cases, tmp_path / "run")
-    about = tmp_path / "about.json"
-    given = {"id": "mine", "title": "Mine", "purpose": "x", "modality": "MR", "channels": ["T1"], "spacing": [1, 1, 1]}
-    about.write_text(json.dumps(given | {"intensity": {"name": "standardise"}}))
-    folder = tmp_path / "models"
-    folder.mkdir()
-    card = export(tmp_path / "run", root, about, folder)
-    assert set(card.dice["labels"]) == {"1.0", "0.75", "0.5", "0.25", "0.1", "0.05"}
-    registry = Registry([folder])
-    scan = open_scan(root / "imagesTr" / "0.nii.gz")
-    assert SCDSegmenter(registry).segment(scan, Settings("mine")).complete
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"min_keep": 0}, {"ratios": "burger"}, {"distillation": 1.0}, {"batch": -1}]
+)
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match="must|is “random”|needs"):
+        TrainingConfig(**wrong)

@@ -1,0 +1,197 @@
+"""Training a model and measuring it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_sparsetok.cli.app import app
+from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
+
+if TYPE_CHECKING:
+    from napari_sparsetok.training.configuration import Recipe
+    from napari_sparsetok.training.dataset import Dataset
+    from napari_sparsetok.training.run import Feedback
+    from napari_sparsetok.weights import Card
+
+DatasetFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET", help="A folder in the layout of the Medical Segmentation Decathlon or of nnU-Net, or any."
+    ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--images", metavar="PATTERN", help="Image files, as “scans/*.nii.gz”; once for each channel."),
+]
+Labels = Annotated[str, typer.Option("--labels", metavar="PATTERN", help="Their label files, as “masks/*.nii.gz”.")]
+
+
+@app.command()
+def train(  # noqa: PLR0913 - options of a command line
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder; a run that was cut off goes on.")],
+    init: Annotated[str, typer.Option(metavar="MODEL", help="A model to start from: its id, or its card's path.")] = "",
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A recipe; see RUN/config.json for one.")] = None,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="The recipe of a bundled model.")] = "",
+    images: Images = None,
+    labels: Labels = "",
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only check the dataset and write a recipe to edit.")
+    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases with problems.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many steps, instead of the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="End by then, well rounded off.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or processes) on each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; start each with torchrun.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, bf16-mixed, 16-mixed or 32-true.")] = "auto",
+) -> None:
+    """Train a model on labelled scans, so that it is good at every keep ratio.
+
+    The dataset is read and checked first. Without a recipe one is proposed from what was found, and written to
+    RUN/config.json, to be edited. The same command goes on with a run that was cut off. The model ends up in
+    RUN/model; `sparsetok models add RUN/model/NAME.json` installs it.
+    """
+    from dataclasses import replace
+
+    from napari_sparsetok.training import run
+    from napari_sparsetok.training.configuration import preset as preset_of
+    from napari_sparsetok.training.configuration import read_recipe
+    from napari_sparsetok.training.dataset import open_dataset
+
+    if config and preset:
+        raise ValueError("give --config or --preset, not both")
+    opened = open_dataset(dataset, images or (), labels)
+    given = read_recipe(config) if config else preset_of(preset) if preset else None
+    with _feedback() as feedback:
+        opened, recipe = _settled(opened, given, out, skip_bad, feedback)
+        changes = {"steps": steps, "minutes": minutes, "seed": seed}
+        changed = replace(recipe.training, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
+        recipe = replace(recipe, training=changed)
+        if prepare:
+            feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train with the same command")
+            return
+        hardware = run.Hardware(accelerator, devices, nodes, precision)
+        try:
+            card = run.run(opened, recipe, out, hardware=hardware, init=init, feedback=feedback)
+        except KeyboardInterrupt:
+            feedback.on_notice("stopped; the same command goes on from the last checkpoint")
+            raise typer.Exit(130) from None
+    if card is not None:
+        _print_made(card, out)
+
+
+def _settled(
+    dataset: Dataset, given: Recipe | None, out: Path, skip_bad: bool, feedback: Feedback
+) -> tuple[Dataset, Recipe]:
+    from napari_sparsetok.training import run
+
+    try:
+        checked, found = run.check(dataset, out, skip_bad, feedback)
+    except run.DatasetProblems as error:
+        typer.echo(f"sparsetok: {len(error.problems)} problem(s) with this dataset:", err=True)
+        for words in error.problems:
+            typer.echo(f"  {words}", err=True)
+        typer.echo("Mend them, or leave these cases out with --skip-bad.", err=True)
+        raise typer.Exit(2) from None
+    return checked, run.settle(given, checked, found, out)
+
+
+@contextmanager
+def _feedback() -> Iterator[Feedback]:
+    """A live display of what a run does, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from napari_sparsetok.training.journal import Step
+    from napari_sparsetok.training.loop import Watch
+    from napari_sparsetok.training.run import Feedback
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=console) as bar:
+        reading = bar.add_task("reading", total=None, words="", visible=False)
+        training = bar.add_task("training", total=None, words="", visible=False)
+
+        def on_step(step: Step) -> None:
+            words = (
+                f"loss {step.loss:.3f} at keep ratio {step.keep_ratio:.2f} · {_clock(step.left)} left · "
+                f"{step.memory / 2**30:.1f} GiB"
+            )
+            bar.update(training, completed=step.step, total=step.steps, words=words, visible=True)
+
+        def on_dice(step: int, keep_ratio: float, dice: Sequence[float]) -> None:
+            values = " ".join(f"{d:.3f}" for d in dice)
+            console.print(f"step {step}: Dice at keep ratio {keep_ratio:g}: {values}")
+
+        yield Feedback(
+            on_reading=lambda done, total: bar.update(
+                reading, completed=done, total=total or None, visible=done < total
+            ),
+            on_notice=lambda text: console.print(text, soft_wrap=True),
+            training=Watch(on_step, on_dice),
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _print_made(card: Card, out: Path) -> None:
+    measured = card.dice.get("labels", {})
+    rows = [
+        ("model", f"{out / 'model' / card.id}.safetensors, {card.weights.stat().st_size / 1e6:.1f} MB"),
+        *((f"Dice at keep ratio {ratio}", _values(values)) for ratio, values in measured.items()),
+        ("install it", f"sparsetok models add {out / 'model' / card.id}.json"),
+    ]
+    print_table(table(f"Trained {card.title}", rows))
+
+
+def _values(values: Sequence[float | None]) -> str:
+    return "  ".join("not drawn" if v is None else f"{v:.3f}" for v in values)
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913 - options of a command line
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Which model; see `sparsetok models`.")],
+    dataset: DatasetFolder,
+    split: Annotated[str, typer.Option(help="Which of the dataset's splits.")] = "val",
+    keep_ratios: Annotated[
+        str, typer.Option(metavar="R,R,…", help="Keep ratios to measure at.")
+    ] = "1,0.75,0.5,0.25,0.1,0.05",
+    images: Images = None,
+    labels: Labels = "",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Draw Dice against keep ratio: .png, .svg or .pdf.")
+    ] = None,
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
+) -> None:
+    """Measure a model on labelled scans, at several keep ratios."""
+    from napari_sparsetok.batch import numbers
+    from napari_sparsetok.training import evaluation
+    from napari_sparsetok.training.dataset import open_dataset
+    from napari_sparsetok.weights import Registry
+
+    ratios = numbers(keep_ratios, ",", None, f"“{keep_ratios}” is no list of keep ratios; write it as 1,0.5,0.25")
+    truths = evaluation.read_truths(open_dataset(dataset, images or (), labels), split, Registry()[model])
+    document = evaluation.evaluate(model, truths, ratios, on_case=lambda name: typer.echo(name, err=True))
+    if plot is not None:
+        from napari_sparsetok.training.plot import plot_dice
+
+        plot_dice(document, plot)
+    if as_json:
+        print_json(document)
+        return
+    typer.echo(evaluation.markdown(document))
+    if not as_markdown:
+        area = document["score_roc_auc"]
+        typer.echo(f"first-stage scores against labelled tokens: area under the ROC {area['mean']:.3f}")

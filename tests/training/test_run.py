@@ -1,0 +1,187 @@
+"""From a folder of scans to a model in the registry, by the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import labelled
+import numpy as np
+import pytest
+import tiny
+import torch
+from typer.testing import CliRunner
+
+from napari_sparsetok.cli import app
+from napari_sparsetok.engine.segmenter import SCDSegmenter, load_model
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import ScanError
+from napari_sparsetok.state import Settings
+from napari_sparsetok.training.configuration import PRESETS, preset, read_recipe
+from napari_sparsetok.training.run import starting_weights
+from napari_sparsetok.weights import Card, Registry
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An empty folder for the person's own models."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "napari-sparsetok" / "models"
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def config(tmp_path: Path, **training) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(labelled.recipe(**training).to_json()))
+    return path
+
+
+def test_a_run_ends_in_a_model_that_installs_and_segments(tmp_path, own):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    result = call("train", root, "--out", out, "--config", config(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    assert "models add" in result.stdout
+    card = Card.read(out / "model" / "mine.json")
+    assert set(card.dice["labels"]) == {"1.0", "0.75", "0.5", "0.25", "0.1", "0.05"}
+    assert json.loads((out / "fingerprint.json").read_text())["cases"] == 4
+
+    assert call("models", "add", out / "model" / "mine.json").exit_code == 0
+    assert "mine" in Registry().cards
+    scan = open_scan(root / "imagesTr" / "0.nii.gz")
+    assert SCDSegmenter(Registry()).segment(scan, Settings("mine")).complete
+    again = call("models", "add", out / "model" / "mine.json")
+    assert again.exit_code == 2
+    assert "--replace" in again.stderr
+    assert call("models", "add", out / "model" / "mine.json", "--replace").exit_code == 0
+
+    picture = tmp_path / "dice.svg"
+    result = call("evaluate", "mine", root, "--keep-ratios", "1,0.5", "--plot", picture)
+    assert result.exit_code == 0, result.stderr
+    assert "front" in picture.read_text()
+
+    assert call("models", "remove", "mine").exit_code == 0
+    assert "mine" not in Registry().cards
+    assert not list(own.iterdir())
+
+
+def test_bundled_models_are_neither_replaced_nor_removed(tmp_path, own):
+    tiny.write_model(tmp_path, "hippocampus-t1")
+    result = call("models", "add", tmp_path / "hippocampus-t1.json", "--replace")
+    assert result.exit_code == 2
+    assert "bundled" in result.stderr
+    assert call("models", "remove", "hippocampus-t1").exit_code == 2
+    assert call("models", "remove", "../other").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", ".hidden"])
+def test_an_id_that_is_no_file_name_is_not_installed(tmp_path, own, name):
+    tiny.write_model(tmp_path, "odd", id=name)
+    result = call("models", "add", tmp_path / "odd.json")
+    assert result.exit_code == 2
+    assert "cannot be a model's id" in result.stderr
+
+
+def test_a_recipe_is_proposed_written_and_used_when_edited(tmp_path):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    result = call("train", root, "--out", out, "--prepare")
+    assert result.exit_code == 0, result.stderr
+    path = out / "config.json"
+    edited = json.loads(path.read_text())
+    assert edited["about"]["id"] == "run"
+    edited["about"]["title"] = "Edited"
+    edited["training"] |= {"steps": 1, "batch": 1, "evaluate_every": 1}
+    edited["network"] |= {"dim": 24, "heads": 2, "depth": 3, "prune_after": [1, 2], "features": 4}
+    edited["network"] |= {"completion_dim": 24, "completion_heads": 2}
+    path.write_text(json.dumps(edited))
+    result = call("train", root, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert Card.read(out / "model" / "run.json").title == "Edited"
+
+
+def test_a_dataset_with_problems_is_refused_with_all_of_them_or_trained_without(tmp_path):
+    root = labelled.write_decathlon(tmp_path / "data", cases=5)
+    (root / "imagesTr" / "1.nii.gz").write_bytes(b"no scan")
+    labelled.save(root / "labelsTr" / "2.nii.gz", np.zeros((18, 22, 16), np.uint8))
+    arguments = ["train", root, "--out", tmp_path / "run", "--config", config(tmp_path)]
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "2 problem(s)" in result.stderr
+    assert "1.nii.gz" in result.stderr
+    assert "2.nii.gz" in result.stderr
+    result = call(*arguments, "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {"stepz": 1}}, "stepz"),
+        ({"labels": []}, "label"),
+        ({"format": 9}, "another format"),
+        ({"training": {"windows": [[15], [16], [16]]}}, "multiple of the patch"),
+        ({"network": {}}, "cannot be used"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_one_line(tmp_path, change, words):
+    path = config(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ScanError, match=words):
+        read_recipe(path)
+
+
+def test_every_preset_can_be_read_and_is_named_as_its_model():
+    names = sorted(p.stem for p in PRESETS.glob("*.json"))
+    assert "hippocampus-t1" in names
+    for name in names:
+        assert preset(name).about["id"] == name
+    with pytest.raises(ScanError, match="there is no preset “nope”"):
+        preset("nope")
+
+
+def test_presets_are_the_recipes_of_the_bundled_models():
+    for name, card in Registry([Path(PRESETS).parents[1] / "weights"]).cards.items():
+        recipe = preset(name)
+        assert recipe.labels == card.labels
+        assert recipe.preparation.spacing == card.spacing
+        assert recipe.preparation.body == card.body
+        assert dict(recipe.preparation.intensity) == dict(card.intensity)
+        assert list(recipe.network.window) == list(card.window)
+
+
+def test_weights_to_start_from_are_matched_by_name_and_new_labels_are_new(tmp_path, monkeypatch):
+    card = tiny.write_model(tmp_path, labels=LabelTable.of(["nose", "front"]).to_json())
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path))
+    old = load_model(card).state_dict()
+    for given in ("tiny", str(tmp_path / "tiny.json")):
+        start = starting_weights(given, labelled.recipe())  # front, back
+        head = "decoder.out.conv.conv.weight"
+        assert torch.equal(start[head][0], old[head][0])
+        assert torch.equal(start[head][1], old[head][2])
+        assert not torch.equal(start[head][2], old[head][1])
+        assert all(torch.equal(start[k], old[k]) for k in old if not k.startswith("decoder.out."))
+
+
+def test_fine_tuning_starts_from_the_model(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "models")
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
+    root = labelled.write_decathlon(tmp_path / "data")
+    arguments = ["train", root, "--config", config(tmp_path, rate=1e-9, warmup=0, steps=1), "--out"]
+    assert call(*arguments, tmp_path / "run", "--init", "tiny", "--precision", "32-true").exit_code == 0
+    made = load_model(Card.read(tmp_path / "run" / "model" / "mine.json")).state_dict()
+    old = load_model(Registry()["tiny"]).state_dict()
+    assert all(torch.allclose(made[k], old[k], atol=2e-3) for k in old if not k.startswith("decoder.out."))
+    result = call(*arguments, tmp_path / "other", "--init", "nothing")
+    assert result.exit_code == 2
+    assert "there is no model" in result.stderr
+
+
+def test_a_model_of_another_network_is_no_start(tmp_path):
+    from dataclasses import replace
+
+    tiny.write_model(tmp_path, config=replace(tiny.CONFIG, dim=48, completion_dim=48, features=8))
+    with pytest.raises(ScanError, match="is not the recipe's"):
+        starting_weights(str(tmp_path / "tiny.json"), labelled.recipe())
