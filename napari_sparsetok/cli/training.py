@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -167,6 +167,13 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     keep_ratios: Annotated[
         str, typer.Option(metavar="R,R,…", help="Keep ratios to measure at.")
     ] = "1,0.75,0.5,0.25,0.1,0.05",
+    selection: Annotated[
+        str,
+        typer.Option(metavar="S,S,…", help="What picks the tokens: learned, random, norm, attention, entropy, oracle."),
+    ] = "learned",
+    deletion: Annotated[
+        str, typer.Option(metavar="S,S,…", help="Shares of the tokens to take away in the deletion test.")
+    ] = "",
     images: Images = None,
     labels: Labels = "",
     plot: Annotated[
@@ -177,13 +184,19 @@ def evaluate(  # noqa: PLR0913 - options of a command line
 ) -> None:
     """Measure a model on labelled scans, at several keep ratios."""
     from napari_sparsetok.batch import numbers
+    from napari_sparsetok.state import Selection
     from napari_sparsetok.training import evaluation
     from napari_sparsetok.training.dataset import open_dataset
     from napari_sparsetok.weights import Registry
 
     ratios = numbers(keep_ratios, ",", None, f"“{keep_ratios}” is no list of keep ratios; write it as 1,0.5,0.25")
+    shares = numbers(deletion, ",", None, f"“{deletion}” is no list of shares; write it as 0.5,0.9") if deletion else ()
+    selections = tuple(one.strip() for one in selection.split(","))
+    if unknown := [one for one in selections if one not in get_args(Selection)]:
+        raise ValueError(f"there is no selection “{unknown[0]}”; there are {', '.join(get_args(Selection))}")
+    plan = evaluation.Plan(ratios, cast("tuple[Selection, ...]", selections), shares)
     truths = evaluation.read_truths(open_dataset(dataset, images or (), labels), split, Registry()[model])
-    document = evaluation.evaluate(model, truths, ratios, on_case=lambda name: typer.echo(name, err=True))
+    document = evaluation.evaluate(model, truths, plan, on_case=lambda name: typer.echo(name, err=True))
     if plot is not None:
         from napari_sparsetok.training.plot import plot_dice
 
@@ -192,6 +205,5 @@ def evaluate(  # noqa: PLR0913 - options of a command line
         print_json(document)
         return
     typer.echo(evaluation.markdown(document))
-    if not as_markdown:
-        area = document["score_roc_auc"]
-        typer.echo(f"first-stage scores against labelled tokens: area under the ROC {area['mean']:.3f}")
+    for line in evaluation.findings(document):
+        typer.echo(f"\n{line}" if as_markdown else line)

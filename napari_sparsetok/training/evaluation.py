@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.metrics import dice
 from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import Scan, stack_channels
-from napari_sparsetok.state import Prediction, Settings
+from napari_sparsetok.state import Prediction, Reference, Selection, Settings
 from napari_sparsetok.training.case import open_item
 from napari_sparsetok.training.dataset import Dataset, Item
+from napari_sparsetok.training.deletion import Deleted, delete_tokens, deletion_summary
 from napari_sparsetok.weights import Card, Registry
 
 TOLERANCE_MM = 1.0
@@ -53,6 +55,7 @@ class Scores:
 
     case: str
     label: int
+    selection: Selection
     keep_ratio: float
     dice: float
     hd95: float
@@ -81,10 +84,24 @@ def _truth(item: Item, numbers: Mapping[int, int]) -> Truth:
     return Truth(item.name, stack_channels(channels) if len(channels) > 1 else channels[0], labels, known)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    keep_ratios : of every stage; 1 is always run as well, for the agreement.
+    selections : what picks the tokens; see `Settings.selection`. "oracle" goes by the truth.
+    deletion : shares of the tokens that are taken away in the deletion test; none leaves it out.
+    """
+
+    keep_ratios: Sequence[float]
+    selections: Sequence[Selection] = ("learned",)
+    deletion: Sequence[float] = ()
+
+
 def evaluate(
     model: str,
     truths: Iterator[Truth],
-    keep_ratios: Sequence[float],
+    plan: Plan,
     on_case: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Run a model over labelled scans.
@@ -93,38 +110,66 @@ def evaluate(
     ----------
     model : its id in the registry.
     truths : the cases.
-    keep_ratios : each is run on each case; 1 is always run, for the agreement.
     on_case : told each case before it is run.
 
     Returns
     -------
-    A document for JSON: for every keep ratio and label mean and 95 % bootstrap interval over cases, tokens, GMAC and
-    seconds; and how well the first stage's scores tell tokens that touch a label from others (area under the ROC).
+    A document for JSON: for every selection, keep ratio and label mean and 95 % bootstrap interval over cases, tokens,
+    GMAC and seconds; by how much the learned selection beats each other one, case by case; how well the first
+    stage's scores tell tokens that touch a label from others (area under the ROC); and the deletion test.
     """
     registry = Registry()
     card = registry[model]
     segmenter = SCDSegmenter(registry)
     rows: list[Scores] = []
-    seconds: dict[float, list[float]] = {ratio: [] for ratio in keep_ratios}
+    seconds: dict[tuple[Selection, float], list[float]] = {}
     areas: list[float] = []
+    deleted: list[Deleted] = []
     cases = 0
     for truth in truths:
         on_case(truth.name)
         cases += 1
         dense = segmenter.segment(truth.scan, Settings(model, 1.0))
         areas.append(score_area(dense, truth))
-        for ratio in keep_ratios:
+        reference = Reference(truth.labels)
+        for selection, ratio in itertools.product(plan.selections, plan.keep_ratios):
+            settings = Settings(model, ratio, selection=selection, reference=reference)
             started = time.perf_counter()
-            prediction = segmenter.segment(truth.scan, Settings(model, ratio))
-            seconds[ratio].append(time.perf_counter() - started)
+            prediction = segmenter.segment(truth.scan, settings)
+            seconds.setdefault((selection, ratio), []).append(time.perf_counter() - started)
             rows += _case_scores(truth, prediction, dense)
-    return {
+        deleted += delete_tokens(segmenter, dense, plan.deletion)
+    document: dict[str, Any] = {
         "model": {"id": card.id, "sha256": card.sha256},
         "cases": cases,
         "tolerance_mm": TOLERANCE_MM,
         "score_roc_auc": summary(areas),
-        "keep_ratios": [_ratio_summary(ratio, rows, seconds[ratio], card) for ratio in keep_ratios],
+        "keep_ratios": [_ratio_summary(key, rows, found, card) for key, found in seconds.items()],
     }
+    if len(plan.selections) > 1 and "learned" in plan.selections:
+        document["learned_minus"] = _advantages(rows, plan)
+    if plan.deletion:
+        document["deletion"] = deletion_summary(deleted, summary)
+    return document
+
+
+def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
+    """By how much a case's mean Dice is better with the learned selection than with each other one."""
+    found: dict[tuple[str, Selection, float], list[float]] = {}
+    for row in rows:
+        found.setdefault((row.case, row.selection, row.keep_ratio), []).append(row.dice)
+    means = {key: float(np.nanmean(values)) for key, values in found.items() if not np.isnan(values).all()}
+    table = []
+    for other, ratio in itertools.product(plan.selections, plan.keep_ratios):
+        if other == "learned":
+            continue
+        pairs = [
+            value - means[case, other, ratio]
+            for (case, selection, at), value in means.items()
+            if selection == "learned" and at == ratio and (case, other, ratio) in means
+        ]
+        table.append({"selection": other, "keep_ratio": ratio, "dice": summary(pairs)})
+    return table
 
 
 def score_area(prediction: Prediction, truth: Truth) -> float:
@@ -153,6 +198,7 @@ def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction) -> lis
             Scores(
                 case=truth.name,
                 label=label,
+                selection=prediction.settings.selection,
                 keep_ratio=prediction.settings.keep_ratio,
                 dice=dice(ours, theirs),
                 hd95=hd95,
@@ -178,9 +224,12 @@ def _surface_scores(
     return float(far), float(close)
 
 
-def _ratio_summary(ratio: float, rows: Sequence[Scores], seconds: Sequence[float], card: Card) -> dict[str, Any]:
+def _ratio_summary(
+    key: tuple[Selection, float], rows: Sequence[Scores], seconds: Sequence[float], card: Card
+) -> dict[str, Any]:
+    selection, ratio = key
     cost = count_cost(config_of(card), ratio)
-    mine = [row for row in rows if row.keep_ratio == ratio]
+    mine = [row for row in rows if (row.selection, row.keep_ratio) == key]
     measures = ("dice", "hd95", "surface_dice", "volume_error", "agreement")
     labels: list[dict[str, Any]] = [
         {
@@ -192,6 +241,7 @@ def _ratio_summary(ratio: float, rows: Sequence[Scores], seconds: Sequence[float
     ]
     means = [label["dice"]["mean"] for label in labels]
     return {
+        "selection": selection,
         "keep_ratio": ratio,
         "mean_dice": float(np.nanmean(means)) if means else float("nan"),
         "labels": labels,
@@ -215,10 +265,13 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 def markdown(document: dict[str, Any]) -> str:
     """The document's table, a row for each keep ratio."""
     names = [label["name"] for label in document["keep_ratios"][0]["labels"]]
-    head = ["keep ratio", "tokens", "GMAC", *(f"{name}: Dice" for name in names), "mean Dice", "agreement with dense"]
+    several = len({row["selection"] for row in document["keep_ratios"]}) > 1
+    head = ["keep ratio", *(["selection"] if several else []), "tokens", "GMAC"]
+    head += [*(f"{name}: Dice" for name in names), "mean Dice", "agreement with dense"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in document["keep_ratios"]:
-        cells = [f"{row['keep_ratio']:g}", " → ".join(map(str, row["tokens_left"])), f"{row['gmac_per_window']:.2f}"]
+        cells = [f"{row['keep_ratio']:g}", *([row["selection"]] if several else [])]
+        cells += [" → ".join(map(str, row["tokens_left"])), f"{row['gmac_per_window']:.2f}"]
         for label in row["labels"]:
             d = label["dice"]
             cells.append(f"{d['mean']:.3f} ({d['low']:.3f}–{d['high']:.3f})")
@@ -226,3 +279,23 @@ def markdown(document: dict[str, Any]) -> str:
         cells += [f"{row['mean_dice']:.3f}", f"{agreement:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def findings(document: dict[str, Any]) -> list[str]:
+    """What the table does not hold, a sentence each: the scores' worth, and what learned selection brings."""
+    lines = [f"First-stage scores against labelled tokens: area under the ROC {_interval(document['score_roc_auc'])}."]
+    for row in document.get("learned_minus", ()):
+        lines.append(
+            f"At keep ratio {row['keep_ratio']:g}, learned minus {row['selection']}: Dice "
+            f"{_interval(row['dice'], '+')}."
+        )
+    for row in document.get("deletion", ()):
+        lines.append(
+            f"Without {row['share']:.0%} of the tokens, agreement with dense: worst-scored taken "
+            f"{_interval(row['worst'])}, at random {_interval(row['random'])}, best-scored {_interval(row['best'])}."
+        )
+    return lines
+
+
+def _interval(found: dict[str, float], sign: str = "") -> str:
+    return f"{found['mean']:{sign}.4f} ({found['low']:{sign}.4f} to {found['high']:{sign}.4f})"

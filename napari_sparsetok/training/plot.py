@@ -32,7 +32,8 @@ def plot_dice(document: Mapping[str, Any], path: Path) -> None:
     """
     if path.suffix not in KINDS:
         raise ScanError(f"a plot is written as {', '.join(KINDS)}, not as “{path.name}”")
-    rows = sorted(document["keep_ratios"], key=lambda row: row["keep_ratio"])
+    first = document["keep_ratios"][0]["selection"]
+    rows = sorted((r for r in document["keep_ratios"] if r["selection"] == first), key=lambda row: row["keep_ratio"])
     ratios = [row["keep_ratio"] for row in rows]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -48,7 +49,9 @@ def plot_dice(document: Mapping[str, Any], path: Path) -> None:
     axis.minorticks_off()
     axis.set_xlabel("keep ratio (share of the tokens left that each stage keeps)")
     axis.set_ylabel("Dice")
-    axis.set_title(f"{document['model']['id']}, {document['cases']} scans, mean and 95 % interval", fontsize=10)
+    axis.set_title(
+        f"{document['model']['id']}, {first}, {document['cases']} scans, mean and 95 % interval", fontsize=10
+    )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="best")
     with written_whole(path, suffix=path.suffix) as temporary:

@@ -14,7 +14,7 @@ from napari_sparsetok.engine.segmenter import SCDSegmenter
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
-from napari_sparsetok.training import evaluation
+from napari_sparsetok.training import deletion, evaluation
 from napari_sparsetok.training.dataset import open_dataset
 from napari_sparsetok.weights import Registry
 
@@ -52,7 +52,7 @@ def truths(root, split="val"):
 
 
 def test_a_model_agrees_with_itself(dataset):
-    document = evaluation.evaluate("tiny", truths(dataset), [1.0, 0.1])
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0, 0.1]))
     dense, sparse = document["keep_ratios"]
     assert document["cases"] == 2
     for label in dense["labels"]:
@@ -69,7 +69,7 @@ def test_labels_that_were_not_drawn_are_left_out(dataset):
     listing = json.loads(path.read_text())
     listing["training"][1]["contoured"] = [2]
     path.write_text(json.dumps(listing))
-    first, second = evaluation.evaluate("tiny", truths(dataset), [1.0])["keep_ratios"][0]["labels"]
+    first, second = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0]))["keep_ratios"][0]["labels"]
     assert (first["dice"]["cases"], second["dice"]["cases"]) == (1, 2)
 
 
@@ -78,7 +78,7 @@ def test_labels_are_matched_by_name(dataset):
     listing = json.loads(path.read_text())
     listing["labels"] = {"0": "background", "1": "Part 2", "2": "Part 1"}
     path.write_text(json.dumps(listing))
-    document = evaluation.evaluate("tiny", truths(dataset), [1.0])
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0]))
     assert document["keep_ratios"][0]["mean_dice"] < 0.9
 
 
@@ -122,3 +122,45 @@ def test_the_command_prints_json_or_a_table(dataset):
     result = CliRunner().invoke(app, [*arguments, "--split", "nope"])
     assert result.exit_code == 2
     assert "no split" in result.stderr
+
+
+def test_selections_are_compared_case_by_case(dataset):
+    plan = evaluation.Plan([0.25], ("learned", "random", "oracle"))
+    document = evaluation.evaluate("tiny", truths(dataset), plan)
+    assert [row["selection"] for row in document["keep_ratios"]] == ["learned", "random", "oracle"]
+    learned, random, _ = (row["mean_dice"] for row in document["keep_ratios"])
+    against = {row["selection"]: row["dice"] for row in document["learned_minus"]}
+    assert set(against) == {"random", "oracle"}
+    assert against["random"]["mean"] == pytest.approx(learned - random)
+    assert against["random"]["cases"] == 2
+    assert "| random |" in evaluation.markdown(document)
+    assert any("learned minus random" in line for line in evaluation.findings(document))
+
+
+@pytest.mark.parametrize("order", deletion.ORDERS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_tokens_that_go_are_those_of_the_order(share, order):
+    scores = np.array([[[0.1, np.nan, 0.9, 0.5, 0.3, 0.2, 0.8, 0.7, 0.6, 0.4, 0.0]]], np.float32)
+    gone = deletion.taken(scores, share, order)
+    assert gone.sum() == round(share * 10)
+    assert not gone[np.isnan(scores)].any()
+    left = scores[~gone & ~np.isnan(scores)]
+    if share == 0.3 and order != "random":
+        assert (scores[gone].max() < left.min()) if order == "worst" else (scores[gone].min() > left.max())
+
+
+def test_the_deletion_test_without_deletion_agrees_with_dense(dataset):
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.0, 0.8)))
+    nothing, much = document["deletion"]
+    assert nothing["share"] == 0
+    assert nothing["worst"]["mean"] == nothing["best"]["mean"] == 1
+    assert much["random"]["mean"] < 1
+    assert any("Without 80%" in line for line in evaluation.findings(document))
+
+
+def test_a_selection_that_is_none_is_refused(dataset):
+    from napari_sparsetok.cli import app
+
+    result = CliRunner().invoke(app, ["evaluate", "tiny", str(dataset), "--selection", "learned,best"])
+    assert result.exit_code == 2
+    assert "there is no selection “best”" in result.stderr
