@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
+from napari_sparsetok.scan import Geometry, Region, Shape
 from napari_sparsetok.state import TokenMap
+
+LADDER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.05, 0.02)
+"""Keep ratios from all to next to nothing, for a sweep."""
 
 
 def stage_ratios(keep_ratio: float | Sequence[float], stages: int) -> tuple[float, ...]:
@@ -52,3 +60,262 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
     per_window = tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)
     return replace(tokens, stage=stage, left=tuple(n * windows for n in per_window))
+
+
+# One token
+
+
+@dataclass(frozen=True)
+class StageStory:
+    """How one token fared at one stage.
+
+    score : what ranked it.
+    rank, entered : its place among the tokens that came there, 0 the first, and how many those were.
+    margin : how far above the best that was pruned, if it was kept; how far below the worst that was kept, as a
+        negative number, if it was pruned. NaN if there is nobody on the other side. Tokens forced by hand do not count.
+    kept : whether it went on.
+    """
+
+    score: float
+    rank: int
+    entered: int
+    margin: float
+    kept: bool
+
+    @property
+    def percentile(self) -> float:
+        """Share of the others that rank below it, in per cent."""
+        return 100.0 * (self.entered - 1 - self.rank) / (self.entered - 1) if self.entered > 1 else 100.0
+
+
+def story(
+    scores: NDArray[Any], stage: NDArray[Any], place: Shape, forced: NDArray[Any] | None = None
+) -> tuple[StageStory, ...]:
+    """What one window did with one token, for every stage that it came to.
+
+    Parameters
+    ----------
+    scores : (stages, d, h, w) of one window; NaN where a token was gone by then.
+    stage : (d, h, w), the stage that pruned a token, counted from 1; stages + 1 if it was kept to the end.
+    place : the token.
+    forced : (d, h, w), not 0 where a person chose.
+    """
+    told = []
+    free = np.ones(stage.shape, dtype=bool) if forced is None else forced == 0
+    for k, values in enumerate(scores, start=1):
+        if stage[place] < k:
+            break
+        entered = stage >= k
+        mine = float(values[place])
+        flat, at = values[entered], int(np.ravel_multi_index(place, stage.shape))
+        before = np.count_nonzero(entered.ravel()[:at] & (values.ravel()[:at] == mine))  # equals keep their order
+        kept = bool(stage[place] > k)
+        others = values[free & ((stage == k) if kept else (stage > k))]
+        limit = (others.max() if kept else others.min()) if others.size else math.nan
+        rank = int(np.count_nonzero(flat > mine)) + int(before)
+        told.append(StageStory(mine, rank, int(entered.sum()), mine - float(limit), kept))
+    return tuple(told)
+
+
+def kept_from(survives: Callable[[float], bool], ladder: Sequence[float] = LADDER, steps: int = 4) -> float | None:
+    """The lowest keep ratio from which a token is kept to the end, at every ratio that was tried above it.
+
+    Stages after the first see other tokens at another ratio, so this can only be found by running them. First the
+    ladder, from the top until the token is lost, then halving between the last two.
+
+    Parameters
+    ----------
+    survives : runs the stages at a keep ratio.
+
+    Returns
+    -------
+    The ratio, at which `survives` was true; None if the token is lost even at the top of the ladder.
+    """
+    kept: float | None = None
+    for ratio in sorted(ladder, reverse=True):
+        if not survives(ratio):
+            return kept if kept is None else _halved(survives, ratio, kept, steps)
+        kept = ratio
+    return kept
+
+
+def _halved(survives: Callable[[float], bool], lost: float, kept: float, steps: int) -> float:
+    for _ in range(steps):
+        middle = math.sqrt(lost * kept)
+        lost, kept = (lost, middle) if survives(middle) else (middle, kept)
+    return kept
+
+
+# Tokens and voxels
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Which token each voxel of a scan lies in. Along each axis for itself, because the grids are parallel.
+
+    axes : for each axis and each voxel along it, the token; -1 beside the grid.
+    grid : tokens (d, h, w).
+    """
+
+    axes: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+    grid: Shape
+
+    @classmethod
+    def of(cls, tokens: TokenMap, geometry: Geometry, shape: Shape) -> Lattice:
+        """Of a token map over a scan."""
+        axes = []
+        for k in range(3):
+            at = np.arange(shape[k]) * geometry.spacing[k] + geometry.origin[k]
+            index = np.floor((at - tokens.origin[k]) / tokens.spacing[k] + 0.5).astype(np.intp)
+            axes.append(np.where((index >= 0) & (index < tokens.stage.shape[k]), index, -1))
+        return cls((axes[0], axes[1], axes[2]), tuple(tokens.stage.shape))  # type: ignore[arg-type]
+
+    def token(self, voxel: Sequence[int]) -> Shape | None:
+        """The token of a voxel (z, y, x); None beside the grid."""
+        z, y, x = (int(axis[v]) for axis, v in zip(self.axes, voxel, strict=True))
+        return None if min(z, y, x) < 0 else (z, y, x)
+
+    def spread(self, values: NDArray[Any], outside: float = 0) -> NDArray[Any]:
+        """Values of tokens (d, h, w) as values of voxels (z, y, x)."""
+        laid: NDArray[Any] = values[np.ix_(*self.axes)]
+        for k, axis in enumerate(self.axes):
+            if (axis < 0).any():
+                laid[(slice(None),) * k + (axis < 0,)] = outside
+        return laid
+
+    def count(self, mask: NDArray[Any]) -> NDArray[np.int64]:
+        """How many voxels of a boolean mask (z, y, x) lie in each token: (d, h, w)."""
+        counts = np.zeros(self.grid, dtype=np.int64)
+        at = np.nonzero(mask)
+        index = [axis[a] for axis, a in zip(self.axes, at, strict=True)]
+        inside = np.all([i >= 0 for i in index], axis=0)
+        np.add.at(counts, tuple(i[inside] for i in index), 1)
+        return counts
+
+    def share(self, mask: NDArray[Any]) -> NDArray[np.float64]:
+        """Which share of each token a boolean mask (z, y, x) fills: (d, h, w). NaN where no voxel lies in a token."""
+        sizes = [np.bincount(axis[axis >= 0], minlength=n) for axis, n in zip(self.axes, self.grid, strict=True)]
+        whole = np.einsum("i,j,k->ijk", *sizes).astype(float)
+        whole[whole == 0] = np.nan
+        return self.count(mask) / whole
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A piece of a mask that rests only on completed tokens: every one of its tokens was pruned on the way.
+
+    label, voxels : what it is in the mask, and how large.
+    at : a voxel of it, near its middle.
+    stage : the latest stage that pruned one of its tokens, so until when the network looked there at all.
+    whole : nothing of the connected structure that it belongs to lies in a token that was kept.
+    """
+
+    label: int
+    voxels: int
+    at: Shape
+    stage: int
+    whole: bool
+
+
+def unseen(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> list[Unseen]:
+    """The pieces of a mask that rest only on completed tokens, the largest first.
+
+    Parameters
+    ----------
+    mask : (z, y, x), 0 is background; a prediction, or a reference.
+    tokens, lattice : of the same scan.
+    """
+    stage = lattice.spread(tokens.stage)
+    completed = (stage >= 1) & (stage <= tokens.stages)
+    found = []
+    for label in np.unique(mask):
+        if label:
+            found += _unseen_of(int(label), mask == label, completed, stage)
+    return sorted(found, key=lambda piece: -piece.voxels)
+
+
+def _unseen_of(label: int, shape: NDArray[Any], completed: NDArray[Any], stage: NDArray[Any]) -> Iterator[Unseen]:
+    around = np.ones((3, 3, 3))
+    pieces, _ = ndimage.label(shape & completed, around)
+    structures, count = ndimage.label(shape, around)
+    seen = np.zeros(count + 1, dtype=bool)
+    seen[np.unique(structures[shape & ~completed])] = True
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        at = np.argwhere(pieces[box] == number)
+        nearest = at[np.square(at - at.mean(axis=0)).sum(axis=1).argmin()] + [side.start for side in box]
+        voxel = (int(nearest[0]), int(nearest[1]), int(nearest[2]))
+        latest = int(stage[box][pieces[box] == number].max())
+        yield Unseen(label, len(at), voxel, latest, not seen[structures[voxel]])
+
+
+def far_from_kept(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> NDArray[np.float32]:
+    """For each voxel of a mask, millimetres from the middle of its token to that of the nearest that was kept.
+
+    0 beside the mask, and infinite if no token was kept.
+    """
+    kept = tokens.stage == tokens.stages + 1
+    if kept.any():
+        far = ndimage.distance_transform_edt(~kept, sampling=tokens.spacing).astype(np.float32)
+    else:
+        far = np.full(kept.shape, np.inf, dtype=np.float32)
+    laid: NDArray[np.float32] = np.where(mask > 0, lattice.spread(far, np.inf), 0).astype(np.float32)
+    return laid
+
+
+# Over keep ratios
+
+
+def stability(masks: Iterable[tuple[float, NDArray[Any]]]) -> Iterator[NDArray[np.float32]]:
+    """Per voxel the lowest keep ratio from which its label no longer changes; after each mask, what is known so far.
+
+    Parameters
+    ----------
+    masks : keep ratios and masks (z, y, x), from the highest ratio down. The first is what the others are held against.
+
+    Returns
+    -------
+    Each is (z, y, x) float32: the lowest ratio such that at it, and at every higher one that was tried, the voxel has
+    its first label.
+    """
+    first: NDArray[Any] | None = None
+    last = math.inf
+    for ratio, mask in masks:
+        if ratio >= last:
+            raise ValueError("the masks must come from the highest keep ratio down")
+        last = ratio
+        if first is None:
+            first, same = mask, np.ones(mask.shape, dtype=bool)
+            lowest = np.full(mask.shape, ratio, dtype=np.float32)
+        else:
+            same &= mask == first
+            lowest = np.where(same, np.float32(ratio), lowest)
+        yield lowest
+
+
+def unstable_regions(lowest: NDArray[np.float32], above: float, least: int = 1) -> list[tuple[Region, int, float]]:
+    """Connected pieces whose label still changes above a keep ratio: box, voxels, and the highest such ratio in it."""
+    pieces, _ = ndimage.label(lowest > above, np.ones((3, 3, 3)))
+    found = []
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        inside = pieces[box] == number
+        voxels = int(inside.sum())
+        if voxels >= least:
+            region = Region(tuple(s.start for s in box), tuple(s.stop for s in box))  # type: ignore[arg-type]
+            found.append((region, voxels, float(lowest[box][inside].max())))
+    return sorted(found, key=lambda piece: -piece[1])
+
+
+def smallest_agreeing(rows: Iterable[tuple[float, float]], least: float = 0.99) -> float | None:
+    """The smallest keep ratio such that it, and every higher one that was tried, agrees at least so much.
+
+    Parameters
+    ----------
+    rows : keep ratio and agreement with the dense prediction, in any order.
+    least : agreement, as a Dice coefficient.
+    """
+    smallest = None
+    for ratio, agreement in sorted(rows, reverse=True):
+        if not agreement >= least:
+            break
+        smallest = ratio
+    return smallest

@@ -1,0 +1,61 @@
+"""How masks agree, against values by hand and against MONAI's."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance
+
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.metrics import compare, dice, hausdorff95
+
+LABELS = LabelTable.of(["head", "tail"])
+
+
+def blob(seed: int) -> np.ndarray:
+    from scipy import ndimage
+
+    noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
+    shape = ndimage.gaussian_filter(noise, 2)
+    return shape > np.quantile(shape, 0.8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hd95_is_that_of_monai(seed: int) -> None:
+    a, b = blob(seed), blob(seed + 10)
+    spacing = (2.0, 1.0, 0.5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
+        theirs = compute_hausdorff_distance(
+            torch.from_numpy(a)[None, None],
+            torch.from_numpy(b)[None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(spacing),
+        )
+    assert hausdorff95(a, b, spacing) == pytest.approx(float(theirs), rel=0.02)
+
+
+def test_hd95_by_hand() -> None:
+    a, b = np.zeros((1, 1, 9), bool), np.zeros((1, 1, 9), bool)
+    a[0, 0, 1], b[0, 0, 4] = True, True
+    assert hausdorff95(a, b, (1, 1, 0.5)) == 1.5
+    assert hausdorff95(a, a, (1, 1, 1)) == 0
+    assert np.isnan(hausdorff95(a, np.zeros_like(a), (1, 1, 1)))
+
+
+def test_two_masks_label_by_label() -> None:
+    a, b = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    a[:2], b[:1] = 1, 1
+    head, tail = compare(a, b, (1.0, 2.0, 5.0), LABELS)
+    assert head.dice == pytest.approx(2 * 16 / 48) == dice(a == 1, b == 1)
+    assert (head.ml, head.other_ml) == (0.32, 0.16)
+    assert (head.name, head.hd95) == ("head", 1.0)
+    assert (tail.dice, tail.hd95, tail.ml, tail.other_ml) == (1.0, 0.0, 0, 0)  # neither has any: they agree
+    a[3] = 2
+    assert compare(a, b, (1.0, 1.0, 1.0), LABELS)[1].dice == 0
+    with pytest.raises(ValueError, match="one grid"):
+        compare(a, b[:2], (1.0, 1.0, 1.0), LABELS)
