@@ -156,6 +156,7 @@ class TokenMap:
         some are still to come, as many as it would be if those were like the ones that were run.
     spacing, origin : millimetres along the viewer's axes between tokens, and the middle of token (0, 0, 0).
     selection : what the scores are; see `Settings`.
+    window_grid : tokens of one window along each axis; None if nobody said.
     forced : (d, h, w) int8, 1 must be kept, -1 must go, as a person said; None if nobody did.
     """
 
@@ -168,6 +169,7 @@ class TokenMap:
     origin: tuple[float, float, float]
     selection: Selection = "learned"
     forced: NDArray[np.int8] | None = None
+    window_grid: Shape | None = None
 
     @property
     def stages(self) -> int:

@@ -168,7 +168,7 @@ class Lattice:
             at = np.arange(shape[k]) * geometry.spacing[k] + geometry.origin[k]
             index = np.floor((at - tokens.origin[k]) / tokens.spacing[k] + 0.5).astype(np.intp)
             axes.append(np.where((index >= 0) & (index < tokens.stage.shape[k]), index, -1))
-        return cls((axes[0], axes[1], axes[2]), tuple(tokens.stage.shape))  # type: ignore[arg-type]
+        return cls((axes[0], axes[1], axes[2]), tuple(tokens.stage.shape))
 
     def token(self, voxel: Sequence[int]) -> Shape | None:
         """The token of a voxel (z, y, x); None beside the grid."""
@@ -227,7 +227,7 @@ def unseen(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> list[Unsee
     """
     stage = lattice.spread(tokens.stage)
     completed = (stage >= 1) & (stage <= tokens.stages)
-    found = []
+    found: list[Unseen] = []
     for label in np.unique(mask):
         if label:
             found += _unseen_of(int(label), mask == label, completed, stage)
@@ -300,7 +300,7 @@ def unstable_regions(lowest: NDArray[np.float32], above: float, least: int = 1) 
         inside = pieces[box] == number
         voxels = int(inside.sum())
         if voxels >= least:
-            region = Region(tuple(s.start for s in box), tuple(s.stop for s in box))  # type: ignore[arg-type]
+            region = Region(tuple(s.start for s in box), tuple(s.stop for s in box))
             found.append((region, voxels, float(lowest[box][inside].max())))
     return sorted(found, key=lambda piece: -piece[1])
 

@@ -111,7 +111,8 @@ class Canvas:
     def tokens(self) -> TokenMap:
         """The token map so far."""
         card, grid = self._card, self._grid
-        n = int(np.prod([side // card.patch for side in self._plan.window]))
+        d, h, w = (side // card.patch for side in self._plan.window)
+        n = d * h * w
         spacing = tuple(card.patch * s for s in grid.spacing)
         have, at = self.scan.geometry.spacing, self.scan.geometry.origin
         edge = [o + (a - 0.5) * s for o, a, s in zip(at, self.region.start, have, strict=True)]
@@ -125,6 +126,7 @@ class Canvas:
             origin=tuple(e + 0.5 * t for e, t in zip(edge, spacing, strict=True)),  # type: ignore[arg-type]
             selection=self._selector.selection,
             forced=self._selector.forced,
+            window_grid=(d, h, w),
         )
 
     def _all_left(self, n: int) -> tuple[int, ...]:

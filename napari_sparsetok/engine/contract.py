@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.state import DeviceReport, Prediction, Settings
+
+if TYPE_CHECKING:
+    from napari_sparsetok.engine.probe import Probe
 
 
 class Stopped(Exception):
@@ -66,5 +69,21 @@ class Segmenter(Protocol):
         ------
         ScanError : the scan, the settings or the model cannot be used; says why.
         Stopped : `watch.should_stop` said so.
+        """
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A segmenter whose windows can be opened up. Not every one can: a remote one may not."""
+
+    def probe(
+        self, scan: Scan, settings: Settings, voxel: Sequence[int], region: Region | None = None
+    ) -> tuple[Probe, Shape]:
+        """The window in whose middle a voxel (z, y, x) of the scan lies, opened up, and the voxel's token in it.
+
+        Raises
+        ------
+        ScanError : as `Segmenter.segment`, or no window covers the voxel.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
 from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.intensity import apply_rule
+from napari_sparsetok.engine.probe import Opened, Probe, place_in
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
 from napari_sparsetok.engine.selection import Lattice, Selector, check
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
@@ -84,6 +86,7 @@ class SCDSegmenter:
         self._cache = PrefixCache(budget)
         self._network: _Network | None = None
         self._volume: _Volume | None = None
+        self._probe: tuple[object, Probe] | None = None  # the last one, and what it is of
 
     def prepare(self, settings: Settings) -> DeviceReport:
         """Load the model, and say on which device it will run."""
@@ -125,7 +128,45 @@ class SCDSegmenter:
         complete = len(order) == len(volume.plan.regions)
         return _prediction(canvas, settings, self._ready_network, progress, complete)
 
+    def probe(
+        self, scan: Scan, settings: Settings, voxel: Sequence[int], region: Region | None = None
+    ) -> tuple[Probe, Shape]:
+        """See `napari_sparsetok.engine.contract.Probing.probe`."""
+        network = self._load(settings)
+        check(settings, scan, network.card.stages)
+        region = Region.whole(scan.shape) if region is None else region.clipped(scan.shape)
+        volume = self._prepared(scan, network.card, region, settings)
+        point = volume.grid.point_of([v - a for v, a in zip(voxel, region.start, strict=True)])
+        token = tuple(math.floor(p + 0.5) // network.card.patch for p in point)
+        inside = all(0 <= t < n for t, n in zip(token, volume.plan.owner.shape, strict=True))
+        index = int(volume.plan.owner[token]) if inside else -1
+        if index < 0:
+            raise ScanError("the network did not look here: no window covers this place")
+        key = (volume.key, settings, index)
+        if self._probe is None or self._probe[0] != key:
+            self._probe = (key, self._opened(volume, settings, index))
+        probe = self._probe[1]
+        return probe, place_in(probe.box, token)
+
     # Steps
+
+    def _opened(self, volume: _Volume, settings: Settings, index: int) -> Probe:
+        network, selector = self._ready_network, volume.lattice.selector(settings)
+        (prefix,), _ = self._prefixes(volume, [index])
+        box = volume.plan.tokens(index)
+        opened = Opened(
+            model=network.model,
+            decoder=network.decoder,
+            image=volume.image[(slice(None), *volume.plan.regions[index].slices)][None].to(network.device.device),
+            prefix=prefix,
+            ratios=selector.ratios,
+            rule=selector.rule([index], network.device.device),
+            box=box,
+            spacing=tuple(network.card.patch * s for s in volume.grid.spacing),  # type: ignore[arg-type]
+            forced=None if selector.forced is None else selector.forced[box.slices],
+            context=lambda: _autocast(network.device),
+        )
+        return Probe(opened)
 
     def _load(self, settings: Settings) -> _Network:
         if not settings.model:
@@ -137,7 +178,7 @@ class SCDSegmenter:
         device = devices.choose(settings.device)
         model = load_model(card).to(device.device)
         self._cache.clear()
-        self._volume = None
+        self._volume = self._probe = None
         self._network = _Network(card, model, FastDecoder(model.decoder, device.decoder_dtype), device, settings.device)
         return self._network
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,11 +46,11 @@ class Cost:
         return self.prefix + self.rest + self.completion + self.decoder
 
 
-def count_cost(config: SCDConfig, keep_ratio: float) -> Cost:
+def count_cost(config: SCDConfig, keep_ratio: float | Sequence[float]) -> Cost:
     """Count parameters and multiply-accumulate operations of one window of the config's own size.
 
     Linear layers, convolutions and both products of attention count, as PyTorch's counter does;
-    additions, norms and activations do not.
+    additions, norms and activations do not. The keep ratio is one for all stages, or one for each.
 
     Raises
     ------

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from napari_sparsetok.model import attention as maps
-from napari_sparsetok.model.attention import attention_received, queries_and_keys
+from napari_sparsetok.model.attention import (
+    attention_by_distance,
+    attention_received,
+    attention_row,
+    carried_back,
+    queries_and_keys,
+)
 from napari_sparsetok.model.layers import Attention
 
 
@@ -41,6 +47,36 @@ def test_the_kernel_of_the_blocks_attends_as_these_maps_say(layer: Attention) ->
     torch.testing.assert_close((q @ k.transpose(-1, -2)).softmax(-1), whole_matrix(layer, x))
 
 
+def test_a_row_is_a_row_of_the_matrix(layer: Attention) -> None:
+    x = 4 * torch.randn(1, 20, 24)
+    whole = whole_matrix(layer, x)[0]
+    torch.testing.assert_close(attention_row(layer, x, 7, 2), whole[2, 7])
+    torch.testing.assert_close(attention_row(layer, x, 7), whole[:, 7].mean(dim=0))
+
+
+def test_rollout_is_the_product_of_the_matrices(layer: Attention) -> None:
+    other = Attention(24, 3).requires_grad_(False)
+    first, second = 4 * torch.randn(1, 20, 24), 4 * torch.randn(1, 20, 24)
+    a, b = (0.5 * torch.eye(20) + 0.5 * whole_matrix(m, x)[0].mean(0) for m, x in ((layer, first), (other, second)))
+    start = torch.zeros(20)
+    start[3] = 1
+    back = carried_back(layer, first, carried_back(other, second, start))
+    torch.testing.assert_close(back, (b @ a)[3])
+    torch.testing.assert_close(back.sum(), torch.tensor(1.0))
+
+
+def test_attention_against_distance_by_hand(layer: Attention) -> None:
+    x = 4 * torch.randn(1, 5, 24)
+    at = torch.tensor([[float("nan")] * 3, [0.0, 0, 0], [0, 0, 4], [0, 0, 8], [0, 3, 4]])
+    share, mean = attention_by_distance(layer, x, at, torch.tensor([0.0, 1.0, 4.5, 100.0]))
+    whole = whole_matrix(layer, x[:, 1:])[0]  # the class token is nowhere
+    far = torch.cdist(at[1:], at[1:])
+    torch.testing.assert_close(mean, (whole * far).sum(-1).mean(-1))
+    torch.testing.assert_close(share[:, 0], whole.diagonal(dim1=1, dim2=2).mean(1))
+    torch.testing.assert_close(share[:, 2], (whole * (far >= 4.5)).sum(-1).mean(-1))
+    torch.testing.assert_close(share.sum(1), torch.ones(3))
+
+
 def test_memory_stays_bounded_at_4096_tokens(monkeypatch) -> None:
     layer = Attention(24, 3).requires_grad_(False)
     largest = 0
@@ -54,5 +90,9 @@ def test_memory_stays_bounded_at_4096_tokens(monkeypatch) -> None:
             return out
 
     with Watched():
-        attention_received(layer, torch.randn(1, 4096, 24))
+        x, places = torch.randn(1, 4096, 24), torch.randn(4096, 3)
+        attention_received(layer, x)
+        attention_row(layer, x, 5)
+        carried_back(layer, x, torch.full((4096,), 1 / 4096))
+        attention_by_distance(layer, x, places, torch.tensor([0.0, 1.0, 2.0]))
     assert largest == maps.ROWS * 4096  # one head's share of rows, never 4,096 × 4,096 of them

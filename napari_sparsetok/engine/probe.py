@@ -1,0 +1,263 @@
+"""One window opened up: what its tokens scored, where they looked, what each head is good for. Arrays in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_sparsetok.engine.cache import WindowPrefix
+from napari_sparsetok.engine.decoding import FastDecoder
+from napari_sparsetok.model import SCD, Rule
+from napari_sparsetok.model.attention import attention_by_distance, attention_row, carried_back
+from napari_sparsetok.model.layers import Block
+from napari_sparsetok.scan import Region, Shape
+from napari_sparsetok.tokens import StageStory, kept_from, story
+
+_BINS = 12  # of distances
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a probe works on.
+
+    image : (1, channels, D, H, W) of the window, on the device.
+    prefix : of the window.
+    ratios, rule : how its tokens are picked.
+    box : the window's tokens on the lattice of the region.
+    spacing : millimetres between tokens.
+    forced : (d, h, w) of the window, or None.
+    context : of reduced precision, as the engine runs it.
+    """
+
+    model: SCD
+    decoder: FastDecoder
+    image: Tensor
+    prefix: WindowPrefix
+    ratios: float | tuple[float, ...]
+    rule: Rule
+    box: Region
+    spacing: tuple[float, float, float]
+    forced: NDArray[np.int8] | None
+    context: Callable[[], torch.autocast]
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far heads look.
+
+    edges : (bins + 1,) mm.
+    share : (blocks, heads, bins) share of the attention that goes so far.
+    mean : (blocks, heads) mm, weighted by attention.
+    """
+
+    edges: NDArray[np.float32]
+    share: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+class Probe:
+    """Answers about one window. Cheap to make: what costs something is computed when it is first asked for.
+
+    Places are (z, y, x) of tokens within the window.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._o = opened
+        self.box = opened.box
+        self.grid: Shape = opened.prefix.prefix.grid
+        self.blocks, self.heads = opened.model.config.depth, opened.model.config.heads
+        with torch.inference_mode(), opened.context():
+            parts, ids, scores = opened.model.encode_rest(opened.prefix.prefix, opened.ratios, opened.rule)
+            record = opened.model.record(ids, scores, self.grid)
+        self._tokens = parts, ids
+        values = np.array([s[0].float().cpu().numpy() for s in record.scores], dtype=np.float32)
+        self.scores: NDArray[Any] = np.exp(values) if opened.rule.selection == "learned" else values
+        stage = record.stage[0].cpu().numpy()
+        self.stage: NDArray[np.uint8] = np.where(stage == 0, opened.model.config.stages + 1, stage).astype(np.uint8)
+
+    def story(self, place: Shape) -> tuple[StageStory, ...]:
+        """How a token fared at each stage that it came to."""
+        return story(self.scores, self.stage, place, self._o.forced)
+
+    def survives(self, place: Shape, keep_ratio: float) -> bool:
+        """Whether a token is kept to the end at another keep ratio, the same for all stages; runs the stages."""
+        o, at = self._o, int(np.ravel_multi_index(place, self.grid)) + self._o.model.class_tokens
+        with torch.inference_mode(), o.context():
+            _, ids, _ = o.model.encode_rest(o.prefix.prefix, keep_ratio, replace(o.rule, threshold=None))
+        return bool((ids[-1] == at).any())
+
+    def kept_from(self, place: Shape) -> float | None:
+        """See `napari_sparsetok.tokens.kept_from`."""
+        return kept_from(lambda ratio: self.survives(place, ratio))
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(classes, D, H, W) of this window alone, on the model's voxels."""
+        parts, ids = self._tokens
+        with torch.inference_mode(), self._o.context():
+            completed = self._o.model.complete(parts, ids, self.grid)
+        with torch.inference_mode():
+            return self._o.decoder(completed, self._o.prefix.skip)[0].softmax(dim=0).cpu().numpy()
+
+    # Attention
+
+    def attention(self, block: int, place: Shape, head: int | None = None) -> NDArray[np.float32]:
+        """Where a token looks in a block, counted from 0: (d, h, w), NaN for tokens that were gone by then.
+
+        `head` None is the mean of all. All NaN if the token itself was gone.
+        """
+        query = self._index(block, place)
+        if query is None:
+            return np.full(self.grid, np.nan, dtype=np.float32)
+        with torch.inference_mode():
+            return self._laid(block, attention_row(self._block(block).attn, self._normed(block), query, head))
+
+    def rollout(self, place: Shape) -> NDArray[np.float32]:
+        """How much of each patch came to a token through all blocks that it passed: (d, h, w), sums to 1 but for what
+        the class token carries.
+        """
+        last = max(b for b in range(self.blocks) if self._index(b, place) is not None)
+        weights = torch.zeros(len(self._there(last)), device=self._o.image.device)
+        weights[self._index(last, place)] = 1.0
+        with torch.inference_mode():
+            for block in range(last, -1, -1):
+                weights = carried_back(
+                    self._block(block).attn, self._normed(block), self._widened(block, last, weights)
+                )
+                last = block
+        return self._laid(0, weights)
+
+    def reach(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Reach:
+        """How far each head looks, in mm."""
+        spacing = np.asarray(self._o.spacing, dtype=np.float32)
+        at = np.argwhere(np.ones(self.grid)) * spacing
+        longest = float(np.linalg.norm((np.asarray(self.grid) - 1) * spacing))
+        edges = np.concatenate([[0], np.linspace(spacing.min() / 2, longest * 1.001, _BINS)]).astype(np.float32)
+        c, device = self._o.model.class_tokens, self._o.image.device
+        all_at = torch.from_numpy(np.concatenate([np.full((c, 3), np.nan), at]).astype(np.float32)).to(device)
+        shares, means = [], []
+        for block in range(self.blocks):
+            there = torch.from_numpy(self._there(block)).to(device)
+            with torch.inference_mode():
+                share, mean = attention_by_distance(
+                    self._block(block).attn, self._normed(block), all_at[there], torch.from_numpy(edges).to(device)
+                )
+            shares.append(share.cpu().numpy())
+            means.append(mean.cpu().numpy())
+            on_progress(block + 1, self.blocks)
+        return Reach(edges, np.stack(shares), np.stack(means))
+
+    def masked_heads(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.float32]:
+        """(blocks, heads): how much of the window's labels changes if one head says nothing.
+
+        1 less the Dice coefficient of what is labelled in the window, mean over the labels that there are.
+        """
+        plain = self._labels()
+        loss = np.zeros((self.blocks, self.heads), dtype=np.float32)
+        for block in range(self.blocks):
+            for head in range(self.heads):
+                with self._silenced(block, head):
+                    loss[block, head] = 1 - _agreement(self._labels(), plain)
+                on_progress(block * self.heads + head + 1, loss.size)
+        return loss
+
+    # Details
+
+    def _labels(self) -> NDArray[np.int64]:
+        o = self._o
+        with torch.inference_mode():
+            with o.context():
+                prefix = o.model.encode_prefix(o.image)
+                parts, ids, _ = o.model.encode_rest(prefix, o.ratios, o.rule)
+                completed = o.model.complete(parts, ids, self.grid)
+            return o.decoder(completed, o.prefix.skip)[0].argmax(0).cpu().numpy()
+
+    @contextmanager
+    def _silenced(self, block: int, head: int) -> Iterator[None]:
+        width = self._o.model.config.dim // self.heads
+
+        def silence(module: torch.nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+            x = arguments[0].clone()
+            x[..., head * width : (head + 1) * width] = 0
+            return (x,)
+
+        handle = self._block(block).attn.proj.register_forward_pre_hook(silence)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _block(self, block: int) -> Block:
+        return cast(Block, self._o.model.blocks[block])
+
+    @cached_property
+    def _inputs(self) -> list[Tensor]:
+        """What came into each block: (1, c+N, C), with fewer N after each stage."""
+        found: list[Tensor] = []
+
+        def keep(module: torch.nn.Module, arguments: tuple[Tensor]) -> None:
+            found.append(arguments[0])
+
+        handles = [block.register_forward_pre_hook(keep) for block in self._o.model.blocks]
+        try:
+            with torch.inference_mode(), self._o.context():
+                prefix = self._o.model.encode_prefix(self._o.image)
+                self._o.model.encode_rest(prefix, self._o.ratios, self._o.rule)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+    def _normed(self, block: int) -> Tensor:
+        return cast(Tensor, self._block(block).norm1(self._inputs[block].float()))
+
+    def _there(self, block: int) -> NDArray[np.intp]:
+        """Places in the sequence c+N, rising, of what comes into a block."""
+        c, flat = self._o.model.class_tokens, self.stage.ravel()
+        passed = sum(after <= block for after in self._o.model.config.prune_after)
+        return np.concatenate([np.arange(c), np.flatnonzero(flat > passed) + c])
+
+    def _index(self, block: int, place: Shape) -> int | None:
+        """Which of them a token is; None if it was gone."""
+        there = self._there(block)
+        at = int(np.ravel_multi_index(place, self.grid)) + self._o.model.class_tokens
+        found = int(np.searchsorted(there, at))
+        return found if found < len(there) and there[found] == at else None
+
+    def _widened(self, block: int, above: int, weights: Tensor) -> Tensor:
+        """Weights of the tokens of the block above, on the tokens of this one, which are as many or more."""
+        if block == above:
+            return weights
+        at = np.searchsorted(self._there(block), self._there(above))
+        wide = torch.zeros(len(self._there(block)), device=weights.device)
+        wide[torch.from_numpy(at).to(weights.device)] = weights
+        return wide
+
+    def _laid(self, block: int, values: Tensor) -> NDArray[np.float32]:
+        c = self._o.model.class_tokens
+        laid = np.full(int(np.prod(self.grid)), np.nan, dtype=np.float32)
+        laid[self._there(block)[c:] - c] = values[c:].float().cpu().numpy()
+        return laid.reshape(self.grid)
+
+
+def _agreement(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    labels = sorted((set(np.unique(a)) | set(np.unique(b))) - {0})
+    each = [
+        2 * np.count_nonzero((a == n) & (b == n)) / (np.count_nonzero(a == n) + np.count_nonzero(b == n))
+        for n in labels
+    ]
+    return float(np.mean(each)) if each else 1.0
+
+
+def place_in(box: Region, token: Sequence[int]) -> Shape:
+    """A token of the lattice, within a window."""
+    z, y, x = (t - a for t, a in zip(token, box.start, strict=True))
+    return z, y, x

@@ -1,0 +1,147 @@
+"""A window opened up, against plain runs of the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from napari_sparsetok.engine.contract import Probing
+from napari_sparsetok.engine.probe import Probe
+from napari_sparsetok.engine.segmenter import SCDSegmenter
+from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
+from napari_sparsetok.state import Forced, Settings
+from napari_sparsetok.weights import Registry
+
+SETTINGS = Settings("tiny", 0.4)
+GRID = (4, 6, 4)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "class token"])
+def segmenter(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(3)
+    tiny.write_model(folder, config=replace(tiny.CONFIG, class_token=request.param))
+    found = SCDSegmenter(Registry([folder]))
+    model = found._load(SETTINGS).model
+    with torch.no_grad():  # random weights score all alike; these tell tokens apart
+        for weight in [*model.scores.parameters(), *model.blocks.parameters()]:
+            weight.add_(torch.randn_like(weight) * 0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    voxels = np.random.default_rng(0).normal(100, 20, (16, 24, 16)).astype(np.float32)
+    return Scan(voxels, Geometry.shown(voxels.shape, (1.0, 1.0, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def probe(segmenter, scan) -> Probe:
+    return segmenter.probe(scan, SETTINGS, (0, 0, 0))[0]
+
+
+def test_it_says_what_the_prediction_says(segmenter, scan, probe):
+    assert isinstance(segmenter, Probing)
+    found = segmenter.segment(scan, SETTINGS)
+    assert np.array_equal(probe.stage, found.tokens.stage)
+    assert np.array_equal(probe.scores, found.tokens.importance, equal_nan=True)
+    assert (probe.probabilities.argmax(0) == found.mask).mean() > 0.999
+    assert probe.probabilities.sum(0) == pytest.approx(1, abs=1e-4)
+    for place in [(0, 0, 0), (3, 5, 3), (1, 2, 3)]:
+        told = probe.story(place)
+        assert told[0].rank == found.tokens.rank[place]
+        assert told[-1].kept == (probe.stage[place] == 3)
+        assert len(told) == min(2, probe.stage[place])
+
+
+def test_the_same_window_is_opened_once(segmenter, scan, probe):
+    again, place = segmenter.probe(scan, SETTINGS, (15, 23, 15))
+    assert again is segmenter.probe(scan, SETTINGS, (5, 9, 3))[0]
+    assert place == (3, 5, 3)
+    assert segmenter.probe(scan, Settings("tiny", 0.3), (0, 0, 0))[0] is not again
+
+
+def test_kept_from_is_where_a_run_keeps_it(segmenter, scan, probe):
+    for place in [(0, 0, 0), (3, 5, 3), (1, 2, 3), (2, 0, 1)]:
+        found = probe.kept_from(place)
+        assert found is not None
+        assert segmenter.segment(scan, Settings("tiny", found)).tokens.stage[place] == 3
+        for ratio in (1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.05):
+            if ratio >= found:
+                assert segmenter.segment(scan, Settings("tiny", ratio)).tokens.stage[place] == 3
+        lost = found / 1.25
+        if found > 0.021 and lost > 0.02:
+            assert segmenter.segment(scan, Settings("tiny", lost)).tokens.stage[place] < 3
+
+
+def test_attention_falls_on_the_tokens_that_were_there(probe):
+    kept = tuple(int(v) for v in np.argwhere(probe.stage == 3)[0])
+    first, middle, last = (probe.attention(block, kept, head=1) for block in range(3))
+    assert not np.isnan(first).any()
+    assert np.array_equal(np.isnan(middle), probe.stage < 2)
+    assert np.array_equal(np.isnan(last), probe.stage < 3)
+    mean = np.mean([probe.attention(1, kept, head=h) for h in range(2)], axis=0)
+    assert np.allclose(probe.attention(1, kept), mean, equal_nan=True)
+    gone = tuple(int(v) for v in np.argwhere(probe.stage == 1)[0])
+    assert np.isnan(probe.attention(2, gone)).all()
+    classes = probe._o.model.class_tokens
+    assert np.nansum(last) <= 1.0001
+    if not classes:
+        assert np.nansum(last) == pytest.approx(1, abs=1e-4)
+
+
+def test_rollout_is_the_product_of_the_maps(segmenter, scan, probe):
+    if probe._o.model.class_tokens:
+        pytest.skip("the class token carries a part")
+    kept = tuple(int(v) for v in np.argwhere(probe.stage == 3)[0])
+    weights = np.zeros(GRID)
+    weights[kept] = 1
+    for block in (2, 1, 0):
+        moved = np.zeros(GRID)
+        for place in np.argwhere(weights > 0):
+            moved += weights[tuple(place)] * np.nan_to_num(probe.attention(block, tuple(int(v) for v in place)))
+        weights = (weights + moved) / 2
+    assert np.allclose(probe.rollout(kept), weights, atol=1e-5)
+    gone = tuple(int(v) for v in np.argwhere(probe.stage == 1)[0])
+    assert probe.rollout(gone).sum() == pytest.approx(1, abs=1e-4)  # through the first block alone
+
+
+def test_a_silenced_head_is_one_whose_part_is_zero(segmenter, scan, probe):
+    told = []
+    loss = probe.masked_heads(on_progress=lambda done, total: told.append((done, total)))
+    assert loss.shape == (3, 2)
+    assert told[-1] == (6, 6)
+    assert ((loss >= 0) & (loss <= 1)).all()
+    model = probe._o.model
+    kept = model.blocks[0].attn.proj.weight.clone()
+    with torch.no_grad():
+        model.blocks[0].attn.proj.weight[:, 12:] = 0  # the second of two heads of 12
+        changed = probe._labels()
+        model.blocks[0].attn.proj.weight.copy_(kept)
+    with probe._silenced(0, 1):
+        assert np.array_equal(probe._labels(), changed)
+    assert np.array_equal(probe._labels(), probe.probabilities.argmax(0))  # and nothing stays behind
+
+
+def test_reach_sums_to_one_and_lies_within_the_window(probe):
+    reach = probe.reach()
+    assert reach.mean.shape == (3, 2)
+    assert reach.share.sum(-1) == pytest.approx(1, abs=1e-4)
+    assert 0 < reach.mean.min() <= reach.mean.max() < np.linalg.norm([12, 20, 12])
+    assert reach.edges[0] == 0
+
+
+def test_forced_tokens_are_in_the_story_and_beside_the_field_is_refused(segmenter, scan):
+    signs = np.zeros(GRID, np.int8)
+    signs[0, 0, 0] = -1
+    forced = replace(SETTINGS, forced=Forced.of(Region.whole(scan.shape), signs))
+    probe, place = segmenter.probe(scan, forced, (1, 1, 1))
+    assert place == (0, 0, 0)
+    assert len(probe.story(place)) == 1
+    assert not probe.survives(place, 0.9)
+    with pytest.raises(ScanError, match="did not look here"):
+        segmenter.probe(scan, SETTINGS, (15, 2, 2), Region((0, 0, 0), (8, 24, 16)))
