@@ -17,11 +17,16 @@ class TokenAssembly(nn.Module):
 
     Each set of tokens passes a linear layer of its own and gets a token that names its depth. Then all are
     put back in grid order, get a position code, and pass a few transformer blocks.
+
+    With `assemble` false only the survivors' features come back: in the place of a pruned token stands the token that
+    names its depth, as masked autoencoders do it. That is for comparison.
     """
 
-    def __init__(self, sets: int, dim: int, width: int, depth: int, heads: int) -> None:
+    def __init__(self, sets: int, dim: int, width: int, depth: int, heads: int, assemble: bool = True) -> None:
         super().__init__()
-        self.pre_linear = nn.ModuleList(nn.Linear(dim, width) for _ in range(sets))
+        self.pre_linear = nn.ModuleList(
+            nn.Linear(dim, width) if assemble or k == sets - 1 else _Nothing(width) for k in range(sets)
+        )
         self.layer_tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, width)) for _ in range(sets))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -53,3 +58,14 @@ class TokenAssembly(nn.Module):
             x = block(x)
         out: Tensor = self.out_linear(self.norm(x))
         return out[:, class_tokens:]
+
+
+class _Nothing(nn.Module):
+    """Forgets its tokens (B, K, C): zeros (B, K, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.new_zeros(*tokens.shape[:2], self._width)

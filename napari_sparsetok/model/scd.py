@@ -35,6 +35,7 @@ class SCDConfig:
     dim, depth, heads, mlp_ratio : the encoder's width, blocks, heads, and its MLPs' widening.
     prune_after : a pruning stage follows these blocks, counted from 1.
     completion_dim, completion_depth, completion_heads : the same for token completion.
+    completion : "assembly" brings pruned tokens back as they were when pruned, "mask" with nothing but their place.
     features : the decoder's channels at full resolution.
     pooled_decoder : see `UnetrDecoder`.
     positions : "learned" codes fit one window only, "sincos" codes any.
@@ -55,6 +56,7 @@ class SCDConfig:
     completion_dim: int = 768
     completion_depth: int = 1
     completion_heads: int = 12
+    completion: Literal["assembly", "mask"] = "assembly"
     features: int = 16
     pooled_decoder: bool = False
     positions: Literal["learned", "sincos"] = "sincos"
@@ -128,7 +130,14 @@ class SCD(nn.Module):
         self.scores = nn.ModuleList(ScoreNetwork(c.dim) for _ in range(1 if c.shared_scores else c.stages))
         self.stage_norms = nn.ModuleList(nn.LayerNorm(c.dim, eps=NORM_EPS) for _ in range(c.stages))
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
-        self.completion = TokenAssembly(c.stages + 1, c.dim, c.completion_dim, c.completion_depth, c.completion_heads)
+        self.completion = TokenAssembly(
+            c.stages + 1,
+            c.dim,
+            c.completion_dim,
+            c.completion_depth,
+            c.completion_heads,
+            assemble=c.completion == "assembly",
+        )
         self.decoder = UnetrDecoder(c.in_channels, c.out_channels, c.dim, c.patch, c.features, c.pooled_decoder)
         self.apply(_initialise)
 

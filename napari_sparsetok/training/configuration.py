@@ -55,7 +55,7 @@ class TrainingConfig:
     clip: float = 1.0
     windows: Sides = ((32, 36, 40), (44, 48, 52), (32, 36, 40))
     foreground_share: float = 0.0
-    ratios: Literal["random", "sandwich"] = "random"
+    ratios: Literal["random", "sandwich", "fixed"] = "random"
     min_keep: float = 0.05
     dense_share: float = 0.2
     distillation: float = 0.0
@@ -73,8 +73,8 @@ class TrainingConfig:
             raise ValueError("steps, batch, accumulate and evaluate_every must be 1 or more")
         if not 0 < self.min_keep <= 1:
             raise ValueError(f"min_keep must be above 0 and at most 1, not {self.min_keep}")
-        if self.ratios not in ("random", "sandwich"):
-            raise ValueError(f"ratios is “random” or “sandwich”, not “{self.ratios}”")
+        if self.ratios not in ("random", "sandwich", "fixed"):
+            raise ValueError(f"ratios is “random”, “sandwich” or “fixed”, not “{self.ratios}”")
         if self.distillation and self.ratios != "sandwich":
             raise ValueError("distillation needs the dense prediction of the same windows: set ratios to “sandwich”")
 

@@ -60,9 +60,11 @@ def draw_keep_ratios(training: TrainingConfig, rng: np.random.Generator) -> tupl
 
     "random" is one of them: 1 in `dense_share` of the steps, else log-uniform down to `min_keep`. "sandwich" (Yu and
     Huang, "Universally slimmable networks and improved training techniques", 2019) is the dense network, the
-    smallest ratio and a random one, all on the same windows.
+    smallest ratio and a random one, all on the same windows. "fixed" is always `min_keep`, as published.
     """
     between = math.exp(rng.uniform(math.log(training.min_keep), 0))
+    if training.ratios == "fixed":
+        return (training.min_keep,)
     if training.ratios == "sandwich":
         return 1.0, training.min_keep, between
     return (1.0 if rng.random() < training.dense_share else between,)

@@ -18,7 +18,7 @@ from napari_sparsetok.model import SCD
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.training.case import Case, read_case
 from napari_sparsetok.training.configuration import Recipe, read_recipe
-from napari_sparsetok.training.dataset import Dataset, Item
+from napari_sparsetok.training.dataset import Dataset
 from napari_sparsetok.training.export import export
 from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint, propose
 from napari_sparsetok.training.loop import Examples, Watch, train
@@ -122,8 +122,8 @@ def run(
     """
     named = dataset if dataset.labels else replace(dataset, labels={label.id: label.name for label in recipe.labels})
     start = starting_weights(init, recipe) if init else None
-    cases = _read(named["train"], named, recipe, feedback)
-    val = _read(named.splits.get("val", ()), named, recipe, feedback)
+    cases = read_split(named, "train", recipe, feedback)
+    val = read_split(named, "val", recipe, feedback) if named.splits.get("val") else []
     fabric = hardware.fabric()
     watched = val[: recipe.training.evaluate_cases]
     model = train(fabric, recipe, Examples(cases, watched), out, init=start, watch=feedback.training)
@@ -168,7 +168,14 @@ def _rows(old: LabelTable, new: LabelTable) -> list[tuple[int, int]]:
     return [(0, 0), *((theirs, ours) for theirs, ours in same if theirs)]
 
 
-def _read(items: Sequence[Item], dataset: Dataset, recipe: Recipe, feedback: Feedback) -> list[Case]:
+def read_split(dataset: Dataset, split: str, recipe: Recipe, feedback: Feedback) -> list[Case]:
+    """All cases of a split, in memory.
+
+    Raises
+    ------
+    ScanError : there is no such split, the labels have nothing in common with the recipe's, or a file cannot be read.
+    """
+    items = dataset[split]
     numbers = dataset.numbers(recipe.labels)
     if not numbers:
         raise ScanError(

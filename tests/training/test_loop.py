@@ -183,6 +183,7 @@ def test_keep_ratios_are_drawn_as_the_recipe_says():
     assert all(0.1 <= r[0] <= 1 for r in drawn)
     dense, least, between = draw_keep_ratios(TrainingConfig(ratios="sandwich", min_keep=0.1), rng)
     assert (dense, least) == (1.0, 0.1)
+    assert draw_keep_ratios(TrainingConfig(ratios="fixed", min_keep=0.25), rng) == (0.25,)
     assert 0.1 <= between <= 1
 
 
