@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,9 +114,11 @@ def _feedback() -> Iterator[Feedback]:
     from napari_sparsetok.training.loop import Watch
     from napari_sparsetok.training.run import Feedback
 
-    console = Console(stderr=True, highlight=False)
+    # Of several processes the first one speaks.
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    console = Console(stderr=True, highlight=False, quiet=not first)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not first) as bar:
         reading = bar.add_task("reading", total=None, words="", visible=False)
         training = bar.add_task("training", total=None, words="", visible=False)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import labelled
@@ -185,3 +187,20 @@ def test_a_model_of_another_network_is_no_start(tmp_path):
     tiny.write_model(tmp_path, config=replace(tiny.CONFIG, dim=48, completion_dim=48, features=8))
     with pytest.raises(ScanError, match="is not the recipe's"):
         starting_weights(str(tmp_path / "tiny.json"), labelled.recipe())
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch was built without gloo")
+def test_two_processes_train_one_model(tmp_path):
+    """As `torchrun` starts them: each draws its own windows, they share every step, the first one writes."""
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "napari_sparsetok.cli"]
+    arguments = ["train", root, "--out", out, "--config", config(tmp_path), "--accelerator", "cpu", "--devices", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained Mine") == 1
+    shared = load_model(Card.read(out / "model" / "mine.json")).state_dict()
+    assert call("train", root, "--out", tmp_path / "alone", "--config", config(tmp_path)).exit_code == 0
+    alone = load_model(Card.read(tmp_path / "alone" / "model" / "mine.json")).state_dict()
+    assert any(not torch.equal(shared[k], alone[k]) for k in alone)
