@@ -1,4 +1,4 @@
-"""How much faster a training step is when most tokens are pruned: keep ratio 0.25 against 1, same network, same windows.
+"""How much faster a training step is with most tokens pruned: keep ratio 0.25 against 1, same network and windows.
 
     python benchmarks/bench_training.py [--repeats 9] [--out benchmarks/results/training.json]
 
