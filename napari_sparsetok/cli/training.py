@@ -39,6 +39,7 @@ def train(  # noqa: PLR0913 - options of a command line
     init: Annotated[str, typer.Option(metavar="MODEL", help="A model to start from: its id, or its card's path.")] = "",
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="A recipe; see RUN/config.json for one.")] = None,
     preset: Annotated[str, typer.Option(metavar="NAME", help="The recipe of a bundled model.")] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="The model's id, instead of the recipe's.")] = "",
     images: Images = None,
     labels: Labels = "",
     prepare: Annotated[
@@ -74,7 +75,7 @@ def train(  # noqa: PLR0913 - options of a command line
         opened, recipe = _settled(opened, given, out, skip_bad, feedback)
         changes = {"steps": steps, "minutes": minutes, "seed": seed}
         changed = replace(recipe.training, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
-        recipe = replace(recipe, training=changed)
+        recipe = replace(recipe, training=changed, about={**recipe.about, "id": name} if name else recipe.about)
         if prepare:
             feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train with the same command")
             return

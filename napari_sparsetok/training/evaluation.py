@@ -19,7 +19,7 @@ from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.metrics import dice
 from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import Scan, stack_channels
-from napari_sparsetok.state import Prediction, Reference, Selection, Settings
+from napari_sparsetok.state import Prediction, Reference, Selection, Settings, TokenMap
 from napari_sparsetok.training.case import open_item
 from napari_sparsetok.training.dataset import Dataset, Item
 from napari_sparsetok.training.deletion import Deleted, delete_tokens, deletion_summary
@@ -173,18 +173,29 @@ def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
 
 
 def score_area(prediction: Prediction, truth: Truth) -> float:
-    """Area under the ROC of first-stage scores against "this token touches a labelled structure"."""
-    tokens, geometry = prediction.tokens, truth.scan.geometry
-    at = np.argwhere(truth.labels > 0) * geometry.spacing + geometry.origin
-    inside = np.floor((at - tokens.origin) / np.asarray(tokens.spacing) + 0.5).astype(int)
-    touches = np.zeros(tokens.stage.shape, dtype=bool)
-    touches[tuple(inside.T)] = True
-    seen = tokens.stage > 0
+    """Area under the ROC of first-stage scores against "this token touches a labelled structure".
+
+    A token may touch a label that nobody drew in this case. Where the prediction says so, the token is left out.
+    """
+    tokens = prediction.tokens
+    touches = _touched(truth.labels > 0, truth.scan, tokens)
+    undrawn = ~np.isin(prediction.mask, [0, *truth.known])
+    seen = (tokens.stage > 0) & (touches | ~_touched(undrawn, truth.scan, tokens))
     positive, negative = tokens.importance[0][seen & touches], tokens.importance[0][seen & ~touches]
     if not positive.size or not negative.size:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([positive, negative]))[: positive.size]
     return float((ranks.sum() - positive.size * (positive.size + 1) / 2) / (positive.size * negative.size))
+
+
+def _touched(mask: NDArray[np.bool_], scan: Scan, tokens: TokenMap) -> NDArray[np.bool_]:
+    """The tokens (d, h, w) in which some voxel of a mask lies."""
+    at = np.argwhere(mask) * scan.geometry.spacing + scan.geometry.origin
+    inside = np.floor((at - tokens.origin) / np.asarray(tokens.spacing) + 0.5).astype(int)
+    inside = inside[((inside >= 0) & (inside < tokens.stage.shape)).all(axis=1)]
+    touched = np.zeros(tokens.stage.shape, dtype=bool)
+    touched[tuple(inside.T)] = True
+    return touched
 
 
 def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction) -> list[Scores]:

@@ -164,3 +164,22 @@ def test_a_selection_that_is_none_is_refused(dataset):
     result = CliRunner().invoke(app, ["evaluate", "tiny", str(dataset), "--selection", "learned,best"])
     assert result.exit_code == 2
     assert "there is no selection “best”" in result.stderr
+
+
+def test_tokens_that_hold_an_undrawn_label_are_no_false_alarms(dataset):
+    """Scores that rise where the model sees label 2 are wrong if 2 is known to be absent, not if nobody drew it."""
+    from dataclasses import replace
+
+    truth = next(truths(dataset))
+    prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    labels = np.zeros_like(truth.labels)
+    labels[:4] = 1
+    mask = np.zeros_like(prediction.mask)
+    mask[:4], mask[12:] = 1, 2
+    scores = np.zeros_like(prediction.tokens.importance)
+    scores[0, 0], scores[0, 3] = 0.5, 0.9  # the drawn one's tokens, and more so the other one's
+    tokens = replace(prediction.tokens, importance=scores)
+    prediction = replace(prediction, mask=mask, tokens=tokens)
+    for known, area in (({1, 2}, 2 / 3), ({1}, 1.0)):
+        part = replace(truth, labels=labels, known=frozenset(known))
+        assert evaluation.score_area(prediction, part) == pytest.approx(area)

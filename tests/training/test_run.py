@@ -172,8 +172,10 @@ def test_fine_tuning_starts_from_the_model(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
     root = labelled.write_decathlon(tmp_path / "data")
     arguments = ["train", root, "--config", config(tmp_path, rate=1e-9, warmup=0, steps=1), "--out"]
-    assert call(*arguments, tmp_path / "run", "--init", "tiny", "--precision", "32-true").exit_code == 0
-    made = load_model(Card.read(tmp_path / "run" / "model" / "mine.json")).state_dict()
+    assert (
+        call(*arguments, tmp_path / "run", "--init", "tiny", "--precision", "32-true", "--name", "tuned").exit_code == 0
+    )
+    made = load_model(Card.read(tmp_path / "run" / "model" / "tuned.json")).state_dict()
     old = load_model(Registry()["tiny"]).state_dict()
     assert all(torch.allclose(made[k], old[k], atol=2e-3) for k in old if not k.startswith("decoder.out."))
     result = call(*arguments, tmp_path / "other", "--init", "nothing")
