@@ -8,10 +8,11 @@ read and written on further threads, on which nothing is ever replaced: a save t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from traceback import format_tb
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -193,13 +194,22 @@ class Session:
         self._writers.submit(lambda: self._guarded(write), what)
         self._refresh_busy()
 
-    def save_mask(self, path: str | Path, corrections: NDArray[np.uint8] | None = None) -> None:
+    def save_mask(
+        self,
+        path: str | Path,
+        corrections: NDArray[np.uint8] | None = None,
+        *,
+        remarks: Mapping[str, Any] = MappingProxyType({}),
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         """Save the mask on its scan's own grid, in the background, and beside it a record of how it came about.
 
         Parameters
         ----------
         path : where to.
         corrections : (z, y, x), what a person says instead of the prediction.
+        remarks : what the record says besides, ready for JSON.
+        then : called on the owner's thread when both are on disk.
         """
         prediction = self.state.prediction
         if prediction is None:
@@ -214,9 +224,13 @@ class Session:
             mask = prediction.mask if said is None else compose(prediction.mask, said)
             made_by = MadeBy(card.id, corrected=said is not None and bool(said.any()))
             written = save_mask(path, mask, prediction.scan, prediction.labels, made_by)
-            save_record(written, report(prediction, card, said))
+            save_record(written, {**report(prediction, card, said), **remarks})
 
-        self.write(work, lambda: self._say_saved(Path(path).name, prediction.complete), f"saving {Path(path).name}")
+        def done() -> None:
+            self._say_saved(Path(path).name, prediction.complete)
+            then()
+
+        self.write(work, done, f"saving {Path(path).name}")
 
     def say(self, text: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
         """Tell the person something."""

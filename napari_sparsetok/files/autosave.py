@@ -7,11 +7,15 @@ of whose it is. Only voxels with an opinion are stored.
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -38,12 +42,18 @@ class Kept:
     at : when it was kept, in UTC.
     voxels : how many voxels have an opinion.
     nbytes : on disk.
+    shape : of the scan, (z, y, x).
     """
 
     scan: str
     at: datetime
     voxels: int
     nbytes: int
+    shape: tuple[int, ...] = ()
+
+    def belongs_to(self, scan: str) -> bool:
+        """Whether they are of the scan with this hash, those that were set aside too."""
+        return self.scan == scan or self.scan.startswith(f"{scan}-")
 
 
 class CorrectionStore:
@@ -57,22 +67,29 @@ class CorrectionStore:
         self.folder = default_folder() if folder is None else folder
         self._continued: set[str] = set()  # scans whose kept corrections are those that the person goes on with
 
-    def keep(self, scan: str, corrections: NDArray[np.uint8]) -> Path:
+    def keep(self, scan: str, corrections: NDArray[np.uint8], notes: Mapping[str, Any] = MappingProxyType({})) -> Path:
         """Write the corrections (z, y, x) of a scan, whole or not at all.
+
+        Parameters
+        ----------
+        scan : its content hash.
+        corrections : may be painted on meanwhile; what comes too late is in the next keeping.
+        notes : what else is to come back with them, ready for JSON; nothing of the patient's.
 
         Raises
         ------
         ScanError : the disk refuses; what was kept before is still there.
         """
-        flat = np.flatnonzero(corrections)
+        flat, values = _opinions(corrections)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
             shape=np.asarray(corrections.shape, dtype=np.int64),
             # Neighbours lie close together, so their distances compress far better than their places.
             steps=np.diff(flat, prepend=0).astype(np.uint64 if corrections.size >= 2**32 else np.uint32),
-            values=corrections.ravel()[flat],
+            values=values,
             at=np.asarray(datetime.now(UTC).timestamp()),
+            notes=np.frombuffer(json.dumps(dict(notes)).encode(), dtype=np.uint8),
         )
         path = self._path(scan)
         if scan not in self._continued:
@@ -104,6 +121,15 @@ class CorrectionStore:
         except (*_DAMAGED, IndexError) as error:
             raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
 
+    def notes(self, scan: str) -> dict[str, Any]:
+        """What was noted with the corrections of a scan; nothing if it cannot be read."""
+        try:
+            with self._path(scan).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                found = json.loads(stored["notes"].tobytes()) if "notes" in stored else {}
+        except _DAMAGED:
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def all(self) -> list[Kept]:
         """Everything that is kept, newest first; files that cannot be read are left out."""
         found = [self._listed(path) for path in self.folder.glob(f"*{_SUFFIX}")]
@@ -130,6 +156,23 @@ class CorrectionStore:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 at, voxels = float(stored["at"]), len(stored["values"])
+                shape = tuple(int(n) for n in stored["shape"])
         except _DAMAGED:
             return None
-        return Kept(path.name.removesuffix(_SUFFIX), datetime.fromtimestamp(at, UTC), voxels, path.stat().st_size)
+        at_time = datetime.fromtimestamp(at, UTC)
+        return Kept(path.name.removesuffix(_SUFFIX), at_time, voxels, path.stat().st_size, shape)
+
+
+def _opinions(corrections: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Where in the flattened array there is an opinion, and which.
+
+    Slice by slice on copies: one may be painted on while it is looked at, and nobody waits long for the interpreter.
+    """
+    places, values = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+    for k, part in enumerate(corrections):
+        now = np.array(part).ravel()
+        at = np.flatnonzero(now)
+        if len(at):
+            places.append(at + k * now.size)
+            values.append(now[at])
+    return np.concatenate(places), np.concatenate(values)

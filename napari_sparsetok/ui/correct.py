@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QWidget
 
 from napari_sparsetok import correction
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.files.autosave import CorrectionStore, Kept
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
+from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Region, Scan, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.correct_panel import CorrectPanel, LabelRow, Mode, ToolRequest
 from napari_sparsetok.ui.corrections import RESTORE, CorrectionsLayer
 from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.ui.saving import Saving
 
-_KEEP_AFTER_MS = 2000  # without a stroke; corrections are on disk well within five seconds of the last one
+_KEEP_AFTER_MS = 2000  # from the first stroke that is not kept, however many follow
+_PAUSE = 60.0  # seconds without a stroke after which nobody is taken to be working
 _NAPARI_MODES = {"look": "pan_zoom", "fill": "fill", "polygon": "polygon"}
 
 Binary = NDArray[np.bool_]
@@ -35,6 +42,7 @@ class CorrectDesk(QObject):
     ----------
     viewer, session, overlays, panel : what it joins.
     store : where corrections are kept safe.
+    dialogs : the widget that dialogs belong to; by default the panel.
     """
 
     def __init__(
@@ -44,17 +52,24 @@ class CorrectDesk(QObject):
         overlays: Overlays,
         panel: CorrectPanel,
         store: CorrectionStore | None = None,
+        *,
+        dialogs: QWidget | None = None,
     ) -> None:
         super().__init__(panel)
         self._viewer, self._session, self._overlays, self._panel = viewer, session, overlays, panel
         self._store = store or CorrectionStore()
         self._locked: set[int] = set()
+        self._notes: WeakKeyDictionary[Scan, Notes] = WeakKeyDictionary()
+        self._last_stroke = 0.0
+        self._keeping = False
         self.layers = CorrectionsLayer(viewer)
         self.layers.changed.connect(self._on_changed)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_KEEP_AFTER_MS)
-        self._timer.timeout.connect(self.keep)
+        self._timer.timeout.connect(self._on_due)
+        self.saving = Saving(dialogs or panel, viewer, session, lambda: self.array, self.remarks)
+        self.saving.saved.connect(self._write_saved)
         self._connect_panel()
         events = session.state.events
         events.scan.connect(self._on_scan)
@@ -72,6 +87,8 @@ class CorrectDesk(QObject):
         panel.lock_toggled.connect(self._on_lock)
         panel.brush_changed.connect(lambda mm: self._set_brush())
         panel.tool_requested.connect(self._on_tool)
+        panel.save_requested.connect(lambda: self.saving.save())
+        panel.save_as_requested.connect(lambda: self.saving.save_as())
         panel.undo_requested.connect(lambda: self._with_layer(Labels.undo))
         panel.redo_requested.connect(lambda: self._with_layer(Labels.redo))
 
@@ -91,16 +108,34 @@ class CorrectDesk(QObject):
         self._write_rows()
         self._on_mode("brush")
 
+    @property
+    def notes(self) -> Notes:
+        """What is known of the person's work on the current scan."""
+        scan = self.layers.scan
+        return Notes() if scan is None else self._notes.get(scan, Notes())
+
+    def set_notes(self, notes: Notes) -> None:
+        """They are kept, and saved, with the corrections."""
+        scan = self.layers.scan
+        if scan is not None and notes != self.notes:
+            self._notes[scan] = notes
+            self._keep_soon()
+
+    def remarks(self) -> dict[str, Any]:
+        """What the record of a mask says of how it was corrected."""
+        return {} if self.array is None else {"correcting": self.notes.to_json()}
+
     def keep(self) -> None:
         """Write the corrections to the store, in the background."""
         self._timer.stop()
-        scan, array = self.layers.scan, self.layers.array
+        scan, array, notes = self.layers.scan, self.layers.array, self.notes
         if scan is None or array is None:
             return
         store = self._store
+        self._keeping = True
 
         def work() -> None:
-            store.keep(scan.content_hash, array)
+            store.keep(scan.content_hash, array, notes.to_json())
 
         self._session.write(work, self._on_kept, "keeping your corrections safe")
 
@@ -109,6 +144,7 @@ class CorrectDesk(QObject):
         if self._timer.isActive():
             self.keep()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self.saving.shut_down()
         self.layers.let_go()
 
     # The state changed
@@ -122,7 +158,8 @@ class CorrectDesk(QObject):
         self._panel.set_offer("")
         self._panel.set_possible(scan is not None)
         self._write_rows()
-        if scan is not None and self.layers.array is None and not scan.is_lazy:
+        self._write_saved()
+        if scan is not None and self.layers.array is None:
             self._look_for_kept(scan)
 
     def _look_for_kept(self, scan: Scan) -> None:
@@ -138,12 +175,18 @@ class CorrectDesk(QObject):
         if scan is None:
             return
 
-        def back(corrections: NDArray[np.uint8]) -> None:
+        store, hashed = self._store, lambda: scan.content_hash
+
+        def back(found: tuple[NDArray[np.uint8], dict[str, Any]]) -> None:
+            corrections, notes = found
             if scan is self._session.state.scan and self.layers.array is None:
+                self._notes[scan] = Notes.from_json(notes)
                 self.start(corrections)
                 self._on_changed(Region.whole(scan.shape))
 
-        self._session.load(lambda: self._store.give_back(scan.content_hash), back, "bringing corrections back")
+        self._session.load(
+            lambda: (store.give_back(hashed()), store.notes(hashed())), back, "bringing corrections back"
+        )
 
     def _on_prediction(self, prediction: Any) -> None:
         self._write_rows()
@@ -154,12 +197,34 @@ class CorrectDesk(QObject):
     def _on_changed(self, box: Region) -> None:
         self._overlays.recompose(box)
         self._write_rows()
+        scan = self.layers.scan
+        if scan is not None:
+            now = time.monotonic()
+            spent = min(now - self._last_stroke, _PAUSE) if self._last_stroke else 0.0
+            self._last_stroke = now
+            self._notes[scan] = replace(self.notes, seconds=self.notes.seconds + (spent if spent < _PAUSE else 0.0))
+            self.saving.mark(scan)
+        self._keep_soon()
+
+    def _keep_soon(self) -> None:
         self._panel.set_said("Not kept safe yet …")
-        self._timer.start()
+        if not self._timer.isActive():  # not put off by what follows: who paints without a pause is safe too
+            self._timer.start()
 
     def _on_kept(self) -> None:
+        self._keeping = False
         if not self._timer.isActive():
             self._panel.set_said("Your corrections are kept safe on this computer.")
+
+    def _on_due(self) -> None:
+        if self._keeping:  # a slow disk: one at a time
+            self._timer.start()
+        else:
+            self.keep()
+
+    def _write_saved(self) -> None:
+        path = self.saving.path
+        self._panel.set_saved_as(path.name if path is not None else "")
 
     # The person asked
 

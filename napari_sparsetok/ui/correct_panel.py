@@ -93,6 +93,7 @@ class CorrectPanel(QWidget):
     undo_requested = Signal()
     redo_requested = Signal()
     save_requested = Signal()
+    save_as_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -151,11 +152,19 @@ class CorrectPanel(QWidget):
         self._said = QLabel()
         self._said.setWordWrap(True)
         layout.addWidget(self._said)
-        save = QPushButton("Save corrected &mask…")
-        save.setToolTip("Save what you see: the prediction with your corrections, on the grid of the scan's file")
-        save.clicked.connect(self.save_requested)
-        layout.addWidget(save)
+        layout.addLayout(self._saving())
         return self._tool_box
+
+    def _saving(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self._save, self._save_as = QPushButton(), QPushButton("Save &as…")
+        self._save.clicked.connect(self.save_requested)
+        self._save_as.clicked.connect(self.save_as_requested)
+        self._save_as.setToolTip("Save under another name, or in another format")
+        row.addWidget(self._save, 1)
+        row.addWidget(self._save_as)
+        self.set_saved_as("")
+        return row
 
     def _table(self) -> QTableWidget:
         table = QTableWidget(0, 4)
@@ -288,6 +297,13 @@ class CorrectPanel(QWidget):
         lock.setCheckState(Qt.Checked if row.locked else Qt.Unchecked)
         for column, item in enumerate((name, ml, change, lock)):
             self._labels.setItem(k, column, item)
+
+    def set_saved_as(self, name: str) -> None:
+        """The file that *Save* writes again; "" if it has to ask first."""
+        self._save.setText("Save &mask" if name else "Save corrected &mask…")
+        what = "Save what you see: the prediction with your corrections, on the grid of the scan's file"
+        self._save.setToolTip(f"{what}, again as {name}" if name else what)
+        self._save_as.setVisible(bool(name))
 
     def set_mode(self, mode: Mode) -> None:
         """The way of painting that is chosen."""

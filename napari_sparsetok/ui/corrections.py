@@ -143,6 +143,7 @@ class CorrectionsLayer:
         """Stop listening to the arrays; the layers stay."""
         for array in self._arrays.values():
             array.on_write = None
+        self._layers.clear()
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:
         array = self._arrays.get(scan)

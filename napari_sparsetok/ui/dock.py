@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.sample import SAMPLES, open_sample
@@ -22,7 +21,6 @@ from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.lifetime import Lifetime
-from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
@@ -78,8 +76,8 @@ class Dock(QWidget):
         self._connect_panel()
         self._connect_state()
         self._connect_viewer()
-        self.correct = CorrectDesk(viewer, self.session, self.overlays, self.correct_panel)
-        self.correct_panel.save_requested.connect(self._on_save)
+        self.correct = CorrectDesk(viewer, self.session, self.overlays, self.correct_panel, dialogs=self)
+        self.panel.save_requested.connect(self.correct.saving.save_as)
         self._show_first()
         self._lifetime = Lifetime(self, self.shut_down)
 
@@ -143,7 +141,6 @@ class Dock(QWidget):
         panel.keep_ratio_moved.connect(self._on_keep_ratio_moved)
         panel.overlay_toggled.connect(self.overlays.set_visible)
         self.overlays.visibility_changed.connect(panel.set_overlay_shown)
-        panel.save_requested.connect(self._on_save)
         panel.open_requested.connect(self.opening.ask_file)
         panel.folder_requested.connect(self.opening.ask_folder)
         self.showing.bar.file_requested.connect(self.opening.ask_file)
@@ -271,18 +268,6 @@ class Dock(QWidget):
             self.session.say("This scan has corrections already, which are kept; the mask is shown beside them.")
         data, arguments, _ = mask_layer(given, name)
         self._viewer.add_labels(data, **arguments)
-
-    def _on_save(self) -> None:
-        prediction = self.session.state.prediction
-        if prediction is None:
-            return
-        source = prediction.scan.source
-        folder = source.path.parent if source else Path.home()
-        suggestion = folder / f"{prediction.scan.name}_mask.nii.gz"
-        filters = mask_filters(prediction.scan)
-        path, chosen = QFileDialog.getSaveFileName(self, "Save the mask", str(suggestion), filters)
-        if path:
-            self.session.save_mask(with_ending_of(path, chosen), self.correct.array)
 
     # The state changed
 

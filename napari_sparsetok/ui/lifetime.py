@@ -32,7 +32,7 @@ class Lifetime(QObject):
         return False
 
     def _on_look(self) -> None:
-        window = _outermost(self._widget)
+        window = outermost(self._widget)
         was_docked = self._window is not None
         if was_docked and (window is self._widget or not window.isVisible()) and not self._widget.isVisible():
             self._end()
@@ -46,7 +46,8 @@ class Lifetime(QObject):
             self._ended()
 
 
-def _outermost(widget: QWidget) -> QWidget:
+def outermost(widget: QWidget) -> QWidget:
+    """The window that a widget belongs to, also while its dock floats."""
     while widget.parentWidget() is not None:
         widget = widget.parentWidget()
     return widget

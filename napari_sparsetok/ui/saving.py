@@ -1,0 +1,191 @@
+"""Saving the mask: where to, what is not saved yet, the mark in the title, and the question before closing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.components import ViewerModel
+from numpy.typing import NDArray
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from napari_sparsetok.scan import Scan
+from napari_sparsetok.session import Session
+from napari_sparsetok.ui.lifetime import outermost
+from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
+
+MARK = "● unsaved corrections – "
+"""Before the window's title while a scan's corrections are in no saved mask."""
+
+
+class Saving(QObject):
+    """Saves the current mask and knows which scans have corrections that are in no saved mask.
+
+    Parameters
+    ----------
+    widget : the dialogs' parent; the window that it lies in asks before it closes.
+    viewer, session : what is saved.
+    corrections : the current scan's corrections, None if there are none.
+    remarks : what the record says of how the corrections came about.
+    """
+
+    saved = Signal()
+
+    def __init__(
+        self,
+        widget: QWidget,
+        viewer: ViewerModel,
+        session: Session,
+        corrections: Callable[[], NDArray[np.uint8] | None],
+        remarks: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        super().__init__(widget)
+        self._widget, self._viewer, self._session = widget, viewer, session
+        self._corrections, self._remarks = corrections, remarks
+        self._changes: WeakKeyDictionary[Scan, int] = WeakKeyDictionary()  # since the last mask was saved
+        self._paths: WeakKeyDictionary[Scan, Path] = WeakKeyDictionary()
+        self.guard = ClosingGuard(widget, self)
+        session.state.events.scan.connect(self._write_title)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the current scan's mask was last saved."""
+        scan = self._session.state.scan
+        return None if scan is None else self._paths.get(scan)
+
+    @property
+    def unsaved(self) -> list[Scan]:
+        """The scans that are shown and have corrections in no saved mask."""
+        return list(self._changes) if len(self._viewer.layers) else []
+
+    def mark(self, scan: Scan) -> None:
+        """Its corrections have changed."""
+        self._changes[scan] = self._changes.get(scan, 0) + 1
+        self._write_title()
+
+    def save(self, then: Callable[[], None] = lambda: None) -> None:
+        """Save where it was saved before; ask where to if it was not."""
+        if self.path is None:
+            self.save_as(then)
+        else:
+            self._write(self.path, then)
+
+    def save_as(self, then: Callable[[], None] = lambda: None) -> None:
+        """Ask where to, and save there."""
+        prediction = self._session.state.prediction
+        if prediction is None:
+            self._session.say("There is no mask yet: segment the scan first.")
+            return
+        source = prediction.scan.source
+        folder = source.path.parent if source else Path.home()
+        suggestion = self.path or folder / f"{prediction.scan.name}_mask.nii.gz"
+        filters = mask_filters(prediction.scan)
+        path, chosen = QFileDialog.getSaveFileName(self._widget, "Save the mask", str(suggestion), filters)
+        if path:
+            self._write(Path(with_ending_of(path, chosen)), then)
+
+    def shut_down(self) -> None:
+        """Let go of the viewer and its title."""
+        self.guard.let_go()
+        self._session.state.events.scan.disconnect(self._write_title)
+        self._changes.clear()
+        self._write_title()
+
+    def _write(self, path: Path, then: Callable[[], None]) -> None:
+        scan = self._session.state.scan
+        if scan is None:
+            return
+        changes = self._changes.get(scan, 0)
+
+        def done() -> None:
+            self._paths[scan] = path
+            if self._changes.get(scan, 0) == changes:  # nothing was drawn while it was written
+                self._changes.pop(scan, None)
+            self._write_title()
+            self.saved.emit()
+            then()
+
+        self._session.save_mask(path, self._corrections(), remarks=self._remarks(), then=done)
+
+    def _write_title(self, event: Any = None) -> None:
+        title = self._viewer.title.removeprefix(MARK)
+        self._viewer.title = MARK + title if self._session.state.scan in self._changes else title
+
+
+class ClosingGuard(QObject):
+    """Asks before the window of a widget closes over corrections that are in no saved mask. Nothing waits for it."""
+
+    def __init__(self, widget: QWidget, saving: Saving) -> None:
+        super().__init__(widget)
+        self._widget, self._saving = widget, saving
+        self._window: QWidget | None = None
+        self._agreed = False
+        self.question: QMessageBox | None = None
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Find the window; hold its closing."""
+        if watched is self._widget and event.type() == QEvent.Show:
+            self._follow(outermost(self._widget))
+        if watched is self._window and event.type() == QEvent.Close and not self._agreed and self._saving.unsaved:
+            event.ignore()
+            self._ask()
+            return True
+        return False
+
+    def let_go(self) -> None:
+        """Ask nothing any more."""
+        window, self._window = self._window, None
+        for watched in (window, self._widget):
+            with suppress(RuntimeError):  # Qt may have deleted it already
+                if watched is not None:
+                    watched.removeEventFilter(self)
+
+    def _follow(self, window: QWidget) -> None:
+        if window is self._window:
+            return
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+        self._window = window
+        window.installEventFilter(self)
+
+    def _ask(self) -> None:
+        if self.question is not None:
+            self.question.raise_()
+            return
+        names = [f"“{scan.name}”" for scan in self._saving.unsaved]
+        box = self.question = QMessageBox(self._widget)
+        box.setIcon(QMessageBox.Warning)
+        box.setWindowTitle("Corrections are not saved")
+        box.setText(f"Your corrections of {' and '.join(names)} are in no saved mask.")
+        box.setInformativeText(
+            "If you close without saving, they stay on this computer and are offered back when the scan is opened again."
+        )
+        save = box.addButton("&Save…" if self._saving.path is None else "&Save", QMessageBox.AcceptRole)
+        save.setToolTip("Save the mask of the scan that is shown, then close")
+        leave = box.addButton("Close &without saving", QMessageBox.DestructiveRole)
+        leave.setToolTip("Close; the corrections stay kept on this computer")
+        box.setEscapeButton(box.addButton("&Cancel", QMessageBox.RejectRole))
+        box.setDefaultButton(save)
+        save.clicked.connect(lambda: self._saving.save(self._close_again))
+        leave.clicked.connect(self._close_anyway)
+        box.setAttribute(Qt.WA_DeleteOnClose)
+        box.finished.connect(self._on_answered)
+        box.open()
+
+    def _on_answered(self, result: int) -> None:
+        self.question = None
+
+    def _close_anyway(self) -> None:
+        self._agreed = True
+        self._close_again()
+
+    def _close_again(self) -> None:
+        """It asks again if another scan is not saved either."""
+        if self._window is not None:
+            self._window.close()

@@ -1,0 +1,168 @@
+"""Nothing that a person drew is lost by closing a window: the mark in the title, and the question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import PATIENCE, FakeSegmenter, make_registry, make_scan
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QFileDialog, QMainWindow
+
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.files.autosave import CorrectionStore
+from napari_sparsetok.files.record import read_record
+from napari_sparsetok.session import Session
+from napari_sparsetok.state import Settings
+from napari_sparsetok.ui import correct as module
+from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.saving import MARK
+from napari_sparsetok.ui.scan_layer import layer_data
+
+MS = int(PATIENCE * 1000)
+
+
+class Window:
+    """A window with a segmented scan in correction."""
+
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        session = Session(
+            make_segmenter=lambda: FakeSegmenter(free=True),
+            registry=make_registry(),
+            settings=Settings(keep_ratio=0.5),
+            deliver=on_gui_thread,
+        )
+        self.dock = Dock(viewer, session)
+        self.outer = QMainWindow()
+        qtbot.addWidget(self.outer)
+        holder = QDockWidget()
+        holder.setWidget(self.dock)
+        self.outer.addDockWidget(Qt.RightDockWidgetArea, holder)
+        viewer.events.title.connect(self._on_title)
+        self.outer.show()
+        for data, arguments, _ in layer_data(make_scan()):
+            viewer.add_image(data, **arguments)
+        self.dock.panel.run_requested.emit()
+        self.until(lambda: session.state.prediction is not None and session.state.busy is None)
+        self.dock.correct_panel.start_requested.emit()
+
+    def _on_title(self, event: Any) -> None:
+        self.outer.setWindowTitle(event.value)
+
+    @property
+    def question(self) -> Any:
+        return self.dock.correct.saving.guard.question
+
+    def until(self, ready: Any) -> None:
+        self.qtbot.waitUntil(lambda: bool(ready()), timeout=MS)
+
+    def paint(self) -> None:
+        self.dock.correct.layers.layer.paint((5, 10, 6), 2)
+
+    def press(self, words: str) -> None:
+        button = next(b for b in self.question.buttons() if words in b.text().replace("&", ""))
+        button.click()
+
+
+@pytest.fixture
+def window(qtbot, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "CorrectionStore", lambda: CorrectionStore(tmp_path / "kept"))
+    window = Window(ViewerModel(title="napari"), qtbot)
+    window.until(window.outer.isVisible)
+    yield window
+    window.dock.shut_down()
+    assert window.dock.session.wait(PATIENCE)
+
+
+def test_the_title_says_that_corrections_are_in_no_saved_mask(window, tmp_path, monkeypatch):
+    out = tmp_path / "mask.nii.gz"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
+    assert window.viewer.title == "napari"
+    window.paint()
+    assert window.outer.windowTitle() == MARK + "napari"
+    window.dock.correct_panel.save_requested.emit()
+    window.until(lambda: window.viewer.title == "napari")
+    assert np.array_equal(open_scan(out).voxels, window.dock.overlays.mask)
+    assert read_record(tmp_path / "mask.json")["correcting"]["reviewed_findings"] == []
+    window.dock.correct.layers.layer.undo()  # after the save: what is seen is not what is saved
+    assert window.viewer.title == MARK + "napari"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: pytest.fail("it knows where to"))
+    window.dock.correct_panel.save_requested.emit()
+    window.until(lambda: window.viewer.title == "napari")
+    assert np.array_equal(open_scan(out).voxels, window.dock.overlays.mask)
+
+
+def test_what_is_drawn_while_a_mask_is_written_is_still_unsaved(window, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "mask.nii.gz"), ""))
+    window.paint()
+    window.dock.correct_panel.save_requested.emit()
+    window.dock.correct.layers.layer.paint((9, 4, 4), 1)
+    window.until(lambda: window.dock.correct.saving.path is not None)
+    assert window.viewer.title == MARK + "napari"
+
+
+def test_nothing_to_save_closes_without_a_question(window):
+    window.outer.close()
+    assert window.question is None
+    assert not window.outer.isVisible()
+
+
+def test_closing_asks_and_cancel_keeps_everything(window):
+    window.paint()
+    said = np.array(window.dock.correct.array)
+    window.outer.close()
+    assert window.outer.isVisible()
+    assert "“scan”" in window.question.text()
+    window.outer.close()  # once more: no second question
+    window.press("Cancel")
+    window.until(lambda: window.question is None)
+    assert window.outer.isVisible()
+    assert np.array_equal(window.dock.correct.array, said)
+
+
+def test_closing_without_saving_keeps_the_corrections_on_this_computer(window, tmp_path):
+    window.paint()
+    said, scan = np.array(window.dock.correct.array), window.dock.session.state.scan
+    window.outer.close()
+    window.press("without saving")
+    window.until(lambda: not window.outer.isVisible())
+    assert window.dock.session.wait(PATIENCE)
+    store = CorrectionStore(tmp_path / "kept")
+    window.until(lambda: store.find(scan.content_hash) is not None)
+    assert np.array_equal(store.give_back(scan.content_hash), said)
+
+
+def test_saving_on_the_way_out_saves_first_and_closes_then(window, tmp_path, monkeypatch):
+    out: Path = tmp_path / "mask.nii.gz"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
+    window.paint()
+    seen = np.array(window.dock.overlays.mask)
+    window.outer.close()
+    window.press("Save")
+    window.until(lambda: not window.outer.isVisible())
+    assert np.array_equal(open_scan(out).voxels, seen)
+
+
+def test_a_save_that_fails_leaves_the_window_open(window, tmp_path, monkeypatch):
+    said: list[str] = []
+    window.dock.session.state.events.message.connect(lambda message: said.append(message.text))
+    (tmp_path / "folder").write_text("a file where a folder should be")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "folder" / "m.nii.gz"), ""))
+    window.paint()
+    window.outer.close()
+    window.press("Save")
+    window.until(lambda: said)
+    assert window.outer.isVisible()
+    assert window.viewer.title.startswith(MARK)
+
+
+def test_a_program_that_takes_its_layers_away_and_closes_is_not_asked(window):
+    window.paint()
+    window.viewer.layers.clear()  # as a viewer does that is closed by a program
+    window.outer.close()
+    assert window.question is None
+    assert not window.outer.isVisible()
