@@ -1,17 +1,22 @@
-"""How well two masks agree."""
+"""How well two masks agree, and how large what they show is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import cdist
 
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import Scan
+
+_ROWS = 512  # points compared with all others at a time, to bound the memory
 
 
 def dice(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -68,3 +73,80 @@ def compare(
         far = 0.0 if not ours and not theirs else hausdorff95(a, b, spacing)
         rows.append(Agreement(label.id, label.name, same, far, ours * millilitres, theirs * millilitres))
     return tuple(rows)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What can be measured of one label.
+
+    ml : volume in millilitres.
+    mean, sd : of the scan's values in it (standard deviation of these very voxels); None where there are none, or where
+        they are no numbers.
+    diameter : the largest distance between two points of it in any direction, mm.
+    """
+
+    id: int
+    name: str
+    voxels: int
+    ml: float
+    mean: float | None
+    sd: float | None
+    diameter: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded to what they mean."""
+        row = asdict(self)
+        for key, digits in (("ml", 4), ("mean", 4), ("sd", 4), ("diameter", 2)):
+            row[key] = None if row[key] is None else round(row[key], digits)
+        names = {"mean": "mean_intensity", "sd": "sd_intensity", "diameter": "largest_diameter_mm"}
+        return {names.get(key, key): value for key, value in row.items()}
+
+
+def volumes(
+    mask: NDArray[np.uint8],
+    scan: Scan,
+    labels: LabelTable,
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Volume]:
+    """Measure every label of a mask.
+
+    Parameters
+    ----------
+    mask : (z, y, x), on the scan's grid.
+    scan : of several channels, the first is measured; one that stays on disk is read only where the labels are.
+    step : is told labels done and labels in all, and may raise to end it.
+    """
+    boxes: Sequence[Any] = ndimage.find_objects(mask)
+    channel = scan.voxels[0] if scan.leading == "channel" else scan.voxels
+    found = []
+    for done, label in enumerate(labels):
+        step(done, len(labels))
+        box = boxes[label.id - 1] if label.id <= len(boxes) else None
+        if box is None:
+            found.append(Volume(label.id, label.name, 0, 0.0, None, None, 0.0))
+            continue
+        shape = mask[box] == label.id
+        count = int(np.count_nonzero(shape))
+        values = np.asarray(channel[box])[shape].astype(np.float64)
+        values = values[np.isfinite(values)]
+        mean, sd = (float(values.mean()), float(values.std())) if len(values) else (None, None)
+        ml = count * float(np.prod(scan.geometry.spacing)) / 1000
+        diameter = largest_diameter(shape, scan.geometry.spacing)
+        found.append(Volume(label.id, label.name, count, ml, mean, sd, diameter))
+    step(len(labels), len(labels))
+    return found
+
+
+def largest_diameter(shape: NDArray[np.bool_], spacing: Sequence[float]) -> float:
+    """The largest distance in mm between two points of a shape, (z, y, x); 0 if it is empty.
+
+    Measured between the middles of the voxels' outer faces, so that n voxels in a row are n voxels long.
+    """
+    surface = shape & ~ndimage.binary_erosion(shape)
+    middles = np.argwhere(surface)
+    if not len(middles):
+        return 0.0
+    halves = np.concatenate([0.5 * np.eye(3), -0.5 * np.eye(3)])
+    points = (middles[:, None, :] + halves).reshape(-1, 3) * np.asarray(spacing)
+    corners = points[ConvexHull(points).vertices]
+    return max(float(cdist(corners[k : k + _ROWS], corners).max()) for k in range(0, len(corners), _ROWS))

@@ -6,33 +6,38 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
-from napari_sparsetok import correction
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.files.autosave import CorrectionStore, Kept
-from napari_sparsetok.labels import NOT_TISSUE, LabelTable
+from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.review import Notes
-from napari_sparsetok.scan import Region, Scan, ScanError
+from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
-from napari_sparsetok.ui.correct_panel import CorrectPanel, LabelRow, Mode, ToolRequest
-from napari_sparsetok.ui.corrections import RESTORE, CorrectionsLayer
+from napari_sparsetok.tool import Scene, ToolRequest
+from napari_sparsetok.ui.brush_layer import Labels
+from napari_sparsetok.ui.correct_panel import CorrectPanel
+from napari_sparsetok.ui.corrections import CorrectionsLayer
+from napari_sparsetok.ui.kept_dialog import KeptDesk
+from napari_sparsetok.ui.label_view import LabelRow
+from napari_sparsetok.ui.looks import Looks
+from napari_sparsetok.ui.measuring import Measuring
 from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.ui.painting import Painting
+from napari_sparsetok.ui.reviewing import Reviewing
 from napari_sparsetok.ui.saving import Saving
+from napari_sparsetok.ui.tooling import Tooling, Work
+from napari_sparsetok.ui.where import voxel_at
 
 _KEEP_AFTER_MS = 2000  # from the first stroke that is not kept, however many follow
 _PAUSE = 60.0  # seconds without a stroke after which nobody is taken to be working
-_NAPARI_MODES = {"look": "pan_zoom", "fill": "fill", "polygon": "polygon"}
-
-Binary = NDArray[np.bool_]
 
 
 class CorrectDesk(QObject):
@@ -59,6 +64,7 @@ class CorrectDesk(QObject):
         self._viewer, self._session, self._overlays, self._panel = viewer, session, overlays, panel
         self._store = store or CorrectionStore()
         self._locked: set[int] = set()
+        self._hidden: frozenset[int] = frozenset()
         self._notes: WeakKeyDictionary[Scan, Notes] = WeakKeyDictionary()
         self._last_stroke = 0.0
         self._keeping = False
@@ -68,8 +74,7 @@ class CorrectDesk(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_KEEP_AFTER_MS)
         self._timer.timeout.connect(self._on_due)
-        self.saving = Saving(dialogs or panel, viewer, session, lambda: self.array, self.remarks)
-        self.saving.saved.connect(self._write_saved)
+        self._make_parts(dialogs or panel)
         self._connect_panel()
         events = session.state.events
         events.scan.connect(self._on_scan)
@@ -77,18 +82,29 @@ class CorrectDesk(QObject):
         viewer.layers.events.removed.connect(self._on_removed)
         self._on_scan(session.state.scan)
 
+    def _make_parts(self, dialogs: QWidget) -> None:
+        viewer, session, overlays, panel = self._viewer, self._session, self._overlays, self._panel
+        self.painting = Painting(viewer, session, overlays, panel, lambda: frozenset(self._locked))
+        self.tooling = Tooling(viewer, session, overlays, panel.tools, self._work_on, self._write_edit)
+        self.review = Reviewing(viewer, session, overlays, panel.review, self)
+        self.looks = Looks(viewer, session, overlays, panel.looks)
+        self.saving = Saving(dialogs, viewer, session, lambda: self.array, self.remarks)
+        self.saving.saved.connect(self._write_saved)
+        self.measuring = Measuring(dialogs, session, overlays)
+        self.kept = KeptDesk(dialogs, session, self._store, self._on_bring_back)
+
     def _connect_panel(self) -> None:
         panel = self._panel
         panel.start_requested.connect(self.start)
         panel.bring_back_requested.connect(self._on_bring_back)
         panel.leave_requested.connect(lambda: panel.set_offer(""))
-        panel.mode_chosen.connect(self._on_mode)
-        panel.label_chosen.connect(self._on_label)
-        panel.lock_toggled.connect(self._on_lock)
-        panel.brush_changed.connect(lambda mm: self._set_brush())
-        panel.tool_requested.connect(self._on_tool)
+        panel.labels.lock_toggled.connect(self._on_lock)
+        panel.labels.show_toggled.connect(self._on_show)
+        panel.review_section.toggled.connect(self.review.set_wanted)
         panel.save_requested.connect(lambda: self.saving.save())
         panel.save_as_requested.connect(lambda: self.saving.save_as())
+        panel.volumes_requested.connect(self.measuring.show)
+        panel.kept_requested.connect(self.kept.show)
         panel.undo_requested.connect(lambda: self._with_layer(Labels.undo))
         panel.redo_requested.connect(lambda: self._with_layer(Labels.redo))
 
@@ -96,17 +112,6 @@ class CorrectDesk(QObject):
     def array(self) -> NDArray[np.uint8] | None:
         """The current scan's corrections, None if there are none."""
         return self.layers.array
-
-    def start(self, given: NDArray[np.uint8] | None = None) -> None:
-        """Show the corrections layer, with the brush in hand."""
-        if self._session.state.scan is None:
-            return
-        self.layers.show(self._labels(), given if isinstance(given, np.ndarray) else None)
-        self._overlays.set_corrections(self.layers.array)
-        self._panel.set_offer("")
-        self._panel.set_active(True)
-        self._write_rows()
-        self._on_mode("brush")
 
     @property
     def notes(self) -> Notes:
@@ -125,6 +130,25 @@ class CorrectDesk(QObject):
         """What the record of a mask says of how it was corrected."""
         return {} if self.array is None else {"correcting": self.notes.to_json()}
 
+    def plane(self) -> tuple[int, int]:
+        """The axis across the slices that are shown, and which slice of the scan it is."""
+        dims, scan = self._viewer.dims, self._session.state.scan
+        first = dims.ndim - 3
+        axis = next((a for a in dims.order if a >= first), first) - first
+        return axis, (0 if scan is None or dims.ndim < 3 else int(voxel_at(dims.point, scan)[axis]))
+
+    def start(self, given: NDArray[np.uint8] | None = None) -> None:
+        """Show the corrections layer, with the brush in hand."""
+        scan = self._session.state.scan
+        if scan is None:
+            return
+        layer = self.layers.show(self._labels(), given if isinstance(given, np.ndarray) else None)
+        self._overlays.set_corrections(self.layers.array)
+        self._panel.set_offer("")
+        self._panel.set_active(True)
+        self._write_rows()
+        self.painting.begin(scan, layer, {"K": self.review.toggle_slice, "J": self.looks.toggle_blinking})
+
     def keep(self) -> None:
         """Write the corrections to the store, in the background."""
         self._timer.stop()
@@ -135,7 +159,10 @@ class CorrectDesk(QObject):
         self._keeping = True
 
         def work() -> None:
-            store.keep(scan.content_hash, array, notes.to_json())
+            try:
+                store.keep(scan.content_hash, array, notes.to_json())
+            finally:
+                self._keeping = False
 
         self._session.write(work, self._on_kept, "keeping your corrections safe")
 
@@ -144,7 +171,8 @@ class CorrectDesk(QObject):
         if self._timer.isActive():
             self.keep()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        self.saving.shut_down()
+        for part in (self.saving, self.tooling, self.review, self.looks, self.painting):
+            part.shut_down()
         self.layers.let_go()
 
     # The state changed
@@ -154,8 +182,10 @@ class CorrectDesk(QObject):
             self.keep()
         self.layers.set_scan(scan)
         self._overlays.set_corrections(self.layers.array)
+        self._last_stroke = 0.0
         self._panel.set_active(self.layers.layer is not None)
         self._panel.set_offer("")
+        self._panel.set_said("")
         self._panel.set_possible(scan is not None)
         self._write_rows()
         self._write_saved()
@@ -170,12 +200,16 @@ class CorrectDesk(QObject):
 
         self._session.load(lambda: self._store.find(scan.content_hash), found, "looking for kept corrections")
 
-    def _on_bring_back(self) -> None:
+    def _on_bring_back(self, kept: Kept | None = None) -> None:
+        """Those that were kept last, or others that were set aside."""
         scan = self._session.state.scan
         if scan is None:
             return
+        store = self._store
 
-        store, hashed = self._store, lambda: scan.content_hash
+        def read() -> tuple[NDArray[np.uint8], dict[str, Any]]:
+            name = kept.scan if isinstance(kept, Kept) else scan.content_hash
+            return store.give_back(name), store.notes(name)
 
         def back(found: tuple[NDArray[np.uint8], dict[str, Any]]) -> None:
             corrections, notes = found
@@ -184,9 +218,7 @@ class CorrectDesk(QObject):
                 self.start(corrections)
                 self._on_changed(Region.whole(scan.shape))
 
-        self._session.load(
-            lambda: (store.give_back(hashed()), store.notes(hashed())), back, "bringing corrections back"
-        )
+        self._session.load(read, back, "bringing corrections back")
 
     def _on_prediction(self, prediction: Any) -> None:
         self._write_rows()
@@ -200,7 +232,7 @@ class CorrectDesk(QObject):
         scan = self.layers.scan
         if scan is not None:
             now = time.monotonic()
-            spent = min(now - self._last_stroke, _PAUSE) if self._last_stroke else 0.0
+            spent = now - self._last_stroke if self._last_stroke else 0.0
             self._last_stroke = now
             self._notes[scan] = replace(self.notes, seconds=self.notes.seconds + (spent if spent < _PAUSE else 0.0))
             self.saving.mark(scan)
@@ -212,7 +244,6 @@ class CorrectDesk(QObject):
             self._timer.start()
 
     def _on_kept(self) -> None:
-        self._keeping = False
         if not self._timer.isActive():
             self._panel.set_said("Your corrections are kept safe on this computer.")
 
@@ -222,10 +253,6 @@ class CorrectDesk(QObject):
         else:
             self.keep()
 
-    def _write_saved(self) -> None:
-        path = self.saving.path
-        self._panel.set_saved_as(path.name if path is not None else "")
-
     # The person asked
 
     def _with_layer(self, do: Callable[[Labels], None]) -> None:
@@ -233,84 +260,39 @@ class CorrectDesk(QObject):
         if layer is not None:
             do(layer)
 
-    def _on_mode(self, mode: str) -> None:
-        layer = self.layers.layer
-        if layer is None:
-            return
-        self._viewer.layers.selection = {layer}
-        self._panel.set_mode(cast(Mode, mode))
-        painted = {"eraser": NOT_TISSUE, "restore": RESTORE}.get(mode, self._panel.chosen_label or 1)
-        layer.selected_label = painted
-        layer.mode = _NAPARI_MODES.get(mode, "paint")
-        self._set_brush()
-
-    def _on_label(self, label: int) -> None:
-        layer = self.layers.layer
-        if layer is not None and layer.selected_label not in (NOT_TISSUE, RESTORE):
-            layer.selected_label = label
-
     def _on_lock(self, label: int, locked: bool) -> None:
         (self._locked.add if locked else self._locked.discard)(label)
 
-    def _set_brush(self) -> None:
-        layer = self.layers.layer
-        if layer is not None:  # napari counts the brush in voxels of the finest axis that is shown
-            shown = [layer.scale[axis] for axis in self._viewer.dims.displayed if axis < layer.ndim]
-            layer.brush_size = max(1, round(self._panel.brush_mm / float(min(shown, default=1.0))))
+    def _on_show(self, label: int, shown: bool) -> None:
+        self._hidden = self._hidden - {label} if shown else self._hidden | {label}
+        self.looks.set_hidden(self._hidden)
 
-    def _on_tool(self, request: ToolRequest) -> None:
+    def _work_on(self, request: ToolRequest) -> Work | str:
         scan, mask, label = self._session.state.scan, self._overlays.mask, self._panel.chosen_label
         if scan is None or mask is None or not label:
-            self._session.say("Segment the scan first: the tool works on what you see.")
-            return
-        if label in self._locked:
-            self._session.say("This label is locked; unlock it first.")
-            return
-        plane = self._plane()
-        keys = self._keys(label, plane[0]) if request.tool == "fill_between" else None
-        if keys is not None and len(keys) < 2:
-            self._session.say(
-                "Correct this label in at least two slices first; the slices between them are then filled."
-            )
-            return
-        seen = np.array(mask)
-        spacing = scan.geometry.spacing
+            return "Segment the scan first: the tool works on what you see."
+        wanted = tuple(x.id for x in self._labels()) if request.all_labels else (label,)
+        free = tuple(x for x in wanted if x not in self._locked)
+        if not free:
+            return "This label is locked; unlock it first." if len(wanted) == 1 else "All labels are locked."
+        scene = Scene(scan.geometry.spacing, self.plane(), free, frozenset(self._locked))
+        return Work(scan, mask, self.layers.array, scene, self._labels())
 
-        locked = frozenset(self._locked)
-
-        def work() -> Edit:
-            wanted = apply_tool(request, seen, label, spacing, plane, keys, locked)
-            return correction.edit_towards(wanted, seen)
-
-        self._session.load(work, lambda edit: self._on_edit(scan, edit), "working on the mask")
-
-    def _on_edit(self, scan: Scan, edit: Edit) -> None:
-        if scan is not self._session.state.scan or self.layers.layer is None:
+    def _write_edit(self, edit: Edit) -> None:
+        if self.layers.layer is None:
+            self._session.say("The corrections layer is gone; press “Correct this mask” to have it back.")
             return
-        if len(edit):
-            self.layers.apply(edit)
-        else:
-            self._session.say("The tool found nothing to change.", "info")
+        self.layers.apply(edit)
 
     # Details
-
-    def _plane(self) -> tuple[int, int]:
-        """The axis across the slices that are shown, and which slice it is."""
-        dims = self._viewer.dims
-        first = dims.ndim - 3
-        axis = next((a for a in dims.order if a >= first), first)
-        return axis - first, int(dims.current_step[axis])
-
-    def _keys(self, label: int, axis: int) -> list[int]:
-        array = self.layers.array
-        if array is None:
-            return []
-        others = tuple(k for k in range(3) if k != axis)
-        return [int(k) for k in np.flatnonzero((np.asarray(array) == label).any(axis=others))]
 
     def _labels(self) -> LabelTable:
         card = self._session.card
         return card.labels if card else LabelTable(())
+
+    def _write_saved(self) -> None:
+        path = self.saving.path
+        self._panel.set_saved_as(path.name if path is not None else "")
 
     def _write_rows(self) -> None:
         scan, prediction, counts = self._session.state.scan, self._session.state.prediction, self._overlays.counts
@@ -319,64 +301,9 @@ class CorrectDesk(QObject):
             return
         ml = prod(scan.geometry.spacing) / 1000
         before = prediction.voxel_counts if prediction is not None else np.zeros(256, np.int64)
-        self._panel.set_labels(
-            [
-                LabelRow(
-                    x.id,
-                    x.name,
-                    x.color,
-                    float(counts[x.id]) * ml,
-                    float(counts[x.id] - before[x.id]) * ml,
-                    x.id in self._locked,
-                )
-                for x in self._labels()
-            ]
-        )
-
-
-def apply_tool(  # noqa: PLR0913 - what a tool needs to know
-    request: ToolRequest,
-    mask: NDArray[np.uint8],
-    label: int,
-    spacing: tuple[float, float, float],
-    plane: tuple[int, int],
-    keys: list[int] | None = None,
-    locked: frozenset[int] = frozenset(),
-) -> NDArray[np.uint8]:
-    """The mask (z, y, x) after a tool worked on one label, in 3-D or in one slice.
-
-    Parameters
-    ----------
-    plane : the axis across the slices, and the slice.
-    keys : the slices to fill between.
-    locked : labels that keep all they have.
-    """
-    axis, index = plane
-    if request.tool == "fill_between":
-        shape = correction.fill_between(mask == label, spacing, axis, keys)
-        # The person drew the outlines on both sides, so what lies between them is theirs, but for locked labels.
-        return correction.replace_label(mask, label, shape, locked)
-    if not request.in_slice:
-        return correction.replace_label(mask, label, _worked(request, mask == label, spacing))
-    wanted = mask.copy()
-    at: list[Any] = [slice(None)] * 3
-    at[axis] = index
-    within = tuple(s for k, s in enumerate(spacing) if k != axis)
-    part = mask[tuple(at)]
-    wanted[tuple(at)] = correction.replace_label(part, label, _worked(request, part == label, within))
-    return wanted
-
-
-def _worked(request: ToolRequest, shape: Binary, spacing: tuple[float, ...]) -> Binary:
-    number = request.number
-    tools: dict[str, Callable[[], Binary]] = {
-        "remove_islands": lambda: correction.remove_islands(shape, spacing, number),
-        "keep_largest": lambda: correction.keep_largest(shape),
-        "fill_holes": lambda: correction.fill_holes(shape),
-        "smooth": lambda: correction.smooth(shape, spacing, number),
-        "grow": lambda: correction.grow(shape, spacing, number),
-        "shrink": lambda: correction.grow(shape, spacing, -number),
-    }
-    if request.tool not in tools:
-        raise ScanError(f"there is no tool “{request.tool}”")
-    return tools[request.tool]()
+        rows = []
+        for x in self._labels():
+            voxels, change = int(counts[x.id]), int(counts[x.id] - before[x.id])
+            locked, shown = x.id in self._locked, x.id not in self._hidden
+            rows.append(LabelRow(x.id, x.name, x.color, voxels * ml, change * ml, locked, voxels, shown))
+        self._panel.set_labels(rows)

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -20,6 +19,7 @@ from psygnal import Signal
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.overlays import OVERLAY
 from napari_sparsetok.ui.scan_layer import placed
 

@@ -46,6 +46,7 @@ class Overlays:
     """
 
     visibility_changed = Signal(str, bool)
+    mask_changed = Signal(Region)  # the box that was written anew
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
@@ -130,6 +131,7 @@ class Overlays:
             mask = np.array(prediction.mask) if self._corrections is None else self._composed(prediction, _WHOLE)
             self._counts = _counted(mask) if self._corrections is not None else prediction.voxel_counts
             self._add("mask", self._mask_layer(prediction, mask))
+            self.mask_changed.emit(Region.whole(mask.shape))
             return
         self.recompose(prediction.changed if follows else Region.whole(prediction.mask.shape))
         if self._corrections is None:
@@ -153,6 +155,7 @@ class Overlays:
             self._counts = before - _counted(layer.data[box]) + _counted(new)
         layer.data[box] = new
         layer.refresh(extent=False, thumbnail=False)
+        self.mask_changed.emit(region)
 
     @property
     def mask(self) -> NDArray[np.uint8] | None:

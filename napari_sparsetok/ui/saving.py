@@ -164,7 +164,7 @@ class ClosingGuard(QObject):
         box.setWindowTitle("Corrections are not saved")
         box.setText(f"Your corrections of {' and '.join(names)} are in no saved mask.")
         box.setInformativeText(
-            "If you close without saving, they stay on this computer and are offered back when the scan is opened again."
+            "If you close without saving, they stay on this computer, and opening the scan again offers them back."
         )
         save = box.addButton("&Save…" if self._saving.path is None else "&Save", QMessageBox.AcceptRole)
         save.setToolTip("Save the mask of the scan that is shown, then close")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -153,3 +154,38 @@ def test_if_the_disk_is_full_the_corrections_of_another_day_are_still_found(tmp_
     with pytest.raises(ScanError, match="save the mask now"):
         later.keep(HASH, old * 2)
     assert np.array_equal(CorrectionStore(tmp_path).give_back(HASH), old)
+
+
+def test_notes_come_back_with_the_corrections(tmp_path):
+    store = CorrectionStore(tmp_path)
+    array = np.zeros((4, 5, 6), np.uint8)
+    array[1, 2, 3] = 7
+    store.keep(HASH, array, {"seconds": 3.5, "reviewed_slices": {"axial": [1]}})
+    assert store.notes(HASH) == {"seconds": 3.5, "reviewed_slices": {"axial": [1]}}
+    assert store.find(HASH).shape == (4, 5, 6)
+    store.keep(HASH, array)
+    assert store.notes(HASH) == {}
+    assert store.notes("cd" * 32) == {}
+
+
+def test_painting_on_while_it_is_kept_leaves_a_file_that_can_be_read(tmp_path):
+    store, array = CorrectionStore(tmp_path), np.zeros((40, 200, 200), np.uint8)
+    stop = threading.Event()
+
+    def paint() -> None:
+        rng = np.random.default_rng(0)
+        while not stop.is_set():
+            z, y, x = rng.integers(0, (40, 190, 190))
+            array[z, y : y + 10, x : x + 10] = rng.integers(0, 3)
+
+    painter = threading.Thread(target=paint)
+    painter.start()
+    try:
+        for _ in range(15):
+            store.keep(HASH, array)
+            assert set(np.unique(store.give_back(HASH))) <= {0, 1, 2}
+    finally:
+        stop.set()
+        painter.join()
+    store.keep(HASH, array)
+    assert np.array_equal(store.give_back(HASH), array)

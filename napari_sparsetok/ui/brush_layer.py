@@ -1,0 +1,110 @@
+"""A Labels layer whose brush counts in millimetres and can be told where it may not paint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import napari.layers
+import numpy as np
+from numpy.typing import NDArray
+from skimage.draw import polygon2mask
+from skimage.segmentation import flood
+
+Places = tuple[NDArray[np.intp], ...]
+Allowed = Callable[[Places, int], NDArray[np.bool_]]
+Seen = Callable[[], NDArray[np.uint8] | None]
+
+
+class Labels(napari.layers.Labels):
+    """It has its parent's name because napari tells kinds of layers by the names of their classes.
+
+    Strokes, fills and polygons all end in `data_setitem`, which keeps napari's undo exact.
+
+    Attributes
+    ----------
+    brush_mm : diameter of the brush, mm; that of a ball if `n_edit_dimensions` is 3.
+    across : the axis across the slices that are shown.
+    allowed : says which of some voxels may get a value; None allows all.
+    seen : the mask (z, y, x) that a person sees and so means when filling an area; None means this layer.
+    refused : is told, in words, why something was not painted.
+    """
+
+    brush_mm: float = 4.0
+    across: int = 0
+    allowed: Allowed | None = None
+    seen: Seen | None = None
+    refused: Callable[[str], None] | None = None
+
+    def paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
+        """Paint a disc in the slice, or a ball."""
+        places = self._around(coord)
+        if places is not None:
+            self._put(places, new_label, refresh)
+
+    def fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
+        """Fill the area of one label that is seen at a voxel, in the slice or in 3-D; not the open background."""
+        at = tuple(round(float(c)) for c in coord)
+        if any(not 0 <= k < n for k, n in zip(at, self.data.shape, strict=True)):
+            return
+        mask = self.seen() if self.seen is not None else None
+        source = np.asarray(self.data if mask is None else mask)
+        axes = self._painted_axes()
+        box = tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))
+        area = flood(source[box], tuple(k if axis in axes else 0 for axis, k in enumerate(at)), connectivity=1)
+        if source[at] == 0 and _touches_the_edge(area, axes):
+            self._refuse("This area is open to the edge of the scan; close its outline first, then fill it.")
+            return
+        places = np.nonzero(area)
+        self._put(tuple(p + (0 if a in axes else at[a]) for a, p in enumerate(places)), new_label, refresh)
+
+    def paint_polygon(self, points: Any, new_label: int) -> None:
+        """Paint a polygon in the slice."""
+        corners = np.asarray(points, dtype=float)
+        axes = [axis for axis in range(self.ndim) if axis != self.across]
+        shape = tuple(self.data.shape[axis] for axis in axes)
+        area = polygon2mask(shape, np.floor(corners[:, axes]))
+        flat = np.nonzero(area)
+        level = np.full(len(flat[0]), int(corners[0][self.across]), dtype=np.intp)
+        places = list(flat)
+        places.insert(self.across, level)
+        self._put(tuple(places), new_label, True)
+
+    # Details
+
+    def _painted_axes(self) -> list[int]:
+        return [axis for axis in range(self.ndim) if self.n_edit_dimensions == 3 or axis != self.across]
+
+    def _around(self, coord: Sequence[float]) -> Places | None:
+        """The voxels whose middles lie in the brush; at least the one under the cursor."""
+        axes, middle = self._painted_axes(), [round(float(c)) for c in coord]
+        radius = max(self.brush_mm / 2, 1e-6)
+        ranges: list[NDArray[np.intp]] = []
+        distance: Any = 0.0
+        for axis, (k, n) in enumerate(zip(middle, self.data.shape, strict=True)):
+            step = abs(float(self.scale[axis]))
+            reach = int(radius / step) if axis in axes else 0
+            side = np.arange(max(0, k - reach), min(n, k + reach + 1))
+            ranges.append(side)
+            shape = [1] * self.ndim
+            shape[axis] = -1
+            distance = distance + (((side - k) * step) ** 2).reshape(shape)
+        if any(len(side) == 0 for side in ranges):
+            return None
+        inside = np.nonzero(distance <= radius**2)
+        return tuple(side[at] for side, at in zip(ranges, inside, strict=True))
+
+    def _put(self, places: Places, value: int, refresh: bool) -> None:
+        if self.allowed is not None:
+            may = self.allowed(places, value)
+            places = tuple(at[may] for at in places)
+        if len(places[0]):
+            self.data_setitem(places, value, refresh)
+
+    def _refuse(self, words: str) -> None:
+        if self.refused is not None:
+            self.refused(words)
+
+
+def _touches_the_edge(area: NDArray[np.bool_], axes: Sequence[int]) -> bool:
+    return any(np.take(area, (0, -1), axis=axis).any() for axis in axes)

@@ -1,0 +1,63 @@
+"""Small pictures for buttons, drawn here and tinted with the words' colour, so that they suit light and dark."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QByteArray, QEvent, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtSvg import QSvgRenderer
+from qtpy.QtWidgets import QPushButton, QWidget
+
+_SIDE = 40  # pixels that are drawn; shown at half of that, so they stay sharp on fine screens
+
+# Lines on a field of 24 × 24.
+DRAWINGS = {
+    "look": "M12 3v18M3 12h18M12 3l-3 3M12 3l3 3M12 21l-3-3M12 21l3-3M3 12l3-3M3 12l3 3M21 12l-3-3M21 12l-3 3",
+    "brush": "M21 3c-5 3-9 7-11 11l2 2c4-2 7-6 9-13zM9 15c-3 0-4 2-4 4 0 1-1 2-2 2 2 1 7 1 8-4",
+    "eraser": "M14 4l6 6-9 9H7l-4-4zM8.5 9.5l6 6M11 20h10",
+    "restore": "M4 4v6h6M4.5 10a8 8 0 1 1-.5 4",
+    "fill": "M10 3l9 9-8 8-8-8zM4 12h14M20 15c1 2 2 3 2 4a2 2 0 0 1-4 0c0-1 1-2 2-4z",
+    "eye": "M2 12c3-5 6.5-7 10-7s7 2 10 7c-3 5-6.5 7-10 7s-7-2-10-7zM12 9a3 3 0 1 1 0 6 3 3 0 0 1 0-6z",
+    "lock": "M6 11h12v10H6zM8 11V7a4 4 0 0 1 8 0v4",
+    "polygon": "M5 9l8-5 7 6-3 9-10-1zM5 9v.01M13 4v.01M20 10v.01M17 19v.01M7 18v.01",
+}
+
+
+def icon(name: str, color: QColor) -> QIcon:
+    """One of the `DRAWINGS` in a colour."""
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke-width="1.8" '
+        f'stroke-linecap="round" stroke-linejoin="round" stroke="{color.name()}"><path d="{DRAWINGS[name]}"/></svg>'
+    )
+    picture = QPixmap(_SIDE, _SIDE)
+    picture.fill(Qt.transparent)
+    painter = QPainter(picture)
+    QSvgRenderer(QByteArray(svg.encode())).render(painter, QRectF(0, 0, _SIDE, _SIDE))
+    painter.end()
+    return QIcon(picture)
+
+
+class IconButton(QPushButton):
+    """A button with a picture that keeps the colour of the theme's words."""
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._name, self._tint = name, ""
+        self.setIconSize(QSize(_SIDE // 2, _SIDE // 2))
+        self._draw()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Another theme: draw anew."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.PaletteChange, QEvent.StyleChange):
+            self._draw()
+
+    def showEvent(self, event: QEvent) -> None:
+        """Only a widget that is shown knows its style sheet's colours."""
+        super().showEvent(event)
+        self._draw()
+
+    def _draw(self) -> None:
+        color = self.palette().buttonText().color()
+        if color.name() != self._tint:
+            self._tint = color.name()
+            self.setIcon(icon(self._name, color))

@@ -1,0 +1,23 @@
+"""A room to correct in."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import make_scan
+from rooms import Room
+
+
+@pytest.fixture
+def room(qtbot, tmp_path):
+    room = Room(qtbot, tmp_path / "kept")
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def correcting(room):
+    """A room with a segmented scan and the brush in hand."""
+    room.session.set_scan(make_scan())
+    room.segment()
+    room.panel.start_requested.emit()
+    return room
