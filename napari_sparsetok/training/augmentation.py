@@ -46,21 +46,35 @@ class Windows:
         self._rng = np.random.default_rng()
 
     def draw(self, cases: Sequence[Case], rng: np.random.Generator) -> Batch:
-        """A batch of windows of one size, each from another case while there are enough cases."""
+        """A batch of windows of one size.
+
+        A window around a label is drawn by label first and by case then, so that a label that few cases have is seen as
+        often as one that all have.
+        """
         self._rng = rng
         self._augment.set_random_state(int(rng.integers(2**31)))
-        sides = [int(self._rng.choice(choice)) for choice in self._training.windows]
-        size = self._training.batch
-        picked = self._rng.choice(len(cases), size=size, replace=len(cases) < size)
-        samples = [self._sample(cases[i], sides) for i in picked]
+        sides = [int(rng.choice(choice)) for choice in self._training.windows]
+        samples = [self._sample(*self._place(cases, sides), sides) for _ in range(self._training.batch)]
         return Batch(
             torch.stack([torch.as_tensor(s["image"]).float() for s, _ in samples]),
             torch.stack([torch.as_tensor(s["labels"]).long() for s, _ in samples]),
             torch.stack([known for _, known in samples]),
         )
 
-    def _sample(self, case: Case, sides: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        middle = self._middle(case, sides)
+    def _place(self, cases: Sequence[Case], sides: Sequence[int]) -> tuple[Case, list[int]]:
+        """A case, and a voxel for the window's middle: a labelled one within its middle half, or any."""
+        rng, labels = self._rng, sorted({label for case in cases for label in case.places})
+        if labels and rng.random() < self._training.foreground_share:
+            label = int(rng.choice(labels))
+            holders = [case for case in cases if label in case.places]
+            case = holders[int(rng.integers(len(holders)))]
+            at = case.places[label][rng.integers(len(case.places[label]))]
+            return case, [int(a + rng.integers(-(s // 4), s // 4 + 1)) for a, s in zip(at, sides, strict=True)]
+        case = cases[int(rng.integers(len(cases)))]
+        return case, [int(rng.integers(n + 1)) for n in case.labels.shape]
+
+    def _sample(self, case: Case, at: Sequence[int], sides: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        middle = _within(case, at, sides)
         wide = [round(side * _MARGIN) for side in sides]
         starts = [m - w // 2 for m, w in zip(middle, wide, strict=True)]
         image = np.stack([cut(channel, starts, wide, edge=True) for channel in case.image])
@@ -71,20 +85,14 @@ class Windows:
         crop = mt.CenterSpatialCropd(KEYS, roi_size=sides)
         return crop(self._augment({"image": image, "labels": labels})), torch.from_numpy(known)
 
-    def _middle(self, case: Case, sides: Sequence[int]) -> list[int]:
-        """Where the window lies: a labelled voxel within its middle half, or anywhere that fits."""
-        if case.places and self._rng.random() < self._training.foreground_share:
-            voxels = case.places[int(self._rng.choice(list(case.places)))]
-            place = voxels[self._rng.integers(len(voxels))]
-            wanted = [int(a + self._rng.integers(-(s // 4), s // 4 + 1)) for a, s in zip(place, sides, strict=True)]
-        else:
-            wanted = [int(self._rng.integers(n + 1)) for n in case.labels.shape]
-        # Inside the case as far as that goes; a case smaller than the window sits in its middle, give or take.
-        middle = []
-        for at, side, n in zip(wanted, sides, case.labels.shape, strict=True):
-            half = side // 2
-            middle.append(int(np.clip(at, min(half, n // 2), max(n - (side - half), n // 2))))
-        return middle
+
+def _within(case: Case, at: Sequence[int], sides: Sequence[int]) -> list[int]:
+    """A middle from which the window reaches beyond the case no farther than it must."""
+    middle = []
+    for place, side, n in zip(at, sides, case.labels.shape, strict=True):
+        half = side // 2
+        middle.append(int(np.clip(place, min(half, n // 2), max(n - (side - half), n // 2))))
+    return middle
 
 
 def cut(voxels: NDArray, starts: Sequence[int], sides: Sequence[int], edge: bool = False) -> NDArray:  # type: ignore[type-arg]

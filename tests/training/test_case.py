@@ -96,6 +96,14 @@ def test_windows_laid_around_labels_hold_some():
     assert sum(held) >= 18  # a turn about its middle may carry a small structure out
 
 
+def test_a_label_that_few_cases_have_is_drawn_as_often_as_one_that_all_have():
+    rare = labelled.make_case(0)
+    cases = [rare, *(labelled.make_case(k, known=(True, True, False)) for k in range(1, 10))]
+    windows = Windows(TrainingConfig(batch=1, windows=((8,), (8,), (8,)), foreground_share=1.0))
+    drawn = [windows.draw(cases, np.random.default_rng(k)).known[0, 2].item() for k in range(100)]
+    assert 40 < sum(drawn) < 75  # half of the windows, and a tenth of the other half
+
+
 @pytest.mark.parametrize("start", [-3, 0, 4, 9])
 def test_a_cut_beyond_the_edge_is_filled(start):
     line = np.arange(1, 11)
