@@ -58,10 +58,11 @@ class FastDecoder:
     """
 
     def __init__(self, decoder: UnetrDecoder, dtype: torch.dtype) -> None:
-        self._decoder: Any = decoder  # MONAI's blocks, which nn.Module hides from the type checker
+        blocks: Any = decoder  # MONAI's, which nn.Module hides from the type checker
+        self._decoder = blocks
         self.dtype = dtype
         self._weights: dict[tuple[int, str], Tensor] = {}
-        self._width = int(self._decoder.ups[0].conv_block.conv2.conv.weight.shape[0])
+        self._width = int(blocks.ups[0].conv_block.conv2.conv.weight.shape[0])
 
     def image_skip(self, image: Tensor) -> ImageSkip:
         """(B, channels, D, H, W) to what does not depend on the keep ratio."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
@@ -31,6 +31,7 @@ from napari_sparsetok.ui.scan_layer import Frame, LayerData, layer_data
 from napari_sparsetok.ui.showing import Showing
 
 _SAY = {"info": show_info, "warning": show_warning, "error": show_error}
+_BUSY_LATER_MS = 200  # while the slider moves
 _STILL = 4  # pixels that a click may slip
 
 
@@ -62,17 +63,10 @@ class Dock(QWidget):
         self.panel = Panel(SAMPLES)
         self.opening = Opening(self, self.session, self._show_layers, self._show_given_mask)
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        tabs = QTabWidget()
-        tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
         self.correct_panel = CorrectPanel()
-        tabs.addTab(self.panel, "Segment")
-        tabs.addTab(self.correct_panel, "Correct")
-        layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
-        layout.addWidget(self.showing.bar)
-        layout.addWidget(self.panel.status)
+        self._lay_out()
         self.orientation = Orientation(viewer)
+        self._busy_later = _timer(self, _BUSY_LATER_MS, self._write_busy)
         self._connect_panel()
         self._connect_state()
         self._connect_viewer()
@@ -104,6 +98,17 @@ class Dock(QWidget):
         self.orientation.shut_down()
         self.overlays.let_go()
         self.session.close()
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        tabs = QTabWidget()
+        tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
+        tabs.addTab(self.panel, "Segment")
+        tabs.addTab(self.correct_panel, "Correct")
+        layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
+        layout.addWidget(self.showing.bar)
+        layout.addWidget(self.panel.status)
 
     def _show_first(self) -> None:
         """What is known before anything happens."""
@@ -321,6 +326,14 @@ class Dock(QWidget):
         self.panel.set_volumes([(x.name, x.color, float(counts[x.id]) * millilitres) for x in prediction.labels])
 
     def _on_busy(self) -> None:
+        """While the slider moves, jobs come and go; telling of each would cost more than the mask."""
+        if self.session.state.busy is None or not self.panel.ratio.is_moving:
+            self._busy_later.stop()
+            self._write_busy()
+        elif not self._busy_later.isActive():
+            self._busy_later.start()
+
+    def _write_busy(self) -> None:
         self.panel.set_busy(self.session.state.busy)
 
     def _on_device(self) -> None:
@@ -362,3 +375,11 @@ class Dock(QWidget):
         for axis, centre in zip(dims.displayed, self._viewer.scene.camera.center[-len(dims.displayed) :], strict=True):
             world[axis] = centre
         return world
+
+
+def _timer(parent: QWidget, milliseconds: int, slot: Callable[[], None]) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(slot)
+    return timer

@@ -12,6 +12,7 @@ from superqt.utils import signals_blocked
 from napari_sparsetok.state import Timing
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.style import duration, share
+from napari_sparsetok.ui.words import Words
 
 SMALLEST = 0.01
 _SETTLED_MS = 250  # after this long without a key or wheel step the value counts as chosen
@@ -36,12 +37,10 @@ class KeepRatioBox(QWidget):
         )
         caption = QLabel("&Keep ratio, at each stage")
         caption.setBuddy(self._slider)
-        self._counts = QLabel()
-        self._counts.setWordWrap(True)
+        self._counts = Words(lines=1)
         self._funnel = Funnel()
         self._funnel.setToolTip("What became of the tokens. The colours are those of the tokens layer.")
-        self._cost = QLabel()
-        self._cost.setWordWrap(True)
+        self._cost = Words(lines=2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (caption, self._slider, self._counts, self._funnel, self._cost):
@@ -57,6 +56,11 @@ class KeepRatioBox(QWidget):
     def slider(self) -> QLabeledDoubleSlider:
         """The slider itself."""
         return self._slider
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the slider is held, or was moved a moment ago."""
+        return self._slider.isSliderDown() or self._rest.isActive()
 
     def set_keep_ratio(self, ratio: float) -> None:
         """Show a ratio without asking for anything."""

@@ -29,6 +29,7 @@ from napari_sparsetok.state import Busy, DeviceReport
 from napari_sparsetok.ui.box_editor import BoxEditor
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.overlays import KINDS
+from napari_sparsetok.ui.words import Words
 from napari_sparsetok.weights import Card
 from napari_sparsetok.weights.registry import user_folder
 
@@ -178,9 +179,7 @@ class Panel(QWidget):
             self._toggles[kind] = box
         row.addStretch(1)
         self._body.addLayout(row)
-        self._volumes = QLabel()
-        self._volumes.setWordWrap(True)
-        self._volumes.setTextFormat(Qt.RichText)
+        self._volumes = Words(lines=0, rich=True)
         self._body.addWidget(self._volumes)
         self._save = QPushButton("Save &mask…")
         self._save.setToolTip("Save the mask as NIfTI, on exactly the grid of the scan's file")
@@ -192,8 +191,8 @@ class Panel(QWidget):
         status = QWidget()
         self._device_words = QLabel()
         self._device_words.setWordWrap(True)
-        self._busy_words = QLabel("idle")
-        self._busy_words.setWordWrap(True)
+        self._busy_words = Words(lines=2)
+        self._busy_words.setText("idle")
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setMaximumHeight(6)
@@ -281,6 +280,8 @@ class Panel(QWidget):
 
     def set_busy(self, busy: Busy | None) -> None:
         """What is being done; None is idle."""
+        if busy == self._busy:
+            return
         self._busy = busy
         self._write_run()
         self._progress.setVisible(busy is not None)
@@ -290,8 +291,9 @@ class Panel(QWidget):
         counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
         counted = f": {counted}" if busy.total else " …"
         self._busy_words.setText(busy.what + counted)
-        self._progress.setRange(0, busy.total)
-        self._progress.setValue(busy.done)
+        if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):  # each call paints at once
+            self._progress.setRange(0, busy.total)
+            self._progress.setValue(busy.done)
 
     def set_device(self, device: DeviceReport | None) -> None:
         """What computes. An idle GPU is said loudly."""
@@ -324,8 +326,10 @@ class Panel(QWidget):
         return self._busy is not None and self._busy.can_cancel
 
     def _write_run(self) -> None:
-        self._run.setText("&Cancel" if self._can_cancel else "&Segment")
-        self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
+        words = "&Cancel" if self._can_cancel else "&Segment"
+        if self._run.text() != words:
+            self._run.setText(words)
+            self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
         self._run.setEnabled(self._can_cancel or self._can_run)
 
     def _on_about(self) -> None:

@@ -19,6 +19,7 @@ from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.panel import Panel
 from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
+from napari_sparsetok.ui.words import Words
 
 WIDEST = 340
 SAMPLES = {"phantom": "Synthetic phantom of a temporal lobe", "head": "MNI152 T1 template, left hippocampus"}
@@ -59,7 +60,8 @@ def button(panel: Panel, words: str) -> QAbstractButton:
 
 
 def texts(panel: QWidget) -> str:
-    return "\n".join(label.text() for label in panel.findChildren(QLabel) if label.isVisibleTo(panel))
+    labels = [*panel.findChildren(QLabel), *panel.findChildren(Words)]
+    return "\n".join(label.text() for label in labels if label.isVisibleTo(panel))
 
 
 # Shape
