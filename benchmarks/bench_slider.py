@@ -1,10 +1,10 @@
-"""How the slider answers, in a real window: from its move to the first visible change.
+"""How the slider answers, in a real window: from its move to the first visible change, and how smooth a drag is.
 
-    scripts/with-display python benchmarks/bench_slider.py [RESULT.json]
+    scripts/with-display python benchmarks/bench_slider.py [RESULT.json] [--quick]
 
-Moves the slider over the left hippocampus of MNI152 and takes, for each move, the time to the new kept-token map and
-to the first new mask; and how long single turns of the GUI's event loop took meanwhile. The last line is one JSON
-document.
+First it moves the slider over the left hippocampus of MNI152 and takes, for each move, the time to the new kept-token
+map and to the first new mask. Then it holds the slider and drags it over a scan of 256³ voxels for ten seconds, and
+takes how long single turns of the GUI's event loop are. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
 from napari_sparsetok.sample import open_sample
+from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.ui.app import open_viewer
 
 MOVES = 60
 PAUSE = 0.02
+DRAG_SIDE = 256
+DRAG_SECONDS = 10.0
+DRAG_STEP = 1 / 60  # seconds between two events of a mouse
 
 
-def pump_until(ready, seconds: float, gaps: list[float]) -> bool:
+def pump_until(ready: Callable[[], bool], seconds: float, gaps: list[float]) -> bool:
     """Run the event loop until something is so, noting how long each turn took."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -40,16 +46,24 @@ def pump_until(ready, seconds: float, gaps: list[float]) -> bool:
     return False
 
 
-def measure() -> dict[str, object]:
-    """Move the slider, wait for its effects, and sum up."""
-    viewer, dock = open_viewer(open_sample("hippocampus_left"))
-    state, slider = dock.session.state, dock.panel.ratio.slider
-    pump_until(lambda: state.scan is not None, 30, [])
+def opened(scan: Scan, until_complete: bool) -> tuple[Any, Any]:
+    """A viewer and a dock with a segmented scan."""
+    viewer, dock = open_viewer(scan)
+    state = dock.session.state
+    pump_until(lambda: state.scan is not None, 60, [])
+    dock.panel.where_chosen.emit("whole")
     dock.panel.run_requested.emit()
-    pump_until(lambda: state.prediction is not None and state.busy is None, 60, [])
+    pump_until(lambda: state.prediction is not None and not (until_complete and state.busy), 120, [])
     pump_until(lambda: False, 2, [])
+    return viewer, dock
+
+
+def measure_moves(moves: int) -> dict[str, Any]:
+    """Single moves, each waited for."""
+    viewer, dock = opened(open_sample("hippocampus_left"), until_complete=True)
+    state, slider = dock.session.state, dock.panel.ratio.slider
     tokens_seconds, mask_seconds, gaps = [], [], []
-    for ratio in np.random.default_rng(0).uniform(0.05, 0.9, MOVES).round(2):
+    for ratio in np.random.default_rng(0).uniform(0.05, 0.9, moves).round(2):
         before, map_before = state.prediction, state.tokens
 
         def is_new(before: object = before) -> bool:
@@ -65,13 +79,48 @@ def measure() -> dict[str, object]:
     dock.shut_down()
     viewer.close()
     return {
-        "benchmark": "slider",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU, software OpenGL",
-        "moves": MOVES,
+        "moves": moves,
         "kept_map_ms": spread(tokens_seconds),
         "first_mask_ms": spread(mask_seconds),
         "event_loop_turn_ms": spread(gaps),
+    }
+
+
+def measure_drag(seconds: float) -> dict[str, Any]:
+    """The slider held and drawn to and fro, as fast as a mouse says."""
+    voxels = np.random.default_rng(0).normal(100, 20, (DRAG_SIDE,) * 3).astype(np.int16)
+    viewer, dock = opened(Scan(voxels, Geometry.shown(voxels.shape), name="noise"), until_complete=False)
+    state, slider = dock.session.state, dock.panel.ratio.slider
+    masks: list[int] = []
+    state.events.prediction.connect(lambda prediction: masks.append(prediction.serial))
+    gaps, handled = [], []
+    slider._slider.setSliderDown(True)
+    start = time.perf_counter()
+    while (now := time.perf_counter() - start) < seconds:
+        ratio = 0.475 + 0.425 * np.sin(2 * np.pi * now / 4)
+        began = time.perf_counter()
+        slider.setValue(round(float(ratio), 2))
+        QApplication.processEvents()
+        turn = time.perf_counter() - began
+        gaps.append(turn)
+        handled.append(turn)
+        pump_until(lambda: False, max(0.001, DRAG_STEP - turn), gaps)
+    slider._slider.setSliderDown(False)
+    shown = len(masks)
+    asked = round(float(slider.value()), 2)
+    pump_until(lambda: state.prediction.settings.keep_ratio == asked, 30, [])
+    settled = time.perf_counter() - start - seconds
+    dock.shut_down()
+    viewer.close()
+    return {
+        "voxels": DRAG_SIDE**3,
+        "seconds": seconds,
+        "events": len(handled),
+        "masks_shown": shown,
+        "last_value_shown_after_s": round(settled, 2),
+        "event_loop_turn_ms": spread(gaps),
+        "turn_with_an_event_ms": spread(handled),
+        "turns_over_50_ms": int(np.sum(np.asarray(gaps) > 0.05)),
     }
 
 
@@ -82,10 +131,25 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {name: round(float(v), 1) for name, v in zip(names, np.percentile(values, [50, 95, 99, 100]), strict=True)}
 
 
+def measure(quick: bool = False) -> dict[str, Any]:
+    """Both, and where."""
+    before = os.getloadavg()[0]
+    return {
+        "benchmark": "slider",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU, software OpenGL",
+        "load_before": round(before, 1),
+        **measure_moves(10 if quick else MOVES),
+        "drag": measure_drag(3.0 if quick else DRAG_SECONDS),
+        "load_after": round(os.getloadavg()[0], 1),
+    }
+
+
 if __name__ == "__main__":
-    document = measure()
-    for name in ("kept_map_ms", "first_mask_ms", "event_loop_turn_ms"):
+    arguments = [a for a in sys.argv[1:] if a != "--quick"]
+    document = measure(quick="--quick" in sys.argv)
+    for name in ("kept_map_ms", "first_mask_ms", "event_loop_turn_ms", "drag"):
         print(f"{name:20}", document[name])
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if arguments:
+        Path(arguments[0]).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document))
