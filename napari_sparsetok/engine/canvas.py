@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_sparsetok.engine.resampling import ModelGrid, to_scan
+from napari_sparsetok.engine.blend import Blend
+from napari_sparsetok.engine.resampling import ModelGrid
 from napari_sparsetok.engine.selection import Selector
 from napari_sparsetok.model import Rule, TokenRecord
 from napari_sparsetok.scan import Region, Scan
@@ -38,14 +39,11 @@ class Canvas:
     ) -> None:
         self.scan, self.region = scan, region
         self._card, self._grid, self._selector, self._plan = card, grid, selector, selector.plan
-        classes = len(card.labels) + 1
-        self._logits = torch.zeros(classes, *grid.padded)
-        self._weight = torch.zeros(grid.padded)
-        self._window_weight = torch.from_numpy(self._plan.weight)
+        self._blend = Blend(len(card.labels) + 1, grid, self._plan)
         self._fresh: list[int] = []
         self._left: dict[int, NDArray[np.int64]] = {}  # of each window, tokens before the first stage and after each
         self.builds_on = base.serial if base else 0
-        self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask
+        self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask.copy()
         self._start_tokens(base.tokens if base else None)
 
     def _start_tokens(self, base: TokenMap | None) -> None:
@@ -59,9 +57,9 @@ class Canvas:
 
     def add(self, index: int, logits: Tensor, record: TokenRecord) -> None:
         """Add one window: logits (1, classes, D, H, W) and what happened to its tokens."""
-        box = self._plan.regions[index].slices
-        self._logits[(slice(None), *box)] += logits[0].cpu() * self._window_weight
-        self._weight[box] += self._window_weight
+        self._blend.add(index, logits[0].cpu())
+        for box, labels, covered in self._blend.settled():
+            self._write(box, labels, covered)
         self._add_tokens(index, record)
         self._fresh.append(index)
 
@@ -86,20 +84,17 @@ class Canvas:
             tuple(a - o for a, o in zip(changed.start, self.region.start, strict=True)),  # type: ignore[arg-type]
             tuple(b - o for b, o in zip(changed.stop, self.region.start, strict=True)),  # type: ignore[arg-type]
         )
-        labels = to_scan(self._blended(), inner, self._grid).argmax(0).to(torch.uint8).numpy()
+        for box, labels, covered in self._blend.unsettled(inner):
+            self._write(box, labels, covered)
         mask = self._mask.copy()
-        covered = to_scan((self._weight > 0).float()[None], inner, self._grid)[0].numpy() >= 0.5
-        mask[changed.slices] = np.where(covered, labels, mask[changed.slices])
         mask.flags.writeable = False
-        self._mask = mask
         self._fresh.clear()
         return mask, changed
 
-    def _blended(self) -> Tensor:
-        # The weights do not change which class is highest in a voxel, only what lies between two voxels.
-        if not self._grid.resampled:
-            return self._logits
-        return self._logits / self._weight.clamp_min(torch.finfo(torch.float32).tiny)
+    def _write(self, box: Region, labels: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
+        at = Region(_plus(box.start, self.region.start), _plus(box.stop, self.region.start))  # type: ignore[arg-type]
+        part: NDArray[np.uint8] = self._mask[at.slices]
+        part[covered] = labels[covered]
 
     def _changed_box(self) -> Region:
         boxes = [self._plan.regions[i] for i in self._fresh] or list(self._plan.regions)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from napari_sparsetok.scan import ScanError
@@ -82,3 +85,22 @@ def _has_native_bfloat16() -> bool:
 
 def _why_no_cuda() -> str:
     return "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch was installed without GPU support"
+
+
+def is_busy() -> bool:
+    """Whether other programs keep the cores so busy that a second thread would mostly be waited for."""
+    return psutil.getloadavg()[0] > torch.get_num_threads() + 1 > 2
+
+
+@contextmanager
+def single_thread(wanted: bool) -> Iterator[None]:
+    """Compute on one thread meanwhile, if that is wanted."""
+    usual = torch.get_num_threads()
+    if not wanted or usual == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)

@@ -49,6 +49,14 @@ class ModelGrid:
             stop.append(min(n, int(np.ceil(b * n / m))))
         return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
 
+    def slices_for(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each slice of the box, the first and the last of the model's slices that it is made of."""
+        voxels = np.arange(self.box[0])
+        if not self.resampled:
+            return voxels, voxels
+        low, high, _ = _between(voxels, self.box[0], self.inner[0])
+        return low, high
+
     def region_of(self, box: Region) -> Region:
         """The model's voxels that a region of the box touches."""
         start, stop = [], []
@@ -94,26 +102,46 @@ def to_model(voxels: NDArray[Any], grid: ModelGrid) -> NDArray[Any]:
     return _linear(tensor, whole, grid.inner, grid.box)[0].numpy()
 
 
-def to_scan(values: Tensor, box: Region, grid: ModelGrid) -> Tensor:
-    """Bring values (channels, *padded) on the model's grid to a box of the scan's grid: (channels, *box)."""
+def to_scan(values: Tensor, box: Region, grid: ModelGrid, above: int = 0) -> Tensor:
+    """Bring values on the model's grid to a box of the scan's grid.
+
+    Parameters
+    ----------
+    values : (channels, slices, padded H, padded W); at least the slices that the box needs.
+    box : voxels of the grid's box.
+    above : slices of the model's grid that come before the first of the values.
+
+    Returns
+    -------
+    (channels, *box).
+    """
     if not grid.resampled:
-        return values[(slice(None), *box.slices)]
-    z, y, x = grid.inner
-    return _linear(values[:, :z, :y, :x], box, grid.box, grid.inner)
+        _, rows, columns = box.slices
+        return values[:, box.start[0] - above : box.stop[0] - above, rows, columns]
+    _, height, width = grid.inner
+    return _linear(values[:, :, :height, :width], box, grid.box, grid.inner, above)
 
 
-def _linear(values: Tensor, box: Region, whole: Shape, stored: Shape) -> Tensor:
-    """Sample (channels, *stored) linearly at the voxels of `box` of a grid `whole` over the same extent."""
+def _linear(values: Tensor, box: Region, whole: Shape, stored: Shape, above: int = 0) -> Tensor:
+    """Sample (channels, *stored) linearly at the voxels of `box` of a grid `whole` over the same extent.
+
+    Of the stored slices those before `above` may be missing, and any that the box does not need.
+    """
     for axis in range(3):
-        n, m = whole[axis], stored[axis]
-        at = (torch.arange(box.start[axis], box.stop[axis], dtype=torch.float64) + 0.5) * m / n - 0.5
-        at = at.clamp(0, m - 1)
-        low = at.floor().long()
-        high = (low + 1).clamp(max=m - 1)
-        share = (at - low).to(values.dtype).to(values.device)
+        low, high, share = _between(np.arange(box.start[axis], box.stop[axis]), whole[axis], stored[axis])
+        first = above if axis == 0 else 0
         shape = [1] * values.ndim
         shape[axis + 1] = -1
-        share = share.reshape(shape)
-        low, high = low.to(values.device), high.to(values.device)
-        values = values.index_select(axis + 1, low).lerp(values.index_select(axis + 1, high), share)
+        ends = [torch.from_numpy(ids - first).to(values.device) for ids in (low, high)]
+        weight = torch.from_numpy(share).to(values.dtype).to(values.device).reshape(shape)
+        values = values.index_select(axis + 1, ends[0]).lerp(values.index_select(axis + 1, ends[1]), weight)
     return values
+
+
+def _between(
+    voxels: NDArray[np.int64], whole: int, stored: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """For voxels along one side of a grid, the two stored ones that each lies between, and the share of the second."""
+    at = ((voxels + 0.5) * stored / whole - 0.5).clip(0, stored - 1)
+    low = np.floor(at).astype(np.int64)
+    return low, np.minimum(low + 1, stored - 1), at - low

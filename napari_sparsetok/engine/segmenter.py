@@ -13,37 +13,27 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine import device as devices
 from napari_sparsetok.engine.body import body_box
 from napari_sparsetok.engine.cache import PrefixCache, WindowPrefix
 from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
-from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.intensity import apply_rule
+from napari_sparsetok.engine.network import Network, config_of, finish, load_model, prefixes
 from napari_sparsetok.engine.probe import Opened, Probe, place_in
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
 from napari_sparsetok.engine.selection import Lattice, Selector, check
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
-from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
+from napari_sparsetok.model import TokenRecord
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
-from napari_sparsetok.state import DeviceChoice, DeviceReport, Prediction, Settings, Timing
-from napari_sparsetok.weights import Card, CardError, Registry
+from napari_sparsetok.state import DeviceReport, Prediction, Settings, Timing
+from napari_sparsetok.weights import Card, Registry
+
+__all__ = ["SCDSegmenter", "config_of", "load_model"]
 
 SHOW_EVERY = 0.5
 """Seconds between partial results of a long run."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Network:
-    """A model in memory on a device, and what was asked for: after a failure the device may be another."""
-
-    card: Card
-    model: SCD
-    decoder: FastDecoder
-    device: devices.Device
-    asked: DeviceChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +74,7 @@ class SCDSegmenter:
         self._registry = registry or Registry()
         budget = psutil.virtual_memory().available // 4 if cache_bytes is None else cache_bytes
         self._cache = PrefixCache(budget)
-        self._network: _Network | None = None
+        self._network: Network | None = None
         self._volume: _Volume | None = None
         self._probe: tuple[object, Probe] | None = None  # the last one, and what it is of
 
@@ -111,13 +101,14 @@ class SCDSegmenter:
         selector = volume.lattice.selector(settings)
         base = _usable(hints.base, scan, settings, region)
         canvas = Canvas(scan, region, network.card, volume.grid, selector, base)
-        order = _order(volume, region, hints)
+        order = _order(volume, region, hints, network.card)
+        hurried = hints.focus_only and devices.is_busy()
         while progress.done < len(order):
             if watch.should_stop():
                 raise Stopped
             size = 1 if selector.uneven else self._ready_network.device.batch
             batch = order[progress.done : progress.done + size]
-            results = self._run_windows(volume, batch, selector, watch)
+            results = self._run_windows(volume, batch, selector, watch, hurried)
             for index, (logits, record, cached) in zip(batch, results, strict=False):
                 canvas.add(index, logits, record)
                 progress.done += 1
@@ -125,7 +116,8 @@ class SCDSegmenter:
             watch.on_progress(progress.done, len(order))
             if progress.done < len(order) and _is_time_to_show(progress):
                 watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
-        complete = len(order) == len(volume.plan.regions)
+        # With another number of threads the last digits differ: good enough to look at, but not the result.
+        complete = len(order) == len(volume.plan.regions) and not hurried
         return _prediction(canvas, settings, self._ready_network, progress, complete)
 
     def probe(
@@ -164,11 +156,11 @@ class SCDSegmenter:
             box=box,
             spacing=tuple(network.card.patch * s for s in volume.grid.spacing),  # type: ignore[arg-type]
             forced=None if selector.forced is None else selector.forced[box.slices],
-            context=lambda: _autocast(network.device),
+            context=network.autocast,
         )
         return Probe(opened)
 
-    def _load(self, settings: Settings) -> _Network:
+    def _load(self, settings: Settings) -> Network:
         if not settings.model:
             raise ScanError("no model is chosen; choose one first")
         card = self._registry[settings.model]
@@ -176,11 +168,11 @@ class SCDSegmenter:
         if old and old.card is card and old.asked == settings.device:
             return old
         device = devices.choose(settings.device)
-        model = load_model(card).to(device.device)
+        network = Network.on(card, load_model(card), device, settings.device)
         self._cache.clear()
         self._volume = self._probe = None
-        self._network = _Network(card, model, FastDecoder(model.decoder, device.decoder_dtype), device, settings.device)
-        return self._network
+        self._network = network
+        return network
 
     def _prepared(self, scan: Scan, card: Card, region: Region, settings: Settings) -> _Volume:
         key = (scan.content_hash, card.id, region, settings.replace_nonfinite)
@@ -189,24 +181,23 @@ class SCDSegmenter:
         grid = model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch)
         within = _within(scan, card, region, grid)
         pads = [(0, p - n) for p, n in zip(grid.padded, grid.inner, strict=True)]
-        channels = []
-        for voxels in _channels(scan, card):
+        _check_memory(grid, card, scan)
+        image = torch.empty(len(card.channels), *grid.padded)
+        for channel, voxels in zip(image, _channels(scan, card), strict=True):
             box = _finite(np.asarray(voxels[region.slices]), settings.replace_nonfinite)
-            channels.append(np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge"))
-        _check_memory(grid, card)
+            channel.numpy()[...] = np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge")
         plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
-        image = torch.from_numpy(np.stack(channels))
         self._volume = _Volume(key, image, grid, plan, Lattice(image, grid, plan, region))
         return self._volume
 
     @property
-    def _ready_network(self) -> _Network:
+    def _ready_network(self) -> Network:
         if self._network is None:
             raise RuntimeError("no model was loaded")
         return self._network
 
     def _run_windows(
-        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch
+        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, hurried: bool
     ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
         """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
 
@@ -217,7 +208,8 @@ class SCDSegmenter:
             try:
                 windows, cached = self._prefixes(volume, batch)
                 rule = selector.rule(batch, self._ready_network.device.device)
-                results = _finish(self._ready_network, windows, selector.ratios, rule)
+                with devices.single_thread(hurried):
+                    results = finish(self._ready_network, windows, selector.ratios, rule)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:
                 self._make_room(watch)
@@ -228,7 +220,7 @@ class SCDSegmenter:
         if missing:
             boxes = [volume.plan.regions[index].slices for index in missing]
             images = torch.stack([volume.image[(slice(None), *box)] for box in boxes])
-            for index, entry in zip(missing, _prefix(self._ready_network, images), strict=True):
+            for index, entry in zip(missing, prefixes(self._ready_network, images), strict=True):
                 found[index] = entry
                 self._cache.put((volume.key, index), entry)
         return [entry for entry in found.values() if entry is not None], [index not in missing for index in batch]
@@ -247,40 +239,10 @@ class SCDSegmenter:
         else:
             watch.on_notice("The GPU is out of memory; going on with the CPU, which is slower.")
             device = devices.cpu("CPU (the GPU ran out of memory)")
-            model = network.model.to(device.device)
-            decoder = FastDecoder(model.decoder, device.decoder_dtype)
-            self._network = replace(network, model=model, decoder=decoder, device=device)
+            self._network = Network.on(network.card, network.model, device, network.asked)
         self._cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def config_of(card: Card) -> SCDConfig:
-    """The network that a card describes; JSON has no tuples, so its lists become some."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
-    return SCDConfig(**fields)
-
-
-def load_model(card: Card) -> SCD:
-    """Build the network of a card and load its verified weights, in float32 and for inference.
-
-    Raises
-    ------
-    CardError : the weights are missing, damaged, or do not fit the card's config.
-    """
-    stored = card.verified_weights()
-    try:
-        config = config_of(card)
-        model = SCD(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
-    except (TypeError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise CardError(
-            f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
-        ) from None
-    if config.in_channels != len(card.channels) or config.out_channels != len(card.labels) + 1:
-        raise CardError(f"the card of “{card.title}” names other channels or labels than its network has")
-    return model.eval().requires_grad_(False)
 
 
 def _channels(scan: Scan, card: Card) -> NDArray[Any]:
@@ -311,14 +273,21 @@ def _finite(voxels: NDArray[Any], replacement: float | None) -> NDArray[Any]:
     return np.where(np.isfinite(voxels), voxels, np.asarray(replacement, dtype=voxels.dtype))
 
 
-def _check_memory(grid: ModelGrid, card: Card) -> None:
-    needed = 4 * int(np.prod(grid.padded)) * (len(card.channels) + len(card.labels) + 2)
+def _check_memory(grid: ModelGrid, card: Card, scan: Scan) -> None:
+    rows = min(1.0, 4 * card.window[0] / grid.padded[0])  # what lies open while windows are run row by row
+    needed = 4 * int(np.prod(grid.padded)) * len(card.channels) + 3 * int(np.prod(scan.shape))
+    needed += int(rows * _sums_bytes(grid, card))
     free = psutil.virtual_memory().available
     if needed > free:
         raise ScanError(
             f"segmenting all of this scan needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
             "are free; choose a region"
         )
+
+
+def _sums_bytes(grid: ModelGrid, card: Card) -> int:
+    """Bytes that the sums of all windows take, if none could be closed on the way."""
+    return 4 * int(np.prod(grid.padded)) * (len(card.labels) + 3)
 
 
 def _largest_window(card: Card, grid: ModelGrid) -> Shape:
@@ -338,10 +307,14 @@ def _usable(base: Prediction | None, scan: Scan, settings: Settings, region: Reg
     return base
 
 
-def _order(volume: _Volume, region: Region, hints: Hints) -> list[int]:
+def _order(volume: _Volume, region: Region, hints: Hints, card: Card) -> list[int]:
     focus = hints.focus or tuple((a + b) // 2 for a, b in zip(region.start, region.stop, strict=True))
     point = volume.grid.point_of([f - a for f, a in zip(focus, region.start, strict=True)])
-    return volume.plan.holding(point) if hints.focus_only else volume.plan.by_distance(point)
+    if hints.focus_only:
+        return volume.plan.holding(point)
+    return volume.plan.by_distance(
+        point, in_rows=_sums_bytes(volume.grid, card) > psutil.virtual_memory().available / 8
+    )
 
 
 def _is_time_to_show(progress: _Progress) -> bool:
@@ -353,47 +326,8 @@ def _is_time_to_show(progress: _Progress) -> bool:
     return False
 
 
-def _finish(
-    network: _Network, windows: Sequence[WindowPrefix], keep_ratio: float | Sequence[float], rule: Rule
-) -> list[tuple[torch.Tensor, TokenRecord]]:
-    """Run the rest of the network on windows of one size, as one batch."""
-    model = network.model
-    with torch.inference_mode(), _autocast(network.device):
-        prefix = Prefix(
-            torch.cat([w.prefix.tokens for w in windows]),
-            torch.cat([w.prefix.scores for w in windows]),
-            windows[0].prefix.grid,
-        )
-        parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
-        completed = model.complete(parts, ids, prefix.grid)
-        record = model.record(ids, scores, prefix.grid)
-    with torch.inference_mode():
-        logits = network.decoder(completed, joined([w.skip for w in windows]))
-    each = (slice(k, k + 1) for k in range(len(windows)))
-    return [(logits[k], TokenRecord(tuple(s[k] for s in record.scores), record.stage[k])) for k in each]
-
-
-def _prefix(network: _Network, images: torch.Tensor) -> list[WindowPrefix]:
-    """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
-    images = images.to(network.device.device)
-    with torch.inference_mode(), _autocast(network.device):
-        prefix = network.model.encode_prefix(images)
-    with torch.inference_mode():
-        skip = network.decoder.image_skip(images)
-        return [
-            WindowPrefix(
-                Prefix(prefix.tokens[k : k + 1].clone(), prefix.scores[k : k + 1].clone(), prefix.grid), skip.of(k)
-            )
-            for k in range(len(images))
-        ]
-
-
-def _autocast(device: devices.Device) -> torch.autocast:
-    return torch.autocast(device.device.type, dtype=device.dtype if device.reduced else None, enabled=device.reduced)
-
-
 def _prediction(
-    canvas: Canvas, settings: Settings, network: _Network, progress: _Progress, complete: bool = False
+    canvas: Canvas, settings: Settings, network: Network, progress: _Progress, complete: bool = False
 ) -> Prediction:
     mask, changed = canvas.mask()
     serial, builds_on = next(_SERIALS), canvas.builds_on

@@ -42,11 +42,15 @@ class WindowPlan:
             tuple(b // self.patch for b in region.stop),  # type: ignore[arg-type]
         )
 
-    def by_distance(self, point: Sequence[float]) -> list[int]:
-        """The windows' indices, nearest to a voxel first."""
+    def by_distance(self, point: Sequence[float], in_rows: bool = False) -> list[int]:
+        """The windows' indices, nearest to a voxel first; or row by row along z, so that few are open at a time."""
         middles = np.array([[(a + b) / 2 for a, b in zip(r.start, r.stop, strict=True)] for r in self.regions])
         far = np.abs(middles - np.asarray(point)) / np.asarray(self.window)
-        return [int(i) for i in np.argsort(far.max(axis=1), kind="stable")]
+        nearest = np.argsort(far.max(axis=1), kind="stable")
+        if in_rows:
+            row = np.array([r.start[0] for r in self.regions])
+            nearest = nearest[np.lexsort((row[nearest], far[nearest, 0]))]
+        return [int(i) for i in nearest]
 
     def holding(self, point: Sequence[float]) -> list[int]:
         """The windows that hold a voxel; the nearest one if none does."""

@@ -1,0 +1,103 @@
+"""A model in memory, and the two halves of a run of it: what the keep ratio changes, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+
+from napari_sparsetok.engine.cache import WindowPrefix
+from napari_sparsetok.engine.decoding import FastDecoder, joined
+from napari_sparsetok.engine.device import Device
+from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
+from napari_sparsetok.state import DeviceChoice
+from napari_sparsetok.weights import Card, CardError
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model on a device, and what was asked for: after a failure the device may be another."""
+
+    card: Card
+    model: SCD
+    decoder: FastDecoder
+    device: Device
+    asked: DeviceChoice
+
+    @classmethod
+    def on(cls, card: Card, model: SCD, device: Device, asked: DeviceChoice) -> Network:
+        """Move a model to a device."""
+        moved = model.to(device.device)
+        return cls(card, moved, FastDecoder(moved.decoder, device.decoder_dtype), device, asked)
+
+    def autocast(self) -> torch.autocast:
+        """Products in the device's type."""
+        device = self.device
+        dtype = device.dtype if device.reduced else None
+        return torch.autocast(device.device.type, dtype=dtype, enabled=device.reduced)
+
+
+def config_of(card: Card) -> SCDConfig:
+    """The network that a card describes; JSON has no tuples, so its lists become some."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.config.items()}
+    return SCDConfig(**fields)
+
+
+def load_model(card: Card) -> SCD:
+    """Build the network of a card and load its verified weights, in float32 and for inference.
+
+    Raises
+    ------
+    CardError : the weights are missing, damaged, or do not fit the card's config.
+    """
+    stored = card.verified_weights()
+    try:
+        config = config_of(card)
+        model = SCD(config)
+        model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
+    except (TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise CardError(
+            f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
+        ) from None
+    if config.in_channels != len(card.channels) or config.out_channels != len(card.labels) + 1:
+        raise CardError(f"the card of “{card.title}” names other channels or labels than its network has")
+    return model.eval().requires_grad_(False)
+
+
+def finish(
+    network: Network, windows: Sequence[WindowPrefix], keep_ratio: float | Sequence[float], rule: Rule
+) -> list[tuple[torch.Tensor, TokenRecord]]:
+    """Run the rest of the network on windows of one size, as one batch."""
+    model = network.model
+    with torch.inference_mode(), network.autocast():
+        prefix = Prefix(
+            torch.cat([w.prefix.tokens for w in windows]),
+            torch.cat([w.prefix.scores for w in windows]),
+            windows[0].prefix.grid,
+        )
+        parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
+        completed = model.complete(parts, ids, prefix.grid)
+        record = model.record(ids, scores, prefix.grid)
+    with torch.inference_mode():
+        logits = network.decoder(completed, joined([w.skip for w in windows]))
+    each = (slice(k, k + 1) for k in range(len(windows)))
+    return [(logits[k], TokenRecord(tuple(s[k] for s in record.scores), record.stage[k])) for k in each]
+
+
+def prefixes(network: Network, images: torch.Tensor) -> list[WindowPrefix]:
+    """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
+    images = images.to(network.device.device)
+    with torch.inference_mode(), network.autocast():
+        prefix = network.model.encode_prefix(images)
+    with torch.inference_mode():
+        skip = network.decoder.image_skip(images)
+        return [
+            WindowPrefix(
+                Prefix(prefix.tokens[k : k + 1].clone(), prefix.scores[k : k + 1].clone(), prefix.grid), skip.of(k)
+            )
+            for k in range(len(images))
+        ]
