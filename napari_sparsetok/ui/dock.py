@@ -21,6 +21,7 @@ from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.lifetime import Lifetime
+from napari_sparsetok.ui.model_choice import ModelChoice
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
@@ -137,7 +138,7 @@ class Dock(QWidget):
         panel, session = self.panel, self.session
         panel.scans_chosen.connect(self._scans.choose)
         self._scans.other_grid.connect(self._on_other_grid)
-        panel.model_chosen.connect(lambda model: session.choose(model=model))
+        self._models = ModelChoice(session, panel)
         panel.device_chosen.connect(lambda device: session.choose(device=device))
         panel.where_chosen.connect(self._on_where_chosen)
         panel.region_edited.connect(session.set_region)
@@ -192,6 +193,7 @@ class Dock(QWidget):
 
     def _on_scan_taken(self, scan: Scan | None, frame: Frame | None, problem: str) -> None:
         self._frame = frame
+        self._models.suit(scan)
         self.session.set_scan(scan)
         if scan is None:
             self.panel.set_scan(None, problem)
