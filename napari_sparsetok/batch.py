@@ -76,10 +76,10 @@ def segment_file(
     """
     registry = Registry()
     card = registry[order.settings.model]
-    scan = _opened(order.source)
+    scan = opened(order.source)
     for note in scan.notes:
         on_notice(note)
-    region = _region(order, scan, card)
+    region = region_of(order.region, order.around, scan, card)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
 
@@ -125,7 +125,7 @@ def replay(
     card = registry[str(then["model"]["id"])]
     if card.sha256 != then["model"]["sha256"]:
         raise ScanError(f"the model “{card.id}” has other weights now; install the version of the record")
-    scan = _opened(source)
+    scan = opened(source)
     if scan.content_hash != then["scan"]["sha256"]:
         raise ScanError("this is not the scan of the record: its voxels or its place differ")
 
@@ -148,7 +148,13 @@ def replay(
     }
 
 
-def _opened(source: ScanFiles) -> Scan:
+def opened(source: ScanFiles) -> Scan:
+    """The scan of some files, all channels on one grid.
+
+    Raises
+    ------
+    ScanError : it cannot be opened, or has no such frame.
+    """
     scans = [open_scan(path, series=source.series, repair=source.repair) for path in source.paths]
     frames = [len(scan.voxels) for scan in scans if scan.leading == "time"]
     if frames and not 0 <= source.frame < min(frames):
@@ -161,16 +167,22 @@ def _opened(source: ScanFiles) -> Scan:
     return stack_channels(volumes)
 
 
-def _region(order: Order, scan: Scan, card: Card) -> Region | None:
-    if order.region and order.around:
+def region_of(region: str | None, around: str | None, scan: Scan, card: Card) -> Region | None:
+    """The box that is meant by one of two texts, see `Order`; None is the whole scan.
+
+    Raises
+    ------
+    ScanError : both are given, or one cannot be read or lies outside.
+    """
+    if region and around:
         raise ScanError("give either a region or a point around which to segment, not both")
-    if order.region:
-        return _parsed_region(order.region).clipped(scan.shape)
-    if order.around:
-        point = np.append(numbers(order.around, ",", 3, "a point is three numbers, as in -27,-21,-16"), 1.0)
+    if region:
+        return _parsed_region(region).clipped(scan.shape)
+    if around:
+        point = np.append(numbers(around, ",", 3, "a point is three numbers, as in -27,-21,-16"), 1.0)
         voxel = (np.linalg.inv(scan.geometry.affine) @ point)[:3]
         if not all(-0.5 <= v <= n - 0.5 for v, n in zip(voxel, scan.shape, strict=True)):
-            raise ScanError(f"the point {order.around} lies outside the scan")
+            raise ScanError(f"the point {around} lies outside the scan")
         return scan.geometry.region_around([round(v) for v in voxel.tolist()], card.window_mm)
     return None
 

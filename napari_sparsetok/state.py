@@ -24,7 +24,7 @@ Selection = Literal["learned", "random", "norm", "attention", "entropy", "oracle
 
 
 class Reference:
-    """A mask to compare with, on the scan's own grid. Two with the same voxels are equal.
+    """A mask to compare with, on the scan's own grid. Two of one type with the same voxels are equal.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Reference:
     def __init__(self, mask: NDArray[Any]) -> None:
         if mask.ndim != 3 or mask.dtype.kind not in "biu":
             raise ValueError(f"a reference mask is a volume of whole numbers, not {mask.dtype} of {mask.shape}")
-        self.mask: NDArray[Any] = np.array(mask)
+        self.mask: NDArray[Any] = np.array(mask, order="C")
         self.mask.flags.writeable = False
         digest = hashlib.sha256(f"{self.mask.shape}{self.mask.dtype.str}".encode())
         digest.update(self.mask.data)

@@ -192,10 +192,15 @@ class Lattice:
         np.add.at(counts, tuple(i[inside] for i in index), 1)
         return counts
 
+    def sizes(self) -> NDArray[np.int64]:
+        """How many voxels of the scan lie in each token: (d, h, w)."""
+        sides = [np.bincount(axis[axis >= 0], minlength=n) for axis, n in zip(self.axes, self.grid, strict=True)]
+        sizes: NDArray[np.int64] = np.einsum("i,j,k->ijk", *sides)
+        return sizes
+
     def share(self, mask: NDArray[Any]) -> NDArray[np.float64]:
         """Which share of each token a boolean mask (z, y, x) fills: (d, h, w). NaN where no voxel lies in a token."""
-        sizes = [np.bincount(axis[axis >= 0], minlength=n) for axis, n in zip(self.axes, self.grid, strict=True)]
-        whole = np.einsum("i,j,k->ijk", *sizes).astype(float)
+        whole = self.sizes().astype(float)
         whole[whole == 0] = np.nan
         return self.count(mask) / whole
 

@@ -11,7 +11,7 @@ from fakes import FakeSegmenter, expected_mask, make_card, make_scan
 
 from napari_sparsetok.engine.contract import Stopped, Watch
 from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
-from napari_sparsetok.inspection import Question, Sweep, gmac_of, stopped_early, sweep
+from napari_sparsetok.inspection.ladder import Question, Sweep, gmac_of, stopped_early, sweep
 from napari_sparsetok.metrics import dice
 from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import Geometry, Scan
@@ -30,7 +30,9 @@ def question() -> Question:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, request):
     if "real" not in request.node.name:
-        monkeypatch.setattr("napari_sparsetok.inspection.gmac_of", lambda prediction, card: prediction.tokens.left[-1])
+        monkeypatch.setattr(
+            "napari_sparsetok.inspection.ladder.gmac_of", lambda prediction, card: prediction.tokens.left[-1]
+        )
 
 
 def test_a_sweep_holds_every_ratio_against_the_dense_run(question):

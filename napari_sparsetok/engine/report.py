@@ -14,6 +14,7 @@ from napari_sparsetok import __version__
 from napari_sparsetok.correction import compose
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.state import Prediction
+from napari_sparsetok.tokens import Lattice
 from napari_sparsetok.weights import Card
 
 _PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
@@ -48,6 +49,7 @@ def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | 
             "kept_share": tokens.left[-1] / tokens.left[0],
             "grid_zyx": tokens.stage.shape,
             "spacing_mm_zyx": tokens.spacing,
+            **_by_stage(prediction),
         },
         "prediction_sha256": mask_hash(prediction.mask),
         "labels": label_volumes(prediction.mask, prediction),
@@ -64,13 +66,31 @@ def mask_hash(mask: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+def _by_stage(prediction: Prediction) -> dict[str, list[int]]:
+    """Voxels, and those of the mask, in tokens that were not looked at, pruned at stage 1, …, and kept."""
+    tokens, lattice = prediction.tokens, _lattice(prediction)
+    stages = tokens.stages + 2
+    voxels = lattice.sizes()
+    of_mask = lattice.count(prediction.mask > 0)
+    counted = [np.bincount(tokens.stage.ravel(), n.ravel(), minlength=stages).astype(int) for n in (voxels, of_mask)]
+    return {"voxels_by_stage": counted[0].tolist(), "mask_voxels_by_stage": counted[1].tolist()}
+
+
+def _lattice(prediction: Prediction) -> Lattice:
+    return Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
+
+
 def _corrected(prediction: Prediction, corrections: NDArray[np.uint8]) -> dict[str, Any]:
     mask = compose(prediction.mask, corrections)
+    tokens = prediction.tokens
+    changed = _lattice(prediction).count(mask != prediction.mask)
+    by_stage = np.bincount(tokens.stage.ravel(), changed.ravel(), minlength=tokens.stages + 2).astype(int)
     return {
         "corrections": {
             "voxels_with_an_opinion": int(np.count_nonzero(corrections)),
             "voxels_changed": int(np.count_nonzero(mask != prediction.mask)),
             "not_tissue": int(np.count_nonzero(corrections == NOT_TISSUE)),
+            "voxels_changed_by_stage": by_stage.tolist(),
         },
         "labels_corrected": label_volumes(mask, prediction),
         "mask_sha256": mask_hash(mask),

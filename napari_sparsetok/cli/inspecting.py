@@ -1,0 +1,136 @@
+"""Commands that look into what a model did: inspect, audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from napari_sparsetok.cli.app import app
+from napari_sparsetok.cli.main_job import DeviceName, Repair, Series
+from napari_sparsetok.cli.printing import AsJson, print_json, print_table, progress, table
+from napari_sparsetok.state import Selection, Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_USUAL = "1,0.7,0.5,0.35,0.25,0.12,0.05,0.02"
+
+
+@app.command()
+def inspect(  # noqa: PLR0913 - options of a command line
+    scans: Annotated[
+        list[Path],
+        typer.Argument(metavar="SCAN…", help="File or DICOM folder; several for a model of several channels."),
+    ],
+    model: Annotated[str, typer.Option(help="Which model; see `sparsetok models`.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for tables, plots, arrays and the page.")],
+    keep_ratios: Annotated[str, typer.Option(metavar="R,R,…", help="Keep ratios of the sweep.")] = _USUAL,
+    keep_ratio: Annotated[float, typer.Option(metavar="R", help="The one whose tokens are listed.")] = 0.25,
+    selection: Annotated[str, typer.Option(help=f"What ranks tokens: {', '.join(get_args(Selection))}.")] = "learned",
+    stage_ratios: Annotated[
+        str, typer.Option(metavar="R,R,…", help="A ratio for each stage, for the listed tokens.")
+    ] = "",
+    threshold: Annotated[
+        float | None, typer.Option(help="Keep what scores at least this, for the listed tokens.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random selection.")] = 0,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="MASK", help="A mask to compare with, on the scan's grid.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box; see `segment`.")
+    ] = None,
+    around: Annotated[
+        str | None, typer.Option(metavar="R,A,S", help="Only a box around this point; see `segment`.")
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
+    series: Series = None,
+    repair: Repair = "",
+    device: Annotated[DeviceName, typer.Option(help="Where the network runs.")] = DeviceName.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Look into one scan: where tokens died, what no kept token saw, and what other keep ratios would give."""
+    from napari_sparsetok import batch, inspection
+
+    hint = "keep ratios are numbers above 0 and up to 1, as in 1,0.5,0.25"
+    if selection not in get_args(Selection):
+        raise ValueError(f"there is no rule “{selection}”; there are {', '.join(get_args(Selection))}")
+    ladder = tuple(batch.numbers(keep_ratios, ",", None, hint))
+    if not all(0 < r <= 1 for r in ladder):
+        raise ValueError(hint)
+    order = inspection.InspectOrder(
+        source=batch.ScanFiles(tuple(scans), frame, series, repair),
+        settings=Settings(
+            model,
+            keep_ratio,
+            device.value,
+            selection=cast(Selection, selection),
+            stage_ratios=tuple(batch.numbers(stage_ratios, ",", None, hint)) if stage_ratios else None,
+            threshold=threshold,
+            seed=seed,
+        ),
+        out=out,
+        ladder=ladder,
+        region=region,
+        around=around,
+        reference=reference,
+    )
+    with progress(quiet=as_json, doing="segmenting at every ratio") as advance:
+        document = inspection.inspect_file(order, advance, on_notice=lambda text: typer.echo(text, err=True))
+    if as_json:
+        print_json(document)
+    else:
+        print_table(_sweep_table(document))
+        typer.echo(f"Written to {out}: open report.html.")
+
+
+def _sweep_table(document: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    found = Table(
+        "keep ratio", "tokens", "GMAC", "seconds", "lowest agreement", title=document["model"]["title"], box=None
+    )
+    for row in document["sweep"]["rungs"]:
+        left = " → ".join(map(str, row["left"]))
+        worst = row["worst_agreement"]
+        cells = (f"{row['keep_ratio']:g}", left, f"{row['gmac']:.2f}", f"{row['seconds']:.2f}", f"{worst:.3f}")
+        found.add_row(*cells)
+    return found
+
+
+@app.command()
+def audit(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder with the records saved beside corrected masks.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Of the voxels that people changed, say how many lay in pruned tokens, by stage."""
+    from napari_sparsetok import inspection
+
+    document = inspection.audit(folder)
+    if as_json:
+        print_json(document)
+        return
+    for total in document["totals"]:
+        changed, voxels = total["changed_by_stage"], total["voxels_by_stage"]
+        rows = [
+            (words, f"{_counted(n, changed)} corrected voxels, of {_counted(m, voxels)} voxels there")
+            for words, n, m in zip(total["stages"], changed, voxels, strict=True)
+        ]
+        rows.append(("in a word", _verdict(total["odds"])))
+        print_table(table(f"{total['records']} records", rows))
+    if document["records_without_counts"]:
+        typer.echo(f"{document['records_without_counts']} records hold no corrections with token counts; left out.")
+
+
+def _verdict(odds: float | None) -> str:
+    if odds is None:
+        return "too few corrections or tokens to compare"
+    return f"a voxel of a pruned token was corrected {odds:.2f} times as often as one of a kept token"
+
+
+def _counted(n: int, all_of: list[int]) -> str:
+    return f"{n} ({n / max(1, sum(all_of)):.1%})"

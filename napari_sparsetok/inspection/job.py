@@ -1,0 +1,137 @@
+"""The inspector in files: a scan in, a folder of tables, plots, arrays and one page out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_sparsetok import batch
+from napari_sparsetok.engine.contract import Watch
+from napari_sparsetok.engine.report import report as make_report
+from napari_sparsetok.files import open_scan
+from napari_sparsetok.files.token_arrays import save_tokens
+from napari_sparsetok.files.whole_file import written_whole
+from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
+from napari_sparsetok.inspection.page import page
+from napari_sparsetok.inspection.plot import picture, sweep_figure
+from napari_sparsetok.inspection.table import as_csv, sweep_table, token_table, unseen_table
+from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.state import Prediction, Reference, Settings
+from napari_sparsetok.tokens import LADDER, Lattice, far_from_kept, unseen
+from napari_sparsetok.weights import Registry
+
+
+@dataclass(frozen=True)
+class InspectOrder:
+    """What is to be looked into.
+
+    source : the scan.
+    settings : its keep ratio is the one whose tokens are listed; its rule is that of the whole sweep.
+    out : a folder.
+    ladder : keep ratios of the sweep; 1 is always among them.
+    region, around : see `napari_sparsetok.batch.Order`.
+    reference : a mask on the scan's grid, with the model's numbers for labels.
+    """
+
+    source: batch.ScanFiles
+    settings: Settings
+    out: Path
+    ladder: tuple[float, ...] = LADDER
+    region: str | None = None
+    around: str | None = None
+    reference: Path | None = None
+
+
+def inspect_file(
+    order: InspectOrder,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Segment at every ratio, and write what came of it.
+
+    Returns
+    -------
+    The document that is also written as ``report.json``.
+
+    Raises
+    ------
+    ScanError : anything about the files, the region, the settings or the model that cannot be used.
+    """
+    registry = Registry()
+    card = registry[order.settings.model]
+    scan = batch.opened(order.source)
+    region = batch.region_of(order.region, order.around, scan, card)
+    reference = None if order.reference is None else Reference(mask_on_grid(order.reference, scan))
+    settings = replace(order.settings, reference=reference if order.settings.selection == "oracle" else None)
+
+    from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
+
+    segmenter = SCDSegmenter(registry)
+    device = segmenter.prepare(settings)
+    if device.warning:
+        on_notice(device.warning)
+    watch = Watch(on_progress=on_progress, on_notice=on_notice)
+    found = sweep(segmenter, Question(scan, settings, card, region, reference, order.ladder), watch)
+    prediction = segmenter.segment(scan, settings, region=region)
+    document = {**make_report(prediction, card), "sweep": found.to_json()}
+    _write(order.out, card.title, prediction, found, document)
+    return document
+
+
+def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
+    """A mask of a file, on the scan's grid.
+
+    Raises
+    ------
+    ScanError : it lies on another grid, or is no mask.
+    """
+    mask = open_scan(path)
+    if not mask.geometry.same_grid(scan.geometry):
+        raise ScanError(f"{path.name} does not lie on the voxels of the scan; bring it there first")
+    values = np.asarray(mask.voxels)
+    if values.ndim != 3 or not np.array_equal(values, np.round(values)) or values.min() < 0 or values.max() > 255:
+        raise ScanError(f"{path.name} is no mask: a mask holds whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document: dict[str, Any]) -> None:
+    lattice = Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
+    pieces = unseen(prediction.mask, prediction.tokens, lattice)
+    texts = {
+        "sweep.csv": as_csv(*sweep_table(found)),
+        "tokens.csv": as_csv(*token_table(prediction)),
+        "never_looked_at.csv": as_csv(*unseen_table(pieces, prediction)),
+        "report.json": json.dumps(_finite(document), indent=1) + "\n",
+        "report.html": page(title, prediction, found, pieces),
+    }
+    for name, text in texts.items():
+        with written_whole(out / name) as part:
+            part.write_text(text, encoding="utf-8")
+    figure = sweep_figure(found)
+    for kind in ("png", "svg"):
+        with written_whole(out / f"sweep.{kind}") as part:
+            part.write_bytes(picture(figure, kind))
+    arrays: dict[str, Any] = {
+        "mask": prediction.mask,
+        "dense_mask": found.dense.mask,
+        "lowest_keep_ratio": found.lowest,
+        "far_from_kept_mm": far_from_kept(prediction.mask, prediction.tokens, lattice),
+    }
+    with written_whole(out / "voxels.npz", ".npz") as part:
+        np.savez_compressed(part, **arrays)
+    save_tokens(out / "tokens.npz", prediction.tokens)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, dict):
+        return {name: _finite(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
