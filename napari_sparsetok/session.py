@@ -181,6 +181,46 @@ class Session:
             job.stop.set()
         self._refresh_busy()
 
+    def inspect(
+        self, work: Callable[[Segmenter, Watch, Callable[[T], None]], T], then: Callable[[T], None], what: str
+    ) -> bool:
+        """Look into the model on the computing thread, if nothing else runs there.
+
+        Parameters
+        ----------
+        work : gets the segmenter, a watch to ask and to tell, and a function that hands over what is known so far. Once
+            something was handed over, a newer request ends it.
+        then : takes what is known, on the owner's thread; for each part that was handed over, and at the end.
+        what : in words, as in "comparing keep ratios".
+
+        Returns
+        -------
+        False if something else runs; the person is not told.
+        """
+        if not self._computer.is_idle:
+            return False
+        settings = self.state.settings
+
+        def run(job: Job) -> None:
+            segmenter = self._ready(job, settings)
+            self._progress(job, Busy(what, unit="steps"))
+            watch = Watch(
+                should_stop=lambda: self._computer.should_stop(job),
+                on_progress=lambda done, total: self._progress(job, Busy(what, done, total, unit="steps")),
+                on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
+            )
+
+            def hand_over(known: T) -> None:
+                job.shown = True
+                self._tell(lambda: then(known))
+
+            found = work(segmenter, watch, hand_over)
+            self._tell(lambda: None if job.stop.is_set() else then(found))
+
+        self._computer.submit(Job(run, Busy(what)))
+        self._refresh_busy()
+        return True
+
     def write(self, work: Callable[[], object], then: Callable[[], None], what: str) -> None:
         """Run a function that writes something in the background, in turn and for certain; then tell that it is done.
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from napari_sparsetok.scan import Geometry, Region, Shape
 from napari_sparsetok.state import TokenMap
 
-LADDER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.05, 0.02)
+LADDER = (1.0, 0.6, 0.4, 0.25, 0.15, 0.08, 0.04, 0.02)
 """Keep ratios from all to next to nothing, for a sweep."""
 
 

@@ -11,11 +11,12 @@ from napari_sparsetok.cli.app import app
 from napari_sparsetok.cli.main_job import DeviceName, Repair, Series
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, progress, table
 from napari_sparsetok.state import Selection, Settings
+from napari_sparsetok.tokens import LADDER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_USUAL = "1,0.7,0.5,0.35,0.25,0.12,0.05,0.02"
+_USUAL = ",".join(f"{ratio:g}" for ratio in LADDER)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_sparsetok.engine.cache import WindowPrefix
+from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.engine.decoding import FastDecoder
 from napari_sparsetok.model import SCD, Rule
 from napari_sparsetok.model.attention import attention_by_distance, attention_row, carried_back
@@ -155,15 +156,25 @@ class Probe:
             on_progress(block + 1, self.blocks)
         return Reach(edges, np.stack(shares), np.stack(means))
 
-    def masked_heads(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.float32]:
+    def masked_heads(
+        self,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> NDArray[np.float32]:
         """(blocks, heads): how much of the window's labels changes if one head says nothing.
 
         1 less the Dice coefficient of what is labelled in the window, mean over the labels that there are.
+
+        Raises
+        ------
+        Stopped : `should_stop` said so; asked before each head.
         """
         plain = self._labels()
         loss = np.zeros((self.blocks, self.heads), dtype=np.float32)
         for block in range(self.blocks):
             for head in range(self.heads):
+                if should_stop():
+                    raise Stopped
                 with self._silenced(block, head):
                     loss[block, head] = 1 - _agreement(self._labels(), plain)
                 on_progress(block * self.heads + head + 1, loss.size)

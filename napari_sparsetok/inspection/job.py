@@ -20,7 +20,7 @@ from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
 from napari_sparsetok.inspection.page import page
 from napari_sparsetok.inspection.plot import picture, sweep_figure
-from napari_sparsetok.inspection.table import as_csv, sweep_table, token_table, unseen_table
+from napari_sparsetok.inspection.table import as_csv, finite, sweep_table, token_table, unseen_table
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.state import Prediction, Reference, Settings
 from napari_sparsetok.tokens import LADDER, Lattice, far_from_kept, unseen
@@ -107,7 +107,7 @@ def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document
         "sweep.csv": as_csv(*sweep_table(found)),
         "tokens.csv": as_csv(*token_table(prediction)),
         "never_looked_at.csv": as_csv(*unseen_table(pieces, prediction)),
-        "report.json": json.dumps(_finite(document), indent=1) + "\n",
+        "report.json": json.dumps(finite(document), indent=1) + "\n",
         "report.html": page(title, prediction, found, pieces),
     }
     for name, text in texts.items():
@@ -126,12 +126,3 @@ def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document
     with written_whole(out / "voxels.npz", ".npz") as part:
         np.savez_compressed(part, **arrays)
     save_tokens(out / "tokens.npz", prediction.tokens)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: it becomes null."""
-    if isinstance(value, dict):
-        return {name: _finite(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

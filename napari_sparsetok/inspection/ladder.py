@@ -172,14 +172,14 @@ def measured(
 def gmac_of(prediction: Prediction, card: Card) -> float:
     """Multiply-accumulate operations of all windows of a prediction, in thousands of millions."""
     from napari_sparsetok.engine.segmenter import config_of  # loads torch
-    from napari_sparsetok.model.flops import count_cost
+    from napari_sparsetok.model.flops import gmac_at
 
     tokens, config = prediction.tokens, config_of(card)
     if tokens.window_grid is not None and config.positions == "sincos":
         d, h, w = tokens.window_grid
         config = replace(config, window=(config.patch * d, config.patch * h, config.patch * w))
-    each = [min(1.0, (b + 0.5) / a) if b < a else 1.0 for a, b in zip(tokens.left, tokens.left[1:], strict=False)]
-    return count_cost(config, each).total * prediction.timing.windows
+    windows = tokens.left[0] / tokens.window_tokens if tokens.window_tokens else 1
+    return gmac_at(config, [n / windows for n in tokens.left]) * prediction.timing.windows
 
 
 def _rung(q: Question, found: Prediction, dense: Prediction, seconds: float, memory: int) -> Rung:

@@ -70,3 +70,12 @@ def unseen_table(pieces: Sequence[Unseen], prediction: Prediction) -> tuple[list
         [names.get(p.label, str(p.label)), p.voxels, round(p.voxels * ml, 4), *p.at, p.stage, p.whole] for p in pieces
     ]
     return head, rows
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: it becomes null."""
+    if isinstance(value, dict):
+        return {name: finite(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

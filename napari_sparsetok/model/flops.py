@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -75,6 +76,39 @@ def count_cost(config: SCDConfig, keep_ratio: float | Sequence[float]) -> Cost:
         decoder=decoder_cost,
         left=left,
     )
+
+
+def gmac_at(config: SCDConfig, left: Sequence[float]) -> float:
+    """GMAC of one window that keeps these numbers of tokens, without counting the network again.
+
+    Parameters
+    ----------
+    left : tokens before the first stage and after each, the class token not among them; means over windows do too.
+    """
+    fixed = _fixed_gmac(config)
+    ends = [*config.prune_after[1:], config.depth]
+    rest = 0.0
+    for stage, (begin, end) in enumerate(zip(config.prune_after, ends, strict=True)):
+        rest += (_score_gmac(config, left[stage]) if stage else 0.0) + (end - begin) * _block_gmac(
+            config, left[stage + 1]
+        )
+    return fixed + rest
+
+
+@lru_cache(maxsize=8)
+def _fixed_gmac(config: SCDConfig) -> float:
+    cost = count_cost(config, 1.0)
+    return cost.prefix + cost.completion + cost.decoder
+
+
+def _block_gmac(config: SCDConfig, tokens: float) -> float:
+    n, c = tokens + int(config.class_token), config.dim
+    return (n * c * c * (4 + 2 * config.mlp_ratio) + 2 * n * n * c) / 1e9
+
+
+def _score_gmac(config: SCDConfig, tokens: float) -> float:
+    c = config.dim
+    return tokens * (c * c + c * (c // 2) + (c // 2) * (c // 4) + c // 4) / 1e9
 
 
 def _counted(step: Callable[[], T]) -> tuple[T, float]:

@@ -20,6 +20,8 @@ from napari_sparsetok.ui import where as places
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
+from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.lifetime import Lifetime
 from napari_sparsetok.ui.model_choice import ModelChoice
 from napari_sparsetok.ui.opening import Opening
@@ -64,7 +66,7 @@ class Dock(QWidget):
         self.panel = Panel(SAMPLES)
         self.opening = Opening(self, self.session, self._show_layers, self._show_given_mask)
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
-        self.correct_panel = CorrectPanel()
+        self.correct_panel, self.inspect_panel = CorrectPanel(), InspectPanel()
         self._lay_out()
         self.orientation = Orientation(viewer)
         self._busy_later = _timer(self, _BUSY_LATER_MS, self._write_busy)
@@ -73,6 +75,7 @@ class Dock(QWidget):
         self._connect_viewer()
         self.correct = CorrectDesk(viewer, self.session, self.overlays, self.correct_panel, dialogs=self)
         self.panel.save_requested.connect(self.correct.saving.save_as)
+        self.inspect = InspectDesk(viewer, self.session, self.overlays, self.inspect_panel)
         self._show_first()
         self._lifetime = Lifetime(self, self.shut_down)
 
@@ -95,6 +98,7 @@ class Dock(QWidget):
         if self._on_mouse in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
         self.correct.shut_down()
+        self.inspect.shut_down()
         self.showing.shut_down()
         self.orientation.shut_down()
         self.overlays.let_go()
@@ -107,6 +111,7 @@ class Dock(QWidget):
         tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
         tabs.addTab(self.panel, "Segment")
         tabs.addTab(self.correct_panel, "Correct")
+        tabs.addTab(self.inspect_panel, "Inspect")
         layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
         layout.addWidget(self.showing.bar)
         layout.addWidget(self.panel.status)

@@ -72,6 +72,11 @@ class Overlays:
         self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
 
+    @property
+    def frame(self) -> Frame | None:
+        """Which frame of a layer with a time axis the scan is, if it is one."""
+        return self._frame
+
     def retire(self) -> None:
         """Another model was chosen: what the old one said is hidden and left to the person."""
         for kind in KINDS:
@@ -115,6 +120,7 @@ class Overlays:
             scores = self._lifted(np.nan_to_num(tokens.importance[0]))
             if not self._write_tokens("importance", scores, tokens):
                 self._add("importance", self._importance_layer(scores, tokens))
+            self._layers["importance"].contrast_limits = _limits(tokens)
         stages = self._lifted(tokens.stage.copy())
         if not self._write_tokens("tokens", stages, tokens):
             self._add("tokens", self._tokens_layer(stages, tokens))
@@ -300,6 +306,12 @@ class Overlays:
         layer.contour = 1  # an outline, so that tokens and scan stay in sight
         _lock(layer)
         return layer
+
+
+def _limits(tokens: TokenMap) -> tuple[float, float]:
+    """From no to full colour; some rules score beyond 1."""
+    beyond = tokens.selection in ("norm", "attention") and np.isfinite(tokens.importance[0]).any()
+    return (0.0, float(np.nanmax(tokens.importance[0]))) if beyond else (0.0, 1.0)
 
 
 def _counted(mask: NDArray[np.uint8]) -> NDArray[np.int64]:

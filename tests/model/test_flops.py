@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
+import tiny
 from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
 from napari_sparsetok.model import SCDConfig
-from napari_sparsetok.model.flops import count_cost
+from napari_sparsetok.model.flops import count_cost, gmac_at
 from napari_sparsetok.model.presets import PRESETS, Preset
 
 
@@ -82,3 +84,11 @@ def test_the_version_is_printed() -> None:
 
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"napari-sparsetok {__version__}\n")
+
+
+@pytest.mark.parametrize("ratios", [1.0, 0.4, (0.7, 0.2)])
+@pytest.mark.parametrize("class_token", [False, True])
+def test_the_cost_by_formula_is_the_cost_counted(ratios, class_token) -> None:
+    config = replace(tiny.CONFIG, class_token=class_token)
+    cost = count_cost(config, ratios)
+    assert gmac_at(config, cost.left) == pytest.approx(cost.total, rel=1e-9)

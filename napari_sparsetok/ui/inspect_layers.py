@@ -1,0 +1,197 @@
+"""The layers of the Inspect tab. They come when they are asked for, and only this file writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_sparsetok.scan import AXIS_LABELS, Scan
+from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.ui.overlays import OVERLAY, label_colormap
+from napari_sparsetok.ui.scan_layer import Frame, placed
+from napari_sparsetok.ui.style import stage_color
+
+MUST, NEVER = 1, 2
+"""What is painted on tokens."""
+
+_FINE = 16  # parts of a token's side that its outline is drawn with
+_NAMES = {
+    "boxes": "token outlines",
+    "stage": "scores of one stage",
+    "lowest": "steady from keep ratio",
+    "difference": "differs from keeping all",
+    "dense": "mask that keeps all",
+    "attention": "where the token looked",
+    "forced": "tokens chosen by hand",
+}
+
+
+class InspectLayers:
+    """Layers by kind, for one scan at a time."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._scan: Scan | None = None
+        self._frame: Frame | None = None
+        self._layers: dict[str, Layer] = {}
+
+    def set_scan(self, scan: Scan | None, frame: Frame | None) -> None:
+        """Take the layers of the scan before away."""
+        self.drop(*list(self._layers))
+        self._scan, self._frame = scan, frame
+
+    def drop(self, *kinds: str) -> None:
+        """Take layers away."""
+        for kind in kinds:
+            layer = self._layers.pop(kind, None)
+            if layer is not None and layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
+    def get(self, kind: str) -> Any:
+        """The layer, if it is there; the person may have deleted it."""
+        layer = self._layers.get(kind)
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    # What they show
+
+    def show_boxes(self, tokens: TokenMap) -> None:
+        """Each token's outline in the slice, in its stage's colour; in 3-D the tokens layer draws them as blocks."""
+        across = [axis - (self._viewer.dims.ndim - 3) for axis in self._viewer.dims.displayed][-2:]
+        fine = [_FINE if k in across else 1 for k in range(3)]
+        stage = tokens.stage
+        for k in range(3):
+            stage = np.repeat(stage, fine[k], axis=k)
+        inner = np.ones(stage.shape, dtype=bool)
+        for k in across:
+            at = np.arange(stage.shape[k]) % _FINE
+            shape = [1, 1, 1]
+            shape[k] = -1
+            inner &= ((at > 0) & (at < _FINE - 1)).reshape(shape)
+        lines = np.where(inner, 0, stage).astype(np.uint8)
+        scale = [s / f for s, f in zip(tokens.spacing, fine, strict=True)]
+        translate = [o - s / 2 + t / 2 for o, s, t in zip(tokens.origin, tokens.spacing, scale, strict=True)]
+        colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
+        colors |= {k: stage_color(k, tokens.stages) for k in range(1, tokens.stages + 2)}
+        self._labels("boxes", lines, DirectLabelColormap(color_dict=colors), _place(scale, translate), 0.8)
+
+    def show_scores(self, tokens: TokenMap, stage: int) -> None:
+        """Scores of one stage, counted from 1."""
+        self._image("stage", tokens.importance[stage - 1], tokens, "inferno")
+
+    def show_attention(self, values: NDArray[np.float32], tokens: TokenMap, start: tuple[int, ...], words: str) -> None:
+        """Attention (d, h, w) of one window whose first token is `start`."""
+        laid = np.full(tokens.stage.shape, np.nan, dtype=np.float32)
+        laid[tuple(slice(a, a + n) for a, n in zip(start, values.shape, strict=True))] = values
+        self._image("attention", laid, tokens, "inferno")
+        layer = self.get("attention")
+        if layer is not None:
+            layer.name = words
+
+    def show_lowest(self, lowest: NDArray[np.float32], scan: Scan) -> None:
+        """The lowest keep ratio from which each voxel's label stays; nothing where it always did."""
+        values = np.where(lowest > lowest.min(), lowest, 0).astype(np.float32)
+        layer = self.get("lowest")
+        if layer is not None and layer.data.shape[-3:] == values.shape:
+            layer.data[...] = values
+            layer.refresh(extent=False, thumbnail=False)
+            return
+        self._put("lowest", Image(
+            self._lifted(values), colormap="inferno", contrast_limits=(0.0, 1.0), blending="additive", opacity=0.7,
+            interpolation2d="nearest", **self._placed(placed(scan.geometry)),
+        ))  # fmt: skip
+
+    def show_difference(self, prediction: Prediction, dense: Prediction) -> None:
+        """1: only here; 2: only where all is kept; 3: both, as different labels."""
+        a, b = prediction.mask, dense.mask
+        values = np.select([a == b, b == 0, a == 0], [0, 1, 2], 3).astype(np.uint8)
+        colors: dict[int | None, str] = {
+            0: "transparent",
+            None: "transparent",
+            1: "#D55E00",
+            2: "#56B4E9",
+            3: "#CC79A7",
+        }
+        place = placed(prediction.scan.geometry)
+        self._labels("difference", values, DirectLabelColormap(color_dict=colors), place, 0.9)
+
+    def show_dense(self, dense: Prediction) -> None:
+        """The mask that keeps all tokens, as an outline."""
+        self._labels("dense", np.array(dense.mask), label_colormap(dense.labels), placed(dense.scan.geometry), 0.95)
+        layer = self.get("dense")
+        if layer is not None:
+            layer.contour = 1
+
+    def show_forced(self, signs: NDArray[np.int8], tokens: TokenMap) -> Labels:
+        """A layer to paint on: `MUST`, `NEVER` or nothing for each token."""
+        layer = self.get("forced")
+        if layer is not None and layer.data.shape[-3:] == signs.shape:
+            return layer
+        values = np.where(signs > 0, MUST, np.where(signs < 0, NEVER, 0)).astype(np.uint8)
+        colors: dict[int | None, str] = {0: "transparent", None: "transparent", MUST: "#F2E85C", NEVER: "#D55E00"}
+        self._labels(
+            "forced", values, DirectLabelColormap(color_dict=colors), _place(tokens.spacing, tokens.origin), 0.6, False
+        )
+        return self.get("forced")
+
+    # Details
+
+    def _image(self, kind: str, values: NDArray[np.float32], tokens: TokenMap, colormap: str) -> None:
+        shown = np.nan_to_num(values).astype(np.float32)
+        top = float(shown.max()) or 1.0
+        layer = self.get(kind)
+        if layer is not None and layer.data.shape[-3:] == shown.shape:
+            layer.data[...] = shown
+            layer.contrast_limits = (0.0, top)
+            layer.refresh(extent=False, thumbnail=False)
+            return
+        self._put(kind, Image(
+            self._lifted(shown), colormap=colormap, contrast_limits=(0.0, top), blending="additive", opacity=0.6,
+            interpolation2d="nearest", **self._placed(_place(tokens.spacing, tokens.origin)),
+        ))  # fmt: skip
+
+    def _labels(
+        self,
+        kind: str,
+        values: NDArray[np.uint8],
+        colors: Any,
+        place: dict[str, Any],
+        opacity: float,
+        locked: bool = True,
+    ) -> None:
+        layer = self.get(kind)
+        if (
+            layer is not None
+            and layer.data.shape[-3:] == values.shape
+            and np.allclose(layer.scale[-3:], place["scale"])
+        ):
+            layer.data[...] = values
+            layer.refresh(extent=False, thumbnail=False)
+            return
+        layer = Labels(self._lifted(values), colormap=colors, opacity=opacity, **self._placed(place))
+        self._put(kind, layer)
+        layer.editable = not locked
+
+    def _put(self, kind: str, layer: Layer) -> None:
+        self.drop(kind)
+        layer.name = f"{_NAMES[kind]} · {self._scan.name if self._scan else ''}"
+        layer.metadata[OVERLAY] = kind
+        selected = set(self._viewer.layers.selection)
+        self._layers[kind] = layer
+        self._viewer.add_layer(layer)
+        if selected:
+            self._viewer.layers.selection = selected
+
+    def _lifted(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._frame is None else values[None]
+
+    def _placed(self, place: dict[str, Any]) -> dict[str, Any]:
+        return place if self._frame is None else self._frame.before(place)
+
+
+def _place(scale: Any, translate: Any) -> dict[str, Any]:
+    return {"scale": tuple(scale), "translate": tuple(translate), "units": ("mm",) * 3, "axis_labels": AXIS_LABELS}

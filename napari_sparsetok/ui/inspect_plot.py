@@ -1,0 +1,248 @@
+"""The drawings of the Inspect tab: agreement against keep ratio, and a grid of heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, Signal
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPen
+from qtpy.QtWidgets import QToolTip, QWidget
+
+from napari_sparsetok.inspection.ladder import Rung
+
+_AGREEMENT, _COST = QColor("#009E73"), QColor("#D55E00")
+_MARGIN = (34, 10, 8, 20)  # left, top, right, bottom
+
+
+class SweepPlot(QWidget):
+    """Lowest agreement with the dense run, and operations, against the keep ratio. A click chooses a ratio."""
+
+    ratio_chosen = Signal(float)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._rungs: tuple[Rung, ...] = ()
+        self._at = -1
+        self._now = math.nan
+        self.setMinimumHeight(130)
+        self.setFocusPolicy(Qt.StrongFocus)
+        self.setMouseTracking(True)
+        self.setAccessibleName("Agreement with the dense run, and cost, against the keep ratio")
+        self.setToolTip(
+            "Green: lowest agreement with keeping all. Orange: operations. Click a point, or Left, Right and Enter."
+        )
+
+    def set_rungs(self, rungs: Sequence[Rung]) -> None:
+        """Show these, from the highest ratio down."""
+        self._rungs = tuple(rungs)
+        self._at = min(self._at, len(self._rungs) - 1)
+        self.update()
+
+    def set_now(self, ratio: float) -> None:
+        """Mark the ratio that is set."""
+        self._now = ratio
+        self.update()
+
+    def place(self, number: int) -> QPointF:
+        """Where the point of agreement of a rung is drawn."""
+        rung = self._rungs[number]
+        return QPointF(self._x(rung.keep_ratio), self._y(rung.worst))
+
+    def paintEvent(self, event: QEvent | None) -> None:
+        """Draw."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.Antialiasing)
+        ink = self.palette().windowText().color()
+        painter.setPen(QPen(ink, 1))
+        left, top, right, bottom = _MARGIN
+        painter.drawRect(QRectF(left, top, self.width() - left - right, self.height() - top - bottom))
+        for value in (self._floor(), 1.0):
+            painter.drawText(
+                QRectF(0, self._y(value) - 8, left - 4, 16), Qt.AlignRight | Qt.AlignVCenter, f"{value:.2f}"
+            )
+        if not self._rungs:
+            painter.drawText(self.rect(), Qt.AlignCenter, "not compared yet")
+            return
+        self._draw_ratios(painter)
+        full = self._rungs[0].gmac or 1.0
+        self._line(painter, _COST, [QPointF(self._x(r.keep_ratio), self._share(r.gmac / full)) for r in self._rungs])
+        self._line(painter, _AGREEMENT, [self.place(k) for k in range(len(self._rungs))])
+        if self._at >= 0:
+            painter.setPen(QPen(ink, 2))
+            painter.setBrush(Qt.NoBrush)
+            painter.drawEllipse(self.place(self._at), 6, 6)
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        """Choose the nearest ratio."""
+        if event is not None and self._rungs:
+            self._choose(self._nearest(event.pos().x()))
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
+        """Say what a point stands for."""
+        if event is not None and self._rungs:
+            QToolTip.showText(
+                self.mapToGlobal(event.pos()), rung_words(self._rungs[self._nearest(event.pos().x())]), self
+            )
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Left and Right go along, Enter chooses."""
+        if event is None or not self._rungs:
+            return
+        step = {Qt.Key_Left: 1, Qt.Key_Right: -1}.get(event.key(), 0)
+        if step:
+            self._at = min(max(0, self._at + step), len(self._rungs) - 1)
+            self.update()
+        elif event.key() in (Qt.Key_Return, Qt.Key_Enter, Qt.Key_Space) and self._at >= 0:
+            self._choose(self._at)
+        else:
+            super().keyPressEvent(event)
+
+    def _choose(self, number: int) -> None:
+        self._at = number
+        self.update()
+        self.ratio_chosen.emit(self._rungs[number].keep_ratio)
+
+    def _nearest(self, x: float) -> int:
+        return int(np.argmin([abs(self._x(rung.keep_ratio) - x) for rung in self._rungs]))
+
+    def _draw_ratios(self, painter: QPainter) -> None:
+        last = math.inf
+        for rung in self._rungs:
+            x = self._x(rung.keep_ratio)
+            if last - x > 30:
+                painter.drawText(QRectF(x - 20, self.height() - 18, 40, 16), Qt.AlignCenter, f"{rung.keep_ratio:g}")
+                last = x
+        if math.isfinite(self._now):
+            painter.setPen(QPen(self.palette().windowText().color(), 1, Qt.DashLine))
+            x = self._x(self._now)
+            painter.drawLine(QPointF(x, _MARGIN[1]), QPointF(x, self.height() - _MARGIN[3]))
+
+    def _line(self, painter: QPainter, color: QColor, points: Sequence[QPointF]) -> None:
+        painter.setPen(QPen(color, 2))
+        painter.setBrush(color)
+        for a, b in pairwise(points):
+            painter.drawLine(a, b)
+        for point in points:
+            painter.drawEllipse(point, 3, 3)
+
+    def _floor(self) -> float:
+        known = [r.worst for r in self._rungs if math.isfinite(r.worst)]
+        return min(0.9, math.floor(10 * min(known, default=0.9)) / 10)
+
+    def _x(self, ratio: float) -> float:
+        low = math.log(min([r.keep_ratio for r in self._rungs] or [0.02], default=0.02)) or -1.0
+        left, _, right, _ = _MARGIN
+        place = min(1.0, max(0.0, 1 - math.log(max(ratio, 1e-3)) / low))
+        return left + 8 + place * (self.width() - left - right - 16)
+
+    def _y(self, value: float) -> float:
+        floor = self._floor()
+        return self._share((max(floor, value if math.isfinite(value) else floor) - floor) / (1 - floor))
+
+    def _share(self, share: float) -> float:
+        _, top, _, bottom = _MARGIN
+        return top + 4 + (1 - share) * (self.height() - top - bottom - 8)
+
+
+def rung_words(rung: Rung) -> str:
+    """One ratio of a sweep in words."""
+    lines = [f"Keep ratio {rung.keep_ratio:g}: {' → '.join(map(str, rung.left))} tokens"]
+    lines += [
+        f"{row.name}: Dice {row.dice:.3f}, HD95 {row.hd95:.1f} mm, {row.ml - row.other_ml:+.2f} mL"
+        for row in rung.agreement
+    ]
+    lines.append(f"{rung.gmac:.1f} GMAC, {rung.seconds:.2f} s, {rung.memory / 2**20:.0f} MiB held at most")
+    if rung.reference:
+        lines.append(f"mean Dice with the reference {rung.reference_dice:.3f}")
+    return "\n".join(lines)
+
+
+class HeadMap(QWidget):
+    """A cell for each head of each block, the darker the more it matters. A click shows where that head looks."""
+
+    head_chosen = Signal(int, int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._loss: NDArray[np.float32] | None = None
+        self._reach: NDArray[np.float32] | None = None
+        self._at = (0, 0)
+        self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.StrongFocus)
+        self.setAccessibleName("How much each attention head matters")
+        self.setToolTip(
+            "A row for each block, a cell for each head. Arrow keys move, Enter shows where the head looks."
+        )
+        self.setMinimumHeight(20)
+
+    def set_heads(self, loss: NDArray[np.float32] | None, reach: NDArray[np.float32] | None) -> None:
+        """(blocks, heads): loss of agreement without the head; mean distance in mm."""
+        self._loss, self._reach = loss, reach
+        self.setMinimumHeight(20 if loss is None else min(160, 14 * len(loss)))
+        self.update()
+
+    def words(self, block: int, head: int) -> str:
+        """One head in words."""
+        if self._loss is None or self._reach is None:
+            return ""
+        return (
+            f"Block {block + 1}, head {head + 1}: without it {self._loss[block, head]:.1%} of the labels change; "
+            f"it looks {self._reach[block, head]:.0f} mm far on average"
+        )
+
+    def paintEvent(self, event: QEvent | None) -> None:
+        """Draw."""
+        if self._loss is None:
+            return
+        painter = QPainter(self)
+        most = float(self._loss.max()) or 1.0
+        blocks, heads = self._loss.shape
+        for block in range(blocks):
+            for head in range(heads):
+                color = QColor(_COST)
+                color.setAlphaF(0.08 + 0.92 * float(self._loss[block, head]) / most)
+                painter.fillRect(self._cell(block, head), color)
+        painter.setPen(QPen(self.palette().windowText().color(), 2 if self.hasFocus() else 1))
+        painter.drawRect(self._cell(*self._at))
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        """Choose a head."""
+        if event is not None and self._loss is not None:
+            self._at = self._under(event.pos().x(), event.pos().y())
+            self.update()
+            self.head_chosen.emit(*self._at)
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
+        """Say what a cell stands for."""
+        if event is not None and self._loss is not None:
+            words = self.words(*self._under(event.pos().x(), event.pos().y()))
+            QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Arrow keys go from head to head, Enter chooses."""
+        if event is None or self._loss is None:
+            return
+        steps = {Qt.Key_Up: (-1, 0), Qt.Key_Down: (1, 0), Qt.Key_Left: (0, -1), Qt.Key_Right: (0, 1)}
+        if event.key() in steps:
+            moved = np.clip(np.add(self._at, steps[event.key()]), 0, np.subtract(self._loss.shape, 1))
+            self._at = (int(moved[0]), int(moved[1]))
+            self.update()
+        elif event.key() in (Qt.Key_Return, Qt.Key_Enter, Qt.Key_Space):
+            self.head_chosen.emit(*self._at)
+        else:
+            super().keyPressEvent(event)
+
+    def _under(self, x: float, y: float) -> tuple[int, int]:
+        blocks, heads = self._loss.shape if self._loss is not None else (1, 1)
+        return min(blocks - 1, max(0, int(y * blocks / self.height()))), min(
+            heads - 1, max(0, int(x * heads / self.width()))
+        )
+
+    def _cell(self, block: int, head: int) -> QRectF:
+        blocks, heads = self._loss.shape if self._loss is not None else (1, 1)
+        w, h = self.width() / heads, self.height() / blocks
+        return QRectF(head * w + 1, block * h + 1, w - 2, h - 2)

@@ -1,0 +1,129 @@
+"""What the Inspect tab says, in plain words. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import Geometry, Shape
+from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.tokens import Lattice, StageStory, Unseen, story
+
+RULES = {
+    "learned": ("the model's own scores", "What the model learned: how much a token matters for the mask"),
+    "attention": ("attention received", "How much the other tokens look at a token, on average"),
+    "norm": ("token length", "How long the token's vector is"),
+    "entropy": ("image detail", "How varied the grey values in the token's patch are (entropy)"),
+    "oracle": ("the reference mask", "Tokens in and near a mask that you choose: the best that a choice could do"),
+    "random": ("chance", "A draw: what any rule has to beat"),
+}
+"""For each rule what it ranks by, and a sentence."""
+
+
+def fate(stage: int, stages: int) -> str:
+    """What became of a token, as one sentence."""
+    if stage == 0:
+        return "No window of the network covers this place."
+    if stage > stages:
+        return "The network looked here to the end."
+    ordinal = "first" if stage == 1 else "last" if stage == stages else f"{stage}."
+    return (
+        f"The network stopped looking here at the {ordinal} of {stages} stages; what is shown was completed afterwards."
+    )
+
+
+def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shape) -> str:
+    """The story of a voxel's token, from what the prediction already holds: no network is run.
+
+    Margins are against all tokens of the scan; the cut is made in each window for itself.
+    """
+    place = lattice.token(voxel)
+    if place is None or tokens.stage[place] == 0:
+        return f"<p>{fate(0, tokens.stages)}</p>"
+    stage = int(tokens.stage[place])
+    lines = [f"<p><b>{fate(stage, tokens.stages)}</b></p>"]
+    if tokens.forced is not None and tokens.forced[place]:
+        lines.append(f"<p>You said that this token must {'stay' if tokens.forced[place] > 0 else 'go'}.</p>")
+    rows = [_stage_row(k, one) for k, one in enumerate(story(tokens.importance, tokens.stage, place, tokens.forced), 1)]
+    head = "<tr><td>stage</td><td>score</td><td>rank</td><td>to the cut</td></tr>"
+    lines.append(f"<table cellspacing=4>{head}{''.join(rows)}</table>")
+    at = prediction.scan.geometry.affine[:3] @ np.array([*voxel, 1.0])
+    where = ", ".join(f"{round(s * float(v), 1) + 0.0:.1f}" for s, v in zip((-1, -1, 1), at, strict=True))
+    words = _label(prediction, lattice, voxel, place)
+    lines.append(f"<p>Token {place[0]} · {place[1]} · {place[2]} (z · y · x), LPS {where} mm. {words}</p>")
+    return "".join(lines).replace("-", "−")
+
+
+def _stage_row(number: int, one: StageStory) -> str:
+    margin = "–" if math.isnan(one.margin) else f"{one.margin:+.3f}"
+    arrow = "kept" if one.kept else "pruned"
+    cells = (str(number), f"{one.score:.3f}", f"{one.rank + 1} of {one.entered}", f"{margin}, {arrow}")
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _label(prediction: Prediction, lattice: Lattice, voxel: Shape, place: Shape) -> str:
+    """What the voxel is labelled, and how much of its token has that label; counted in the token's box alone."""
+    box = tuple(slice(*_span(axis, at)) for axis, at in zip(lattice.axes, place, strict=True))
+    inside = prediction.mask[box]
+    names = {label.id: label.name for label in prediction.labels}
+    number = int(prediction.mask[voxel])
+    share = np.count_nonzero(inside == number if number else inside) / max(1, inside.size)
+    what = escape(names.get(number, "")) if number else "background"
+    kind = "the mask" if not number else "this label"
+    return f"The voxel is {what}; {share:.0%} of its token is {kind}."
+
+
+def _span(axis: NDArray[np.intp], at: int) -> tuple[int, int]:
+    here = np.flatnonzero(axis == at)
+    return (int(here[0]), int(here[-1]) + 1) if here.size else (0, 0)
+
+
+def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: float | None, asked: bool) -> str:
+    """What only the network could say: class probabilities, and from which keep ratio the token is kept."""
+    parts = []
+    if probabilities is not None:
+        names = ["background", *(label.name for label in labels)]
+        order = np.argsort(probabilities)[::-1][:3]
+        shares = ", ".join(f"{escape(names[k])} {probabilities[k]:.0%}" for k in order)
+        parts.append(f"<p>Here the model says: {shares}.</p>")
+    if asked:
+        words = (
+            "even at a keep ratio of 1 it is not kept"
+            if lowest is None
+            else f"kept to the end from a keep ratio of {lowest:.2g}"
+        )
+        parts.append(f"<p>Its token: {words}, if all stages have the same.</p>")
+    return "".join(parts)
+
+
+def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int) -> str:
+    """One sentence over the list of pieces."""
+    if not mask_voxels:
+        return "There is no mask yet."
+    if not pieces:
+        return "Every part of the mask holds a token that was kept to the end."
+    voxels = sum(piece.voxels for piece in pieces)
+    whole = sum(piece.whole for piece in pieces)
+    more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
+    share = f"{voxels / mask_voxels:.0%} of the mask, in {len(pieces)} pieces,"
+    return f"{share} was completed without looking to the end.{more}"
+
+
+def unseen_line(piece: Unseen, labels: LabelTable, geometry: Geometry) -> str:
+    """One piece in a list."""
+    name = next((label.name for label in labels if label.id == piece.label), f"label {piece.label}")
+    ml = piece.voxels * float(np.prod(geometry.spacing)) / 1000
+    return f"{ml:.2f} mL of {name}{', a piece of its own' if piece.whole else ''}"
+
+
+def budget(tokens: TokenMap) -> str:
+    """How many tokens were forced, and what that means for the number that is kept."""
+    if tokens.forced is None:
+        return "No token is chosen by hand."
+    must, never = int((tokens.forced > 0).sum()), int((tokens.forced < 0).sum())
+    return f"{must} tokens must stay, {never} must go; {tokens.left[-1]} of {tokens.left[0]} are kept to the end."
