@@ -76,6 +76,7 @@ class Dock(QWidget):
         self.correct = CorrectDesk(viewer, self.session, self.overlays, self.correct_panel, dialogs=self)
         self.panel.save_requested.connect(self.correct.saving.save_as)
         self.inspect = InspectDesk(viewer, self.session, self.overlays, self.inspect_panel)
+        self.inspect.doubt_changed.connect(self.correct.review.set_doubt)
         self._show_first()
         self._lifetime = Lifetime(self, self.shut_down)
 

@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -42,6 +41,9 @@ PAINT = (
     ("never", "Never keep", "Paint tokens that the first stage has to prune"),
     ("erase", "No opinion", "Take the choice back where you paint"),
 )
+
+
+_FLAT = "text-align: left; padding: 3px; font-weight: bold; border: none; background: transparent"
 
 
 @dataclass(frozen=True)
@@ -373,12 +375,10 @@ class Part(QWidget):
 
     def __init__(self, title: str, content: QWidget, is_open: bool) -> None:
         super().__init__()
-        self._head = QToolButton()
-        self._head.setText(title)
+        self._title = title
+        self._head = _button("", "Fold and unfold", None)
         self._head.setCheckable(True)
-        self._head.setToolButtonStyle(Qt.ToolButtonTextBesideIcon)
-        self._head.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; }")
-        self._head.setToolTip("Fold and unfold")
+        self._head.setStyleSheet(_FLAT)
         self._content = content
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 2, 0, 2)
@@ -393,7 +393,7 @@ class Part(QWidget):
         self._head.setChecked(is_open)
 
     def _on_toggled(self, is_open: bool) -> None:
-        self._head.setArrowType(Qt.DownArrow if is_open else Qt.RightArrow)
+        self._head.setText(f"{'▾' if is_open else '▸'}  {self._title}")
         self._content.setVisible(is_open)
 
 

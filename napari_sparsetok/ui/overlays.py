@@ -105,6 +105,12 @@ class Overlays:
         if layer is not None:
             layer.visible = visible
 
+    def make_way(self) -> None:
+        """Hide what would cover another layer of colours; whoever shows toggles is told."""
+        for kind in ("importance", "tokens"):
+            self.set_visible(kind, False)
+            self.visibility_changed.emit(kind, False)
+
     def layer(self, kind: str) -> Layer | None:
         """The layer of one overlay, if there is one now."""
         return self._present(kind)

@@ -1,0 +1,203 @@
+"""Pointing at the scan and asking what became of the token there; where it looked; which heads matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject
+from superqt.utils import qthrottled
+
+from napari_sparsetok.engine.contract import Probing, Segmenter, Watch
+from napari_sparsetok.scan import Region, ScanError, Shape
+from napari_sparsetok.session import Session
+from napari_sparsetok.state import Prediction
+from napari_sparsetok.tokens import Lattice
+from napari_sparsetok.ui import inspect_words as say
+from napari_sparsetok.ui.inspect_layers import InspectLayers
+from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.ui.where import is_inside, voxel_at
+
+BUSY = "Something is being computed; ask again when it is done, or cancel it."
+_EVERY_MS = 50  # while the mouse moves
+
+
+class Asking(QObject):
+    """Answers about single tokens. What the prediction holds is said at once; the network is asked on a click."""
+
+    def __init__(
+        self, viewer: ViewerModel, session: Session, overlays: Overlays, layers: InspectLayers, panel: InspectPanel
+    ) -> None:
+        super().__init__(panel)
+        self._viewer, self._session, self._overlays = viewer, session, overlays
+        self._layers, self.panel = layers, panel
+        self._prediction: Prediction | None = None
+        self._lattice: Lattice | None = None
+        self._asked: Shape | None = None
+        self._asking = False
+        self._soon = qthrottled(self._on_hover, timeout=_EVERY_MS)
+        panel.ask_toggled.connect(self._on_ask)
+        panel.attention_requested.connect(self.show_attention)
+        panel.heads_requested.connect(self.weigh_heads)
+        viewer.cursor.events.position.connect(self._on_moved)
+        viewer.mouse_drag_callbacks.append(self._on_mouse)
+
+    def shut_down(self) -> None:
+        """Let go."""
+        self._soon.cancel()
+        self._viewer.cursor.events.position.disconnect(self._on_moved)
+        if self._on_mouse in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
+
+    def set_prediction(self, prediction: Prediction | None, lattice: Lattice | None) -> None:
+        """What is asked about."""
+        if prediction is None or self._prediction is None or prediction.scan is not self._prediction.scan:
+            self._asked = None
+            self.panel.set_heads(None, None, "")
+            self.panel.set_story("Switch this on and move over the scan.")
+        self._prediction, self._lattice = prediction, lattice
+
+    def _on_ask(self, on: bool) -> None:
+        self._asking = on
+
+    def _on_moved(self, event: Any = None) -> None:
+        if self._asking:
+            self._soon()
+
+    def _on_hover(self) -> None:
+        voxel = self._voxel()
+        if self._asking and voxel is not None:
+            self.ask(voxel)
+
+    def ask(self, voxel: Shape) -> None:
+        """Tell the story of a voxel's token; at once, since the prediction holds it."""
+        prediction, lattice = self._prediction, self._lattice
+        if prediction is not None and lattice is not None:
+            self.panel.set_story(say.told(prediction, prediction.tokens, lattice, voxel))
+
+    def _on_mouse(self, viewer: ViewerModel, event: Any) -> Any:
+        """A click, not a drag, asks the network as well."""
+        if not self._asking or event.button != 1 or self._prediction is None:
+            return
+        active = viewer.layers.selection.active
+        if active is not None and str(active.mode) != "pan_zoom":
+            return
+        yield
+        moved = False
+        while event.type == "mouse_move":
+            moved = True
+            yield
+        voxel = self._voxel()
+        if not moved and voxel is not None:
+            self.ask_network(voxel)
+
+    def ask_network(self, voxel: Shape) -> None:
+        """What only the network knows: class probabilities of a voxel, then from which ratio its token is kept."""
+        prediction, lattice = self._prediction, self._lattice
+        if prediction is None or lattice is None:
+            return
+        self.ask(voxel)
+        self._asked = voxel
+        scan, settings, region = prediction.scan, prediction.settings, prediction.region
+
+        def work(segmenter: Segmenter, watch: Watch, show: Callable[[str], None]) -> str:
+            probe, place = _probing(segmenter).probe(scan, settings, voxel, region)
+            at = _in_window(prediction, probe.box, voxel, probe.probabilities.shape[1:])
+            chances = [float(p) for p in probe.probabilities[(slice(None), *at)]]
+            show(say.probed(chances, prediction.labels, None, False))
+            return say.probed(chances, prediction.labels, probe.kept_from(place), True)
+
+        def then(words: str) -> None:
+            if self._asked == voxel and self._prediction is prediction:
+                self.ask(voxel)
+                self.panel.set_story(say.told(prediction, prediction.tokens, lattice, voxel), words)
+
+        self._compute(work, then, "asking the network")
+
+    def show_attention(self, block: int, head: int) -> None:
+        """Where the token that was asked for looked, as a layer; -1 is all blocks, or the mean of the heads."""
+        prediction, voxel = self._prediction, self._asked
+        if prediction is None or voxel is None:
+            self._session.say("Switch on “Ask where I point” and click on the scan first.", "info")
+            return
+
+        def work(segmenter: Segmenter, watch: Watch, show: Any) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+            probe, place = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
+            if block < 0:
+                return probe.rollout(place), probe.box.start
+            return probe.attention(block, place, None if head < 0 else head), probe.box.start
+
+        def then(found: tuple[NDArray[np.float32], tuple[int, ...]]) -> None:
+            values, start = found
+            if np.isnan(values).all():
+                self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
+                return
+            name = (
+                "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
+            )
+            self._overlays.make_way()
+            self._layers.show_attention(values, prediction.tokens, start, f"where the token looked · {name}")
+
+        self._compute(work, then, "looking at attention")
+
+    def weigh_heads(self) -> None:
+        """Silence each head of the asked token's window in turn."""
+        prediction = self._prediction
+        if prediction is None:
+            return
+        voxel = self._asked or _middle(prediction)
+
+        def work(segmenter: Segmenter, watch: Watch, show: Any) -> Any:
+            probe, _ = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
+            return probe.masked_heads(watch.on_progress, watch.should_stop), probe.reach()
+
+        def then(found: Any) -> None:
+            loss, reach = found
+            block, head = np.unravel_index(int(loss.argmax()), loss.shape)
+            self._asked = self._asked or voxel
+            self.panel.head_map.set_heads(loss, reach.mean)
+            self.panel.set_heads(loss, reach.mean, "Most: " + self.panel.head_map.words(int(block), int(head)))
+
+        self._compute(work, then, "silencing heads")
+
+    # Details
+
+    def _compute(self, work: Any, then: Any, what: str) -> None:
+        if not self._session.inspect(work, then, what):
+            self._session.say(BUSY, "info")
+
+    def _voxel(self) -> Shape | None:
+        scan, viewer = self._session.state.scan, self._viewer
+        if scan is None or viewer.dims.ndisplay != 2:
+            return None
+        world = list(viewer.dims.point)
+        position: Sequence[float] = viewer.cursor.position
+        for axis in viewer.dims.displayed:
+            world[axis] = position[axis]
+        return voxel_at(world, scan) if is_inside(world, scan) else None
+
+
+def _probing(segmenter: Segmenter) -> Probing:
+    if not isinstance(segmenter, Probing):
+        raise ScanError("this engine does not let itself be looked into")
+    return segmenter
+
+
+def _middle(prediction: Prediction) -> Shape:
+    region = prediction.region
+    z, y, x = ((a + b) // 2 for a, b in zip(region.start, region.stop, strict=True))
+    return z, y, x
+
+
+def _in_window(prediction: Prediction, box: Region, voxel: Shape, size: Sequence[int]) -> Shape:
+    """The model's voxel of a window that lies where a voxel of the scan does."""
+    tokens, geometry = prediction.tokens, prediction.scan.geometry
+    at = np.asarray(geometry.origin) + np.asarray(voxel) * geometry.spacing
+    token = (at - tokens.origin) / np.asarray(tokens.spacing) + 0.5 - box.start
+    patch = [n / (b - a) for n, a, b in zip(size, box.start, box.stop, strict=True)]
+    z, y, x = (int(np.clip(t * p, 0, n - 1)) for t, p, n in zip(token, patch, size, strict=True))
+    return z, y, x

@@ -1,0 +1,85 @@
+"""Tokens that a person paints: they must be kept, or must not."""
+
+from __future__ import annotations
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtCore import QObject, QTimer
+
+from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.session import Session
+from napari_sparsetok.state import Forced
+from napari_sparsetok.ui.inspect_layers import MUST, NEVER, InspectLayers
+from napari_sparsetok.ui.inspect_panel import InspectPanel
+
+_PAINT_MS = 400  # after a stroke
+
+
+class TokenPainting(QObject):
+    """A layer on the token grid to paint on, with napari's own undo; after a stroke the scan is segmented again."""
+
+    def __init__(self, viewer: ViewerModel, session: Session, layers: InspectLayers, panel: InspectPanel) -> None:
+        super().__init__(panel)
+        self._viewer, self._session, self._layers = viewer, session, layers
+        self._stroke = QTimer(self)
+        self._stroke.setInterval(_PAINT_MS)
+        self._stroke.setSingleShot(True)
+        self._stroke.timeout.connect(self._on_painted)
+        panel.paint_requested.connect(self._on_paint)
+        panel.paint_undo_requested.connect(self._on_paint_undo)
+        panel.paint_cleared.connect(self._on_paint_cleared)
+        session.state.events.scan.connect(self._on_scan)
+        session.state.events.region.connect(self._on_region)
+
+    def shut_down(self) -> None:
+        """Let go."""
+        self._stroke.stop()
+
+    def _on_scan(self, scan: Scan | None) -> None:
+        self._stroke.stop()
+        if self._session.state.settings.forced is not None:
+            self._session.choose(forced=None)
+
+    def _on_region(self, region: Region | None) -> None:
+        if self._session.state.settings.forced is not None:
+            self._session.choose(forced=None)
+            self._session.say("The tokens chosen by hand belonged to the part before; they are let go.", "info")
+        self._layers.drop("forced")
+
+    def _on_paint(self, tool: str) -> None:
+        prediction = self._session.state.prediction
+        if prediction is None:
+            return
+        tokens = prediction.tokens
+        signs = tokens.forced if tokens.forced is not None else np.zeros(tokens.stage.shape, np.int8)
+        fresh = self._layers.get("forced") is None
+        layer = self._layers.show_forced(signs, tokens)
+        if fresh:
+            layer.events.paint.connect(lambda event: self._stroke.start())
+        self._viewer.layers.selection = {layer}
+        layer.selected_label = {"must": MUST, "never": NEVER}.get(tool, 0)
+        layer.brush_size = 1
+        layer.mode = "paint" if tool != "erase" else "erase"
+
+    def _on_paint_undo(self) -> None:
+        layer = self._layers.get("forced")
+        if layer is not None:
+            layer.undo()
+            self._stroke.start()
+
+    def _on_paint_cleared(self) -> None:
+        self._layers.drop("forced")
+        if self._session.state.settings.forced is not None:
+            self._session.choose(forced=None)
+            self._session.run()
+
+    def _on_painted(self) -> None:
+        layer, prediction = self._layers.get("forced"), self._session.state.prediction
+        if layer is None or prediction is None:
+            return
+        data = np.asarray(layer.data).reshape(layer.data.shape[-3:])
+        signs = np.where(data == MUST, 1, np.where(data == NEVER, -1, 0))
+        forced = Forced.of(prediction.region, signs)
+        if forced != self._session.state.settings.forced:
+            self._session.choose(forced=forced)
+            self._session.run()

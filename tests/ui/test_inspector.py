@@ -1,0 +1,441 @@
+"""The tab Inspect, on a viewer without a window: what a person asks, and what is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_registry, make_scan
+from napari.components import ViewerModel
+from napari.layers import Labels
+from qtpy.QtCore import Qt
+
+from napari_sparsetok.engine.probe import Reach
+from napari_sparsetok.inspection.export import save_sweep
+from napari_sparsetok.scan import Region, ScanError
+from napari_sparsetok.session import Session
+from napari_sparsetok.state import Settings
+from napari_sparsetok.tokens import LADDER
+from napari_sparsetok.ui.inspect_layers import MUST, NEVER
+from napari_sparsetok.ui.inspect_panel import InspectPanel, RuleRequest
+from napari_sparsetok.ui.inspector import InspectDesk
+from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.ui.scan_layer import layer_data
+
+GRID = (4, 5, 3)  # tokens of the fake's scan
+
+
+class FakeProbe:
+    """Says what can be checked: the voxel's number as its probability, the block as its attention."""
+
+    box = Region((0, 0, 0), GRID)
+    probabilities = np.stack([np.full((16, 20, 12), p, np.float32) for p in (0.25, 0.75, 0.0)])
+
+    def kept_from(self, place: Any) -> float:
+        return 0.3
+
+    def attention(self, block: int, place: Any, head: int | None) -> np.ndarray:
+        values = np.full(GRID, np.nan, np.float32)
+        if block < 2:
+            values[0] = block + 1
+        return values
+
+    def rollout(self, place: Any) -> np.ndarray:
+        return np.full(GRID, 1 / np.prod(GRID), np.float32)
+
+    def masked_heads(self, on_progress: Any, should_stop: Any) -> np.ndarray:
+        on_progress(1, 2)
+        return np.array([[0.1, 0.0], [0.3, 0.2]], np.float32)
+
+    def reach(self) -> Reach:
+        return Reach(np.zeros(2, np.float32), np.zeros((2, 2, 1), np.float32), np.full((2, 2), 9, np.float32))
+
+
+@dataclass
+class Probed(FakeSegmenter):
+    """The fake, which lets itself be looked into."""
+
+    probed: list[Any] = field(default_factory=list)
+
+    def probe(self, scan: Any, settings: Settings, voxel: Any, region: Any = None) -> tuple[FakeProbe, Any]:
+        self.probed.append((settings, tuple(voxel)))
+        return FakeProbe(), tuple(v // PATCH for v in voxel)
+
+
+class Desk:
+    def __init__(self, qtbot: Any, engine: FakeSegmenter) -> None:
+        self.engine, self.mail = engine, Mailbox()
+        self.session = Session(lambda: engine, make_registry(), Settings(keep_ratio=0.3), deliver=self.mail.deliver)
+        self.viewer = ViewerModel()
+        self.overlays = Overlays(self.viewer)
+        self.panel = InspectPanel()
+        qtbot.addWidget(self.panel)
+        self.desk = InspectDesk(self.viewer, self.session, self.overlays, self.panel)
+        self.scan = make_scan()
+        for data, arguments, _ in layer_data(self.scan):
+            self.viewer.add_image(data, **arguments)
+        events = self.session.state.events
+        events.tokens.connect(self._on_tokens)
+        events.prediction.connect(self._on_prediction)
+        self.overlays.set_scan(self.scan)
+        self.session.set_scan(self.scan)
+
+    def _on_tokens(self, tokens: Any) -> None:
+        if tokens is not None:
+            self.overlays.show_tokens(tokens)
+
+    def _on_prediction(self, prediction: Any) -> None:
+        if prediction is not None:
+            self.overlays.show_mask(prediction)
+
+    def settle(self) -> None:
+        assert self.session.wait(20)
+        self.mail.empty()
+        assert self.session.wait(20)
+        self.mail.empty()
+
+    def segment(self) -> None:
+        self.session.run()
+        self.settle()
+
+    def shown(self, kind: str) -> Any:
+        return self.desk.layers.get(kind)
+
+
+@pytest.fixture
+def no_cost(monkeypatch):
+    monkeypatch.setattr("napari_sparsetok.inspection.ladder.gmac_of", lambda prediction, card: 1.0)
+
+
+@pytest.fixture
+def desk(qtbot, no_cost) -> Iterator[Desk]:
+    desk = Desk(qtbot, Probed(free=True))
+    yield desk
+    desk.desk.shut_down()
+    desk.overlays.let_go()
+    desk.session.close()
+
+
+def point_at(desk: Desk, voxel: tuple[int, int, int]) -> None:
+    geometry = desk.scan.geometry
+    world = [o + v * s for o, v, s in zip(geometry.origin, voxel, geometry.spacing, strict=True)]
+    desk.viewer.dims.point = world
+    desk.viewer.cursor.position = tuple(world)
+
+
+def test_without_a_mask_there_is_nothing_to_inspect_and_it_says_what_to_do(desk):
+    assert not desk.panel._hint.isHidden()
+    assert not desk.panel._parts[0].isEnabled()
+    desk.segment()
+    assert desk.panel._hint.isHidden()
+    assert desk.panel._parts[0].isEnabled()
+
+
+def test_pointing_tells_the_story_without_asking_the_network(desk, qtbot):
+    desk.segment()
+    desk.panel.ask_button.click()
+    point_at(desk, (0, 0, 0))
+    qtbot.waitUntil(lambda: "looked here to the end" in desk.panel._story.text(), timeout=2000)
+    point_at(desk, (15, 19, 11))
+    qtbot.waitUntil(lambda: "stopped looking here at the first of 2 stages" in desk.panel._story.text(), timeout=2000)
+    assert "60 of 60" in desk.panel._story.text()  # the fake's last token is its least
+    assert desk.engine.probed == []
+    desk.panel.ask_button.click()
+    point_at(desk, (0, 0, 0))
+    qtbot.wait(120)
+    assert "stopped looking" in desk.panel._story.text()  # switched off, it stays
+
+
+def test_a_click_asks_the_network_once(desk):
+    desk.segment()
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    more = desk.panel._more.text()
+    assert "head 75%, background 25%" in more
+    assert "kept to the end from a keep ratio of 0.3" in more
+    assert [voxel for _, voxel in desk.engine.probed] == [(4, 4, 4)]
+    assert "·" in desk.panel._story.text()
+
+
+def test_attention_is_laid_where_the_window_lies(desk):
+    desk.segment()
+    desk.panel.attention_requested.emit(0, -1)
+    assert "click on the scan" in desk.session.state.message.text
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    desk.panel.attention_requested.emit(1, 0)
+    desk.settle()
+    layer = desk.shown("attention")
+    assert layer.data[0].tolist() == np.full((5, 3), 2.0).tolist()
+    assert not layer.data[1:].any()
+    assert "block 2, head 1" in layer.name
+    assert not desk.overlays.layer("importance").visible  # it would cover it
+    desk.panel.attention_requested.emit(2, -1)
+    desk.settle()
+    assert "pruned before that block" in desk.session.state.message.text
+    desk.panel.attention_requested.emit(-1, -1)
+    desk.settle()
+    assert "all blocks" in desk.shown("attention").name
+
+
+def test_heads_are_drawn_and_the_worst_is_named(desk):
+    desk.segment()
+    desk.panel.heads_requested.emit()
+    desk.settle()
+    assert "Block 2, head 1: without it 30.0%" in desk.panel._head_words.text()
+    desk.panel.head_map.head_chosen.emit(0, 1)
+    desk.settle()
+    assert "block 1, head 2" in desk.shown("attention").name
+
+
+def test_pieces_are_listed_and_jumped_to(desk):
+    desk.segment()
+    desk.settle()
+    pieces = desk.desk._pieces
+    assert pieces
+    assert desk.panel._pieces.count() == len(pieces)
+    assert "was completed without looking to the end" in desk.panel._unseen_words.text()
+    desk.panel.piece_chosen.emit(0)
+    at = [
+        round((p - o) / s)
+        for p, o, s in zip(desk.viewer.dims.point, desk.scan.geometry.origin, desk.scan.geometry.spacing, strict=True)
+    ]
+    assert tuple(at) == pieces[0].at
+    assert "stopped looking here" in desk.panel._story.text()
+
+
+def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
+    desk.segment()
+    desk.panel.sweep_requested.emit()
+    desk.settle()
+    found = desk.desk.sweep
+    assert found is not None
+    assert found.complete
+    assert [r.keep_ratio for r in found.rungs] == sorted({*LADDER, 0.3}, reverse=True)
+    assert "agrees with keeping all tokens" in desk.panel._agreement.text()
+    desk.panel.plot.resize(300, 130)
+    assert desk.panel.plot.place(0).x() > desk.panel.plot.place(1).x()
+    desk.panel.ratio_chosen.emit(0.6)
+    desk.settle()
+    assert desk.session.state.settings.keep_ratio == 0.6
+    assert desk.session.state.prediction.settings.keep_ratio == 0.6
+    desk.panel.auto_requested.emit(0.999999)
+    desk.settle()
+    assert desk.session.state.settings.keep_ratio == 1.0
+    assert desk.desk.sweep is found  # another ratio is no other question
+
+
+def test_the_plot_is_used_by_keys(desk, qtbot):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    chosen = []
+    desk.panel.plot.ratio_chosen.connect(chosen.append)
+    for key in (Qt.Key_Left, Qt.Key_Left, Qt.Key_Return):
+        qtbot.keyClick(desk.panel.plot, key)
+    assert chosen == [0.6]
+    desk.settle()
+
+
+def test_another_rule_ends_the_comparison_and_its_doubt(desk):
+    told = []
+    desk.desk.doubt_changed.connect(told.append)
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    assert told[-1].above == 0.3
+    assert told[-1].values.shape == desk.scan.shape
+    desk.panel.rule_chosen.emit(RuleRequest("norm", "stages", "0.5, 0.25"))
+    desk.settle()
+    settings, _, _ = desk.engine.runs[-1]
+    assert (settings.selection, settings.stage_ratios, settings.threshold) == ("norm", (0.5, 0.25), None)
+    assert desk.desk.sweep is None
+    assert told[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (RuleRequest("norm", "threshold", "a, b"), "write one number"),
+        (RuleRequest("norm", "stages", ""), "write numbers"),
+        (RuleRequest("oracle", "share", ""), "Choose a labels layer"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_said_and_not_run(desk, request_, sentence):
+    desk.segment()
+    before = len(desk.engine.runs)
+    desk.panel.rule_chosen.emit(request_)
+    desk.settle()
+    assert sentence.casefold() in desk.session.state.message.text.casefold()
+    assert len(desk.engine.runs) == before
+
+
+def test_a_labels_layer_on_the_scans_voxels_is_a_reference(desk):
+    desk.segment()
+    desk.viewer.add_layer(Labels(np.zeros((2, 2, 2), np.uint8), name="elsewhere"))
+    desk.viewer.add_layer(Labels(expected_mask(desk.scan, 0.6), name="drawn"))
+    assert [desk.panel._reference.itemText(k) for k in range(desk.panel._reference.count())] == ["none", "drawn"]
+    desk.panel._reference.setCurrentIndex(1)
+    desk.panel.rule_chosen.emit(RuleRequest("oracle", "share", ""))
+    desk.settle()
+    assert desk.engine.runs[-1][0].reference is not None
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.rungs[1].reference_dice == 1.0  # at 0.6 the fake says just this
+
+
+def test_layers_come_when_asked_for_and_go(desk):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    for kind in ("boxes", "stage", "lowest", "difference"):
+        desk.panel.toggle_layer(kind)
+        assert desk.shown(kind) is not None, kind
+        assert "sparsetok_overlay" in desk.shown(kind).metadata
+    boxes = desk.shown("boxes")
+    assert boxes.data.shape == (4, 5 * 16, 3 * 16)
+    assert boxes.data[0, 0, 0] == desk.session.state.prediction.tokens.stage[0, 0, 0]
+    assert boxes.data[0, 5, 5] == 0
+    drawn, meant = (
+        np.array(layer.extent.world) + np.outer([-0.5, 0.5], layer.scale)  # from middles to edges
+        for layer in (boxes, desk.overlays.layer("tokens"))
+    )
+    assert np.allclose(drawn, meant)
+    dense, here = expected_mask(desk.scan, 1.0), desk.session.state.prediction.mask
+    assert np.array_equal(desk.shown("difference").data > 0, dense != here)
+    desk.viewer.dims.order = (1, 0, 2)
+    assert desk.shown("boxes").data.shape == (4 * 16, 5, 3 * 16)  # outlines follow the plane
+    for kind in ("boxes", "stage", "lowest", "difference"):
+        desk.panel.toggle_layer(kind)
+        assert desk.shown(kind) is None
+
+
+def test_a_layer_that_the_person_deletes_is_no_error(desk):
+    desk.segment()
+    desk.panel.toggle_layer("boxes")
+    desk.viewer.layers.remove(desk.shown("boxes"))
+    desk.session.set_keep_ratio(0.5)
+    desk.settle()
+    assert desk.shown("boxes") is not None
+
+
+def test_painted_tokens_are_run_with_and_undone(desk, qtbot):
+    desk.segment()
+    desk.panel.paint_requested.emit("must")
+    layer = desk.shown("forced")
+    assert layer.data.shape == GRID
+    assert (layer.selected_label, layer.mode, layer.brush_size) == (MUST, "paint", 1)
+    layer.paint((3, 4, 2), MUST)
+    layer.events.paint(value=[])
+    qtbot.waitUntil(lambda: desk.session.state.settings.forced is not None, timeout=3000)
+    desk.settle()
+    forced = desk.engine.runs[-1][0].forced
+    assert forced.signs()[3, 4, 2] == 1
+    assert np.count_nonzero(forced.signs()) == 1
+    assert forced.region == Region.whole(desk.scan.shape)
+    desk.panel.paint_requested.emit("never")
+    assert layer.selected_label == NEVER
+    desk.panel.paint_undo_requested.emit()
+    qtbot.waitUntil(lambda: desk.session.state.settings.forced is None, timeout=3000)
+    desk.settle()
+    assert desk.engine.runs[-1][0].forced is None
+    layer.data[0, 0, 0] = NEVER
+    layer.events.paint(value=[])
+    qtbot.waitUntil(lambda: desk.session.state.settings.forced is not None, timeout=3000)
+    desk.settle()
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    assert desk.session.state.settings.forced is None  # they meant another part
+    assert desk.shown("forced") is None
+
+
+def test_blinking_swaps_two_masks_and_ends_clean(desk, qtbot):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    desk.panel.blink_button.click()
+    dense = desk.shown("dense")
+    assert np.array_equal(dense.data, expected_mask(desk.scan, 1.0))
+    seen = set()
+    for _ in range(3):
+        desk.desk._on_blink()
+        mask = desk.overlays.layer("mask")
+        seen.add((bool(dense.visible), bool(mask.visible)))
+    assert seen == {(True, False), (False, True)}
+    desk.panel.blink_button.click()
+    assert desk.shown("dense") is None
+    assert desk.overlays.layer("mask").visible
+
+
+def test_while_something_is_computed_it_says_so(qtbot, no_cost):
+    desk = Desk(qtbot, Probed())
+    desk.session.run()
+    desk.engine.await_window()
+    desk.desk.compare()
+    assert "Something is being computed" in desk.session.state.message.text
+    desk.engine.let()
+    desk.settle()
+    desk.desk.shut_down()
+    desk.session.close()
+
+
+def test_a_comparison_is_cancelled_and_keeps_what_it_knew(qtbot, no_cost):
+    desk = Desk(qtbot, Probed())
+    desk.engine.let()
+    desk.segment()
+    desk.desk.compare()
+    desk.engine.await_window()
+    desk.engine.await_window()
+    desk.mail.empty()
+    assert desk.session.state.busy.what == "comparing keep ratios"
+    assert desk.session.state.busy.can_cancel
+    desk.engine.let()
+    desk.mail.until(lambda: desk.desk.sweep is not None)
+    desk.session.cancel()
+    desk.engine.let(20)
+    desk.settle()
+    assert not desk.desk.sweep.complete
+    assert desk.session.state.busy is None
+    desk.desk.shut_down()
+    desk.session.close()
+
+
+def test_an_engine_that_cannot_be_looked_into_is_said(qtbot, no_cost):
+    desk = Desk(qtbot, FakeSegmenter(free=True))
+    desk.segment()
+    desk.desk.asking.ask_network((0, 0, 0))
+    desk.settle()
+    assert "does not let itself be looked into" in desk.session.state.message.text
+    desk.desk.shut_down()
+    desk.session.close()
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "png", "svg"])
+def test_a_comparison_is_exported(desk, tmp_path, kind):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    path = tmp_path / f"ratios.{kind}"
+    save_sweep(desk.desk.sweep, path)
+    content = path.read_bytes()
+    if kind == "json":
+        assert len(json.loads(content)["rungs"]) == len(desk.desk.sweep.rungs)
+    starts = {"csv": b"keep_ratio,", "json": b"{", "png": b"\x89PNG", "svg": b"<?xml"}
+    assert content.startswith(starts[kind])
+    with pytest.raises(ScanError, match=r"\.csv, \.json"):
+        save_sweep(desk.desk.sweep, tmp_path / "ratios.txt")
+
+
+def test_every_control_says_what_it_does_and_the_tab_stays_narrow(desk):
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QListWidget
+
+    for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget):
+        for widget in desk.panel.findChildren(kind):
+            assert widget.toolTip() or "qt_" in widget.objectName(), widget
+    assert all(w.toolTip() for w in desk.panel.findChildren(QLineEdit) if not w.objectName().startswith("qt_"))
+    for part in desk.panel._parts:
+        part.set_open(True)
+    assert desk.panel.minimumSizeHint().width() <= 340
