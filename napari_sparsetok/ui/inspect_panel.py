@@ -61,7 +61,7 @@ class InspectPanel(QWidget):
     ask_toggled = Signal(bool)
     attention_requested = Signal(int, int)  # block, or -1 for all; head, or -1 for their mean
     piece_chosen = Signal(int)
-    unseen_requested = Signal()
+    unfolded = Signal()  # the tab is seen
     paint_requested = Signal(str)
     paint_undo_requested = Signal()
     paint_cleared = Signal()
@@ -357,6 +357,11 @@ class InspectPanel(QWidget):
         """What silencing heads did."""
         self.head_map.set_heads(loss, reach)
         self._head_words.setText(words)
+
+    def showEvent(self, event: Any) -> None:
+        """What nobody saw was not computed."""
+        super().showEvent(event)
+        self.unfolded.emit()
 
     # Slots
 

@@ -30,6 +30,7 @@ from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
 _BLINK_MS = 500
+_REST_MS = 400  # after the last mask; while the slider moves nothing is gone through
 
 
 class InspectDesk(QObject):
@@ -51,7 +52,10 @@ class InspectDesk(QObject):
         self._tokens: TokenMap | None = None  # of the prediction, not of a preview
         self._pieces: list[Unseen] = []
         self._references: list[Labels] = []
-        self._blink = QTimer(self)
+        self._blink, self._rest = QTimer(self), QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(self._look_for_unseen)
         self._blink.setInterval(_BLINK_MS)
         self._blink.timeout.connect(self._on_blink)
         self.asking = Asking(viewer, session, overlays, self.layers, panel)
@@ -65,6 +69,7 @@ class InspectDesk(QObject):
     def shut_down(self) -> None:
         """Let go."""
         self._blink.stop()
+        self._rest.stop()
         self.asking.shut_down()
         self.painting.shut_down()
         for emitter, slot in self._connections:
@@ -76,6 +81,7 @@ class InspectDesk(QObject):
     def _connect_panel(self) -> None:
         panel = self.panel
         panel.piece_chosen.connect(self._on_piece)
+        panel.unfolded.connect(self._rest.start)
         panel.sweep_requested.connect(self.compare)
         panel.ratio_chosen.connect(lambda ratio: self._session.set_keep_ratio(ratio))
         panel.auto_requested.connect(self._on_auto)
@@ -138,11 +144,11 @@ class InspectDesk(QObject):
         self.panel.set_budget(say.budget(prediction.tokens))
         self._show_layers()
         if prediction.complete:
-            self._look_for_unseen(prediction)
+            self._rest.start()
 
-    def _look_for_unseen(self, prediction: Prediction) -> None:
-        lattice = self._lattice
-        if lattice is None:
+    def _look_for_unseen(self) -> None:
+        prediction, lattice = self._session.state.prediction, self._lattice
+        if prediction is None or lattice is None or not prediction.complete or not self.panel.isVisible():
             return
 
         def found(pieces: list[Unseen]) -> None:
