@@ -198,7 +198,7 @@ def test_pieces_are_listed_and_jumped_to(desk, qtbot):
     desk.settle()
     assert desk.desk._pieces == []  # nobody sees the tab, so nothing is computed for it
     desk.panel.show()
-    qtbot.waitUntil(lambda: desk.mail.empty() or desk.desk._pieces, timeout=5000)
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or desk.desk._pieces), timeout=5000)
     pieces = desk.desk._pieces
     assert pieces
     assert desk.panel._pieces.count() == len(pieces)
