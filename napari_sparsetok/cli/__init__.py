@@ -6,10 +6,10 @@ input is one line on standard error, with exit code 2.
 
 from __future__ import annotations
 
-from napari_sparsetok.cli import inspecting, main_job, model_tools, models, training  # each adds its commands
+from napari_sparsetok.cli import bench, inspecting, main_job, model_tools, models, training  # each adds its commands
 from napari_sparsetok.cli.app import app
 
-__all__ = ["app", "inspecting", "main", "main_job", "model_tools", "models", "training"]
+__all__ = ["app", "bench", "inspecting", "main", "main_job", "model_tools", "models", "training"]
 
 
 def main() -> None:
