@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
+from napari_sparsetok.engine.ready import Ready
 from napari_sparsetok.engine.report import report
 from napari_sparsetok.files import MadeBy, OpeningStopped, open_scan, save_mask
 from napari_sparsetok.files.reading import Watch as FileWatch
@@ -61,12 +62,10 @@ class Session:
         model = settings.model or next(iter(self.registry.cards), "")
         self.state = State(settings=replace(settings, model=model))
         self._cache_bytes = cache_bytes
-        self._make_segmenter = make_segmenter or self._make_engine
-        self._segmenter: Segmenter | None = None
+        self._ready = Ready(make_segmenter or self._make_engine)
         self._deliver = deliver
         self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
-        self._loaded: tuple[str, str] | None = None  # model and device that the segmenter has ready
         self._latest: Prediction | None = None  # the last one handed over
         self._closed = False
         self._followed: list[Job] = []  # what is read and can be stopped, in turn; the owner's
@@ -139,7 +138,10 @@ class Session:
         if settings.model != self.state.settings.model:
             self._stop_computing()
             self._drop_results()
+        warm = settings.model != self.state.settings.model and self.state.scan is not None
         self.state.settings = settings
+        if warm:
+            self.warm_up()
         self._refresh_busy()
 
     def set_region(self, region: Region | None) -> None:
@@ -169,6 +171,33 @@ class Session:
             self.state.tokens = shown.tokens
             return
         self._segment(focus_only=live, again=False)
+
+    def warm_up(self) -> None:
+        """Load the chosen model and run it once on nothing, so that the first result does not take longer."""
+        card, settings = self.card, self.state.settings
+        if card is None or not self._computer.is_idle:
+            return
+
+        def work(job: Job) -> None:
+            job.shown = True  # whatever else is asked for ends it
+            self._got_ready(job, settings)
+            self._ready.warm_up(settings, card.stages, lambda: self._computer.should_stop(job))
+
+        self._computer.submit(Job(work, Busy(f"getting “{card.title}” ready", can_cancel=False)))
+        self._refresh_busy()
+
+    def stay_under(self, seconds: float) -> None:
+        """Choose the largest keep ratio whose part under the eye should come within a time, as measured so far."""
+        card, settings = self.card, self.state.settings
+        pace = None if card is None else self._ready.pace(settings, card.stages)
+        ratio = None if pace is None else pace.ratio_for(seconds)
+        if pace is None or ratio is None:
+            self.say("Nothing was measured yet: segment the scan first.")
+            return
+        expected = pace.seconds_at(ratio) or 0.0
+        if expected > seconds:
+            self.say(f"Even at {ratio:g} a part of the mask takes about {1000 * expected:.0f} ms on this machine.")
+        self.set_keep_ratio(ratio)
 
     def run(self) -> None:
         """Segment the scan, or the region, with the current settings."""
@@ -303,7 +332,7 @@ class Session:
             if not again and latest and _answers(latest, scan, settings, region):
                 self._show(job, latest)
                 return
-            segmenter = self._ready(job, settings)
+            segmenter = self._got_ready(job, settings)
             self._progress(job, Busy(words))
             watch = Watch(
                 should_stop=lambda: self._computer.should_stop(job),
@@ -319,16 +348,10 @@ class Session:
         self._computer.submit(self._asked)
         self._refresh_busy()
 
-    def _ready(self, job: Job, settings: Settings) -> Segmenter:
-        if self._loaded != (settings.model, settings.device):
-            self._progress(job, Busy("loading the model"))
-        self._loaded = None
-        if self._segmenter is None:
-            self._segmenter = self._make_segmenter()
-        device = self._segmenter.prepare(settings)
-        self._loaded = (settings.model, settings.device)
+    def _got_ready(self, job: Job, settings: Settings) -> Segmenter:
+        segmenter, device = self._ready.get(settings, lambda: self._progress(job, Busy("loading the model")))
         self._tell(lambda: self._set_device(device))
-        return self._segmenter
+        return segmenter
 
     def _make_engine(self) -> Segmenter:
         from napari_sparsetok.engine.segmenter import SCDSegmenter
@@ -349,6 +372,8 @@ class Session:
         """Hand a result over; on the computing thread."""
         if job.stop.is_set():
             raise Stopped
+        if not job.shown and prediction is not self._latest:
+            self._ready.note(prediction)
         self._latest = prediction
         job.shown = True
         _ = prediction.voxel_counts  # counted here, so that the GUI thread need not

@@ -194,6 +194,8 @@ class Timing:
     cached : share of the windows whose prefix was not computed again, 0 … 1.
     windows : how many windows were run.
     device : where, in words.
+    entered, passed : tokens of the windows that were run, and those that the first stage let on.
+    memory : bytes that the program held at its end, on the GPU if that computed; 0 if nobody looked.
     """
 
     first: float
@@ -201,6 +203,9 @@ class Timing:
     cached: float
     windows: int
     device: str
+    entered: int = 0
+    passed: int = 0
+    memory: int = 0
 
 
 @dataclass(frozen=True, eq=False)

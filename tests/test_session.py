@@ -646,3 +646,48 @@ assert "torch" not in sys.modules and "monai" not in sys.modules and "qtpy" not 
 """
     root = Path(__file__).parent
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+# Getting ready, and the latency dial
+
+
+def test_a_chosen_model_is_got_ready_on_the_computing_thread_and_said(bench: Bench) -> None:
+    bench.engine.loading.clear()
+    bench.session.choose(model="other")
+    assert "ready" in bench.state.busy.what
+    assert not bench.state.busy.can_cancel
+    bench.engine.loading.set()
+    bench.idle()
+    assert bench.state.prediction is None
+    assert bench.engine.runs == []
+
+
+def test_what_is_asked_for_meanwhile_is_done_after_the_model_is_ready(bench: Bench) -> None:
+    bench.engine.loading.clear()
+    bench.session.warm_up()
+    bench.session.run()
+    bench.engine.loading.set()
+    bench.engine.free = True
+    bench.idle()
+    assert bench.shown() == [0.5]
+
+
+def test_the_dial_picks_the_ratio_from_the_times_that_were_measured(bench: Bench) -> None:
+    bench.session.stay_under(0.1)
+    assert "segment the scan first" in bench.state.message.text
+    assert bench.state.settings.keep_ratio == 0.5
+    bench.first_result()
+    pace = bench.session._ready.pace(bench.state.settings, 2)
+    for ratio, seconds in ((0.1, 0.1), (0.5, 0.2), (1.0, 0.5)):
+        for _ in range(8):
+            pace.add(ratio, seconds)
+    bench.engine.free = True
+    bench.session.stay_under(0.2)
+    bench.idle()
+    picked = bench.state.settings.keep_ratio
+    assert 0.3 < picked < 0.7
+    assert bench.state.prediction.settings.keep_ratio == picked
+    bench.session.stay_under(0.01)
+    bench.idle()
+    assert bench.state.settings.keep_ratio == 0.01
+    assert "Even at 0.01" in bench.state.message.text

@@ -77,6 +77,16 @@ class Canvas:
         forced = None if self._selector.forced is None else self._selector.forced[box]
         self._rank[box][mine] = _ranks(first, forced)[mine]
 
+    @property
+    def entered(self) -> int:
+        """Tokens of the windows that were added."""
+        return sum(int(left[0]) for left in self._left.values())
+
+    @property
+    def passed(self) -> int:
+        """Those of them that the first stage let on."""
+        return sum(int(left[min(1, len(left) - 1)]) for left in self._left.values())
+
     def mask(self) -> tuple[NDArray[np.uint8], Region]:
         """The mask (z, y, x) on the scan's grid so far, and the box that changed since the last call."""
         changed = self._changed_box()

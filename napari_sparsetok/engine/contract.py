@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -70,6 +70,15 @@ class Segmenter(Protocol):
         ScanError : the scan, the settings or the model cannot be used; says why.
         Stopped : `watch.should_stop` said so.
         """
+        ...
+
+
+@runtime_checkable
+class Warming(Protocol):
+    """A segmenter that can run its model before there is anything to segment."""
+
+    def warm_up(self, settings: Settings, should_stop: Callable[[], bool]) -> Iterator[tuple[float, float]]:
+        """Run the model on an empty window, and say keep ratios and the seconds that one window took."""
         ...
 
 

@@ -87,6 +87,13 @@ def _why_no_cuda() -> str:
     return "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch was installed without GPU support"
 
 
+def memory(device: Device) -> int:
+    """Bytes that this program holds just now, on the GPU if that computes."""
+    if device.device.type == "cuda":
+        return int(torch.cuda.memory_reserved())
+    return int(psutil.Process().memory_info().rss)
+
+
 def is_busy() -> bool:
     """Whether other programs keep the cores so busy that a second thread would mostly be waited for."""
     return psutil.getloadavg()[0] > torch.get_num_threads() + 1 > 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,12 +25,15 @@ from napari_sparsetok.engine.probe import Opened, Probe, place_in
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
 from napari_sparsetok.engine.selection import Lattice, Selector, check
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
-from napari_sparsetok.model import TokenRecord
+from napari_sparsetok.model import Rule, TokenRecord
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import DeviceReport, Prediction, Settings, Timing
 from napari_sparsetok.weights import Card, Registry
 
 __all__ = ["SCDSegmenter", "config_of", "load_model"]
+
+_WARM_RATIOS = (0.1, 0.4, 1.0)
+_LONG_WARM_UP = 1.0  # seconds for one window; after it the person is not kept waiting for larger ratios
 
 SHOW_EVERY = 0.5
 """Seconds between partial results of a long run."""
@@ -82,6 +85,22 @@ class SCDSegmenter:
         """Load the model, and say on which device it will run."""
         device = self._load(settings).device
         return DeviceReport(device.name, device.warning)
+
+    def warm_up(self, settings: Settings, should_stop: Callable[[], bool]) -> Iterator[tuple[float, float]]:
+        """See `napari_sparsetok.engine.contract.Warming.warm_up`."""
+        network = self._load(settings)
+        config = network.model.config
+        windows = prefixes(network, torch.zeros(1, config.in_channels, *config.window))
+        finish(network, windows, _WARM_RATIOS[0], Rule())  # the first run chooses kernels; its time says nothing
+        for keep_ratio in _WARM_RATIOS:
+            if should_stop():
+                return
+            started = time.perf_counter()
+            finish(network, windows, keep_ratio, Rule())
+            seconds = time.perf_counter() - started
+            yield keep_ratio, seconds
+            if seconds > _LONG_WARM_UP:
+                return
 
     def segment(
         self,
@@ -339,6 +358,9 @@ def _prediction(
         cached=progress.cached / max(1, progress.done),
         windows=progress.done,
         device=network.device.name,
+        entered=canvas.entered,
+        passed=canvas.passed,
+        memory=devices.memory(network.device),
     )
     return Prediction(
         scan=canvas.scan,

@@ -151,6 +151,7 @@ class Dock(QWidget):
         panel.run_requested.connect(self._on_run)
         panel.cancel_requested.connect(session.cancel)
         panel.keep_ratio_moved.connect(self._on_keep_ratio_moved)
+        panel.ratio.limit_requested.connect(session.stay_under)
         panel.overlay_toggled.connect(self.overlays.set_visible)
         self.overlays.visibility_changed.connect(panel.set_overlay_shown)
         panel.open_requested.connect(self.opening.ask_file)
@@ -290,6 +291,8 @@ class Dock(QWidget):
         self.showing.set_scan(scan, self._scans.chosen[0] if self._scans.chosen else None)
         self.panel.set_scan(scan)
         self.panel.set_can_run(scan is not None and self.session.card is not None)
+        if scan is not None:
+            self.session.warm_up()
         self._where = places.usual_where(scan, self.session.card)
         self._write_where()
         self._write_counts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
@@ -22,6 +22,7 @@ class KeepRatioBox(QWidget):
     """Emits `moved(ratio, live)`: live while the slider is held, and once more when it rests."""
 
     moved = Signal(float, bool)
+    limit_requested = Signal(float)  # seconds
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -45,12 +46,33 @@ class KeepRatioBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (caption, self._slider, self._counts, self._funnel, self._cost):
             layout.addWidget(widget)
+        layout.addLayout(self._build_limit())
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_SETTLED_MS)
         self._rest.timeout.connect(self._on_rest)
         self._slider.valueChanged.connect(self._on_value_changed)
         self._slider.sliderReleased.connect(self._on_rest)
+
+    def _build_limit(self) -> QHBoxLayout:
+        self._limit = QSpinBox()
+        self._limit.setRange(10, 60_000)
+        self._limit.setSingleStep(10)
+        self._limit.setValue(150)
+        self._limit.setSuffix("\u00a0ms")
+        self._limit.setAccessibleName("Longest time to the part of the mask in view")
+        words = "The part of the mask in view should come within this time after a move of the slider"
+        self._limit.setToolTip(words)
+        caption = QLabel("Stay &under")
+        caption.setBuddy(self._limit)
+        pick = QPushButton("Se&t ratio")
+        pick.setToolTip("Set the keep ratio to the largest that should stay within this time,\nby times measured here")
+        pick.clicked.connect(lambda: self.limit_requested.emit(self._limit.value() / 1000))
+        row = QHBoxLayout()
+        for widget in (caption, self._limit, pick):
+            row.addWidget(widget)
+        row.addStretch(1)
+        return row
 
     @property
     def slider(self) -> QLabeledDoubleSlider:
@@ -81,10 +103,16 @@ class KeepRatioBox(QWidget):
             return
         windows = f"{timing.windows}\u00a0window{'s' if timing.windows != 1 else ''}"
         text = f"mask in {duration(timing.first)} · all of {windows} in {duration(timing.total)}"
-        self._cost.setText(f"{text} · {100 * timing.cached:.0f}\u00a0% from\u00a0cache")
+        text = f"{text} · {100 * timing.cached:.0f}\u00a0% from\u00a0cache"
+        if timing.entered:
+            text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed on"
+        if timing.memory:
+            text += f" · {timing.memory / 2**30:.1f}\u00a0GiB"
+        self._cost.setText(text)
         self._cost.setToolTip(
             "Time to the first part of the mask, time for all of it, and the share of the windows\n"
-            "whose part that does not depend on the keep ratio was not computed again."
+            "whose part that does not depend on the keep ratio was not computed again.\n"
+            "Then the tokens that went on after the first stage, and the memory that the program holds."
         )
 
     def _on_value_changed(self, ratio: float) -> None:

@@ -46,7 +46,9 @@ def full(panel: Panel) -> Panel:
     panel.set_region(Region((0, 0, 0), (8, 8, 8)), scan)
     panel.set_can_run(True)
     panel.ratio.set_left((189540, 189540, 189540, 189540))
-    panel.ratio.set_timing(Timing(first=65.4, total=3599.0, cached=1.0, windows=1053, device="CPU"))
+    panel.ratio.set_timing(
+        Timing(first=65.4, total=3599.0, cached=1.0, windows=1053, device="CPU", entered=9, passed=2, memory=2**33)
+    )
     panel.set_volumes([("Posterior hippocampus", "#E69F00", 12345.678), ("Anterior hippocampus", "#56B4E9", 1.2)])
     panel.set_busy(Busy("segmenting “a scan with a very long name”", 700, 1053))
     panel.set_device(DeviceReport("CPU", "An NVIDIA GPU is there but not used: this PyTorch has no GPU support."))
@@ -316,8 +318,19 @@ def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
 def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
     ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU"))
     assert "mask in 84\u00a0ms · all of 1\u00a0window in 1.2\u00a0s · 0\u00a0% from\u00a0cache" in texts(ratio)
+    assert "tokens computed" not in texts(ratio)
+    more = {"entered": 1400, "passed": 350, "memory": 3 * 2**29}
+    ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU", **more))
+    assert "350 of\u00a01400\u00a0tokens computed on · 1.5\u00a0GiB" in texts(ratio)
     ratio.set_timing(None)
     assert "cache" not in texts(ratio)
+
+
+def test_the_dial_asks_for_a_ratio_within_a_time(ratio: KeepRatioBox, qtbot: Any) -> None:
+    ratio._limit.setValue(200)
+    with qtbot.waitSignal(ratio.limit_requested) as asked:
+        button(ratio, "Set ratio").click()
+    assert asked.args == [0.2]
 
 
 @pytest.mark.parametrize(
