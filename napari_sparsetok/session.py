@@ -231,7 +231,7 @@ class Session:
         settings = self.state.settings
 
         def run(job: Job) -> None:
-            segmenter = self._ready(job, settings)
+            segmenter = self._got_ready(job, settings)
             self._progress(job, Busy(what, unit="steps"))
             watch = Watch(
                 should_stop=lambda: self._computer.should_stop(job),
