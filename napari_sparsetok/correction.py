@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_sparsetok.labels import NOT_TISSUE
+from napari_sparsetok.scan import Geometry
+from napari_sparsetok.state import TokenMap
 
 Mask = NDArray[np.uint8]
 Binary = NDArray[np.bool_]
@@ -28,6 +30,26 @@ def compose(prediction: Mask, corrections: Mask) -> Mask:
     """
     said = np.where(corrections == NOT_TISSUE, 0, corrections).astype(np.uint8)
     return np.where(corrections == 0, prediction, said)
+
+
+def tokens_under(corrections: Mask, tokens: TokenMap, geometry: Geometry) -> Binary:
+    """The tokens (d, h, w) under the voxels that have an opinion; those outside the region that was segmented are none.
+
+    Parameters
+    ----------
+    corrections : (z, y, x) on the grid of `geometry`; read slice by slice, so it may be painted on meanwhile.
+    """
+    places = []  # of every voxel along each axis, on the token grid
+    for axis, n in enumerate(corrections.shape):
+        mm = geometry.origin[axis] + np.arange(n) * geometry.spacing[axis]
+        places.append(np.round((mm - tokens.origin[axis]) / tokens.spacing[axis]).astype(np.intp))
+    under = np.zeros(tokens.stage.shape, dtype=bool)
+    for z, part in zip(places[0], corrections, strict=True):
+        y, x = (at[found] for at, found in zip(places[1:], np.nonzero(np.array(part)), strict=True))
+        inside = (y >= 0) & (y < under.shape[1]) & (x >= 0) & (x < under.shape[2])
+        if 0 <= z < len(under):
+            under[z, y[inside], x[inside]] = True
+    return under & (tokens.stage > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from napari_sparsetok import correction
 from napari_sparsetok.labels import NOT_TISSUE
+from napari_sparsetok.scan import Geometry, Scan
+from napari_sparsetok.state import TokenMap
 
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
 opinions = st.sampled_from([0, 1, 2, 3, NOT_TISSUE])
@@ -178,3 +180,25 @@ def test_tools_keep_shape_and_type_whatever_they_get(mask, amount):
     for result in results:
         assert result.shape == mask.shape
         assert result.dtype == np.bool_
+
+
+def test_tokens_under_corrections_are_those_whose_patches_were_painted():
+    shape, spacing = (12, 16, 20), (2.0, 1.0, 1.0)
+    scan = Scan(np.zeros(shape, np.float32), Geometry.shown(shape, spacing, (7.0, -3.0, 11.0)))
+    grid = (3, 2, 3)
+    tokens = TokenMap(
+        importance=np.zeros((1, *grid), np.float32),
+        stage=np.ones(grid, np.uint8),
+        rank=np.zeros(grid, np.int32),
+        window_tokens=18,
+        left=(18, 4),
+        spacing=(4.0, 4.0, 4.0),  # 2 × 4 × 4 voxels
+        origin=(7.0 - 1.0 + 2.0 + 4 * 2.0, -3.0 - 0.5 + 2.0 + 4, 11.0 - 0.5 + 2.0),  # of a region from (4, 4, 0)
+    )
+    tokens.stage[2, 1, 2] = 0  # not looked at
+    said = np.zeros(shape, np.uint8)
+    said[5, 7, 4] = 1  # token (0, 0, 1)
+    said[9, 8, 11] = NOT_TISSUE  # token (2, 1, 2), which was not looked at
+    said[8, 4:8, 0:4] = 2  # token (2, 0, 0)
+    said[0, 0, 0] = said[11, 15, 19] = 1  # outside the region
+    assert np.argwhere(correction.tokens_under(said, tokens, scan.geometry)).tolist() == [[0, 0, 1], [2, 0, 0]]

@@ -33,6 +33,7 @@ from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.painting import Painting
 from napari_sparsetok.ui.reviewing import Reviewing
 from napari_sparsetok.ui.saving import Saving
+from napari_sparsetok.ui.teaching import Teaching
 from napari_sparsetok.ui.tooling import Tooling, Work
 from napari_sparsetok.ui.where import voxel_at
 
@@ -91,6 +92,7 @@ class CorrectDesk(QObject):
         self.saving = Saving(dialogs, viewer, session, lambda: self.array, self.remarks)
         self.saving.saved.connect(self._write_saved)
         self.measuring = Measuring(dialogs, session, overlays)
+        self.teaching = Teaching(session, panel.teach, lambda: self.array)
         self.kept = KeptDesk(dialogs, session, self._store, self._on_bring_back)
 
     def _connect_panel(self) -> None:

@@ -13,6 +13,7 @@ from napari_sparsetok.ui.look_form import LookForm
 from napari_sparsetok.ui.paint_form import LimitForm, Mode, PaintForm
 from napari_sparsetok.ui.review_form import ReviewForm
 from napari_sparsetok.ui.section import Section
+from napari_sparsetok.ui.teach_form import TeachForm
 from napari_sparsetok.ui.tool_form import ToolForm
 
 
@@ -21,7 +22,7 @@ class CorrectPanel(QWidget):
 
     Attributes
     ----------
-    labels, paint, limits, tools, review, looks : its parts.
+    labels, paint, limits, tools, review, looks, teach : its parts.
     """
 
     start_requested = Signal()
@@ -37,7 +38,7 @@ class CorrectPanel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.labels, self.paint, self.limits = LabelView(), PaintForm(), LimitForm()
-        self.tools, self.review, self.looks = ToolForm(), ReviewForm(), LookForm()
+        self.tools, self.review, self.looks, self.teach = ToolForm(), ReviewForm(), LookForm(), TeachForm()
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.setContentsMargins(4, 4, 10, 4)
@@ -100,12 +101,14 @@ class CorrectPanel(QWidget):
         self.review_section = Section("What to look at next", self.review, "Doubtful parts of the mask, worst first")
         self.limits_section = Section("Grey values", self.limits, "Let the brush paint only some grey values")
         self.looks_section = Section("How it is drawn", self.looks, "Outline, opacity, blinking, difference")
+        self.teach_section = Section("Run again with them", self.teach, "What your corrections can tell the model")
         self.more_section = Section("More", self._more(), "Volumes; what is kept on this computer")
         for section in (
             self.tools_section,
             self.review_section,
             self.limits_section,
             self.looks_section,
+            self.teach_section,
             self.more_section,
         ):
             layout.addWidget(section)
