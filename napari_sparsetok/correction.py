@@ -19,6 +19,8 @@ from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Geometry
 from napari_sparsetok.state import TokenMap
 
+_MUCH = 80_000_000  # single writes, beyond which a distance everywhere is no more work
+
 Mask = NDArray[np.uint8]
 Binary = NDArray[np.bool_]
 
@@ -28,8 +30,24 @@ def compose(prediction: Mask, corrections: Mask) -> Mask:
 
     Works on any part as on the whole, so a change is composed in its box alone.
     """
-    said = np.where(corrections == NOT_TISSUE, 0, corrections).astype(np.uint8)
-    return np.where(corrections == 0, prediction, said)
+    mask = prediction.copy()
+    parts = zip(mask, corrections, strict=True) if mask.ndim > 1 else [(mask, corrections)]
+    for part, said in parts:  # slice by slice: most have no opinion in them, and one fits the processor's cache
+        if said.any():
+            np.copyto(part, said, where=said != 0)
+            np.copyto(part, 0, where=said == NOT_TISSUE)
+    return mask
+
+
+def count_labels(mask: Mask) -> NDArray[np.int64]:
+    """How many voxels have each of the numbers 0 to 255."""
+    counts = np.zeros(256, dtype=np.int64)
+    for part in mask if mask.ndim > 1 else [mask]:
+        some = part[part != 0]  # most are 0, and comparing is much quicker than counting
+        if some.size:
+            counts += np.bincount(some, minlength=256)
+    counts[0] = mask.size - counts.sum()
+    return counts
 
 
 def tokens_under(corrections: Mask, tokens: TokenMap, geometry: Geometry) -> Binary:
@@ -39,13 +57,14 @@ def tokens_under(corrections: Mask, tokens: TokenMap, geometry: Geometry) -> Bin
     ----------
     corrections : (z, y, x) on the grid of `geometry`; read slice by slice, so it may be painted on meanwhile.
     """
-    places = []  # of every voxel along each axis, on the token grid
+    places: list[NDArray[np.intp]] = []  # of every voxel along each axis, on the token grid
     for axis, n in enumerate(corrections.shape):
         mm = geometry.origin[axis] + np.arange(n) * geometry.spacing[axis]
         places.append(np.round((mm - tokens.origin[axis]) / tokens.spacing[axis]).astype(np.intp))
     under = np.zeros(tokens.stage.shape, dtype=bool)
-    for z, part in zip(places[0], corrections, strict=True):
-        y, x = (at[found] for at, found in zip(places[1:], np.nonzero(np.array(part)), strict=True))
+    for k, z in enumerate(places[0].tolist()):
+        found = np.argwhere(np.array(corrections[k]))
+        y, x = places[1][found[:, 0]], places[2][found[:, 1]]
         inside = (y >= 0) & (y < under.shape[1]) & (x >= 0) & (x < under.shape[2])
         if 0 <= z < len(under):
             under[z, y[inside], x[inside]] = True
@@ -130,9 +149,9 @@ def grow(mask: Binary, spacing: Sequence[float], by: float) -> Binary:
     box = _around(mask, spacing, abs(by))
     result = mask.copy()
     if by > 0:
-        result[box] = ndimage.distance_transform_edt(~mask[box], sampling=spacing) <= by
+        result[box] = _reached(mask[box], spacing, by)
     elif not mask[box].all():
-        result[box] = ndimage.distance_transform_edt(mask[box], sampling=spacing) > -by
+        result[box] = ~_reached(~mask[box], spacing, -by)
     return result
 
 
@@ -142,13 +161,12 @@ def smooth(mask: Binary, spacing: Sequence[float], width: float) -> Binary:
         return mask
     box = _around(mask, spacing, 2 * width)
     # Smoothing the distance to the surface, not the mask: thin parts then move less than they would vanish.
-    distance = _signed_distance(mask[box], spacing)
     sigma = [width / 2 / s for s in spacing]
-    smoothed = ndimage.gaussian_filter(distance, sigma, mode="nearest")
-    # A filter pulls every convex surface inwards; the level that holds as many voxels as before undoes that.
-    voxels = int(np.count_nonzero(mask))
+    reach = width + max(spacing)  # twice the filter's sigma: what is farther hardly moves the surface
+    distance = _distance_near(mask[box], spacing, reach)
+    smoothed = ndimage.gaussian_filter(distance, sigma, mode="nearest", truncate=2.5)
     result = mask.copy()
-    result[box] = smoothed >= np.partition(smoothed.ravel(), -voxels)[-voxels]
+    result[box] = smoothed >= _level(smoothed, int(np.count_nonzero(mask)))
     return result
 
 
@@ -183,6 +201,97 @@ def fill_between(mask: Binary, spacing: Sequence[float], axis: int, keys: Sequen
 def _parts(mask: Binary) -> tuple[NDArray[np.int32], int]:
     parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     return parts, int(count)
+
+
+def _edge(mask: Binary) -> Binary:
+    """The voxels of a mask that have a neighbour outside it across a face; the array's own border is no outside."""
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        low, high = [slice(None)] * mask.ndim, [slice(None)] * mask.ndim
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        inner[tuple(low)] &= mask[tuple(high)]
+        inner[tuple(high)] &= mask[tuple(low)]
+    return mask & ~inner
+
+
+@dataclass(frozen=True, eq=False)
+class _Ball:
+    """The steps from a voxel to all within some millimetres.
+
+    room : voxels along each axis.
+    steps : (n, axes), the farthest first.
+    mm : (n,), how far.
+    """
+
+    room: tuple[int, ...]
+    steps: NDArray[np.intp]
+    mm: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, spacing: Sequence[float], reach: float) -> _Ball:
+        room = tuple(int(reach / step + 1e-9) for step in spacing)
+        steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in room), indexing="ij"), -1).reshape(-1, len(room))
+        mm = np.sqrt(((steps * np.asarray(spacing)) ** 2).sum(axis=1))
+        order = np.argsort(-mm, kind="stable")
+        order = order[mm[order] <= reach]
+        return cls(room, steps[order], mm[order])
+
+    def padded(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """An array's shape with room for a step from any voxel."""
+        return tuple(n + 2 * r for n, r in zip(shape, self.room, strict=True))
+
+    def inside(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """Where the array lies in the padded one."""
+        return tuple(slice(r, r + n) for n, r in zip(shape, self.room, strict=True))
+
+    def flat(self, seeds: Binary) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """In the flattened padded array: where the seeds lie, and how far each step goes."""
+        shape = self.padded(seeds.shape)
+        at = np.ravel_multi_index(tuple(k + r for k, r in zip(np.nonzero(seeds), self.room, strict=True)), shape)
+        strides = np.array([int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))])
+        return at, self.steps @ strides
+
+
+def _reached(mask: Binary, spacing: Sequence[float], reach: float) -> Binary:
+    """The voxels within some millimetres of a mask, it too.
+
+    From the mask's edge outwards, which for the usual few millimetres is much less work than a distance everywhere.
+    """
+    ball, edge = _Ball.of(spacing, reach), _edge(mask)
+    if len(ball.mm) * int(np.count_nonzero(edge)) > _MUCH:
+        far: Binary = ndimage.distance_transform_edt(~mask, sampling=spacing) <= reach
+        return far
+    reached = np.zeros(ball.padded(mask.shape), dtype=bool)
+    flat, (at, steps) = reached.ravel(), ball.flat(edge)
+    for step in steps:
+        flat[at + step] = True
+    return reached[ball.inside(mask.shape)] | mask
+
+
+def _distance_near(mask: Binary, spacing: Sequence[float], reach: float) -> NDArray[np.float32]:
+    """As `_signed_distance`, but no more than about `reach` either way."""
+    ball, half = _Ball.of(spacing, reach), 0.5 * min(spacing)
+    edges = [_edge(mask), _edge(~mask)]
+    if len(ball.mm) * sum(int(np.count_nonzero(edge)) for edge in edges) > _MUCH:
+        return _signed_distance(mask, spacing).clip(-reach, reach).astype(np.float32)
+    found = []
+    for edge in edges:
+        away = np.full(ball.padded(mask.shape), reach + half, dtype=np.float32)
+        flat, (at, steps) = away.ravel(), ball.flat(edge)
+        for step, mm in zip(steps, ball.mm, strict=True):  # the nearest is written last, and stays
+            flat[at + step] = mm
+        found.append(away[ball.inside(mask.shape)])
+    to_mask, to_outside = found
+    return np.where(mask, to_outside - half, half - to_mask)
+
+
+def _level(values: NDArray[np.float32], count: int) -> float:
+    """The value that `count` of the values reach. A filter pulls every convex surface inwards; this undoes it."""
+    near = values[np.abs(values) < 0.5 * float(np.abs(values).max())]
+    wanted = count - int(np.count_nonzero(values >= 0.5 * float(np.abs(values).max())))
+    if not 0 < wanted <= near.size:
+        near, wanted = values.ravel(), count
+    return float(np.partition(near, -wanted)[-wanted])
 
 
 def _signed_distance(mask: Binary, spacing: Sequence[float]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_sparsetok.correction import compose
+from napari_sparsetok.correction import compose, count_labels
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
@@ -141,7 +141,7 @@ class Overlays:
         self._prediction = prediction
         if self._present("mask") is None:
             mask = np.array(prediction.mask) if self._corrections is None else self._composed(prediction, _WHOLE)
-            self._counts = _counted(mask) if self._corrections is not None else prediction.voxel_counts
+            self._counts = count_labels(mask) if self._corrections is not None else prediction.voxel_counts
             self._add("mask", self._mask_layer(prediction, mask))
             self.mask_changed.emit(Region.whole(mask.shape))
             return
@@ -163,8 +163,8 @@ class Overlays:
         box = (..., *region.slices)
         new = self._composed(self._prediction, region.slices)
         if self._corrections is not None:
-            before = self._counts if self._counts is not None else _counted(layer.data)
-            self._counts = before - _counted(layer.data[box]) + _counted(new)
+            before = self._counts if self._counts is not None else count_labels(layer.data)
+            self._counts = before - count_labels(layer.data[box]) + count_labels(new)
         layer.data[box] = new
         layer.refresh(extent=False, thumbnail=False)
         self.mask_changed.emit(region)
@@ -318,10 +318,6 @@ def _limits(tokens: TokenMap) -> tuple[float, float]:
     """From no to full colour; some rules score beyond 1."""
     beyond = tokens.selection in ("norm", "attention") and np.isfinite(tokens.importance[0]).any()
     return (0.0, float(np.nanmax(tokens.importance[0]))) if beyond else (0.0, 1.0)
-
-
-def _counted(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.bincount(mask.ravel(), minlength=256)
 
 
 def _lock(layer: Layer) -> None:

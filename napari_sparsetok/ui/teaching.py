@@ -108,5 +108,7 @@ def _middle(corrections: NDArray[np.uint8]) -> Shape | None:
         y, x = np.nonzero(np.array(part))
         sums += (z * len(y), y.sum(), x.sum())
         count += len(y)
-    z, y, x = (round(float(value) / count) for value in sums) if count else (0, 0, 0)
-    return (z, y, x) if count else None
+    if not count:
+        return None
+    middle = np.round(sums / count).astype(int)
+    return int(middle[0]), int(middle[1]), int(middle[2])
