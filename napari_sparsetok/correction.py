@@ -61,7 +61,7 @@ def tokens_under(corrections: Mask, tokens: TokenMap, geometry: Geometry) -> Bin
     for axis, n in enumerate(corrections.shape):
         mm = geometry.origin[axis] + np.arange(n) * geometry.spacing[axis]
         places.append(np.round((mm - tokens.origin[axis]) / tokens.spacing[axis]).astype(np.intp))
-    under = np.zeros(tokens.stage.shape, dtype=bool)
+    under: Binary = np.zeros(tokens.stage.shape, dtype=bool)
     for k, z in enumerate(places[0].tolist()):
         found = np.argwhere(np.array(corrections[k]))
         y, x = places[1][found[:, 0]], places[2][found[:, 1]]
