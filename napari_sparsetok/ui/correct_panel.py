@@ -101,7 +101,9 @@ class CorrectPanel(QWidget):
         self.review_section = Section("What to look at next", self.review, "Doubtful parts of the mask, worst first")
         self.limits_section = Section("Grey values", self.limits, "Let the brush paint only some grey values")
         self.looks_section = Section("How it is drawn", self.looks, "Outline, opacity, blinking, difference")
-        self.teach_section = Section("Run again with them", self.teach, "What your corrections can tell the model")
+        self.teach_section = Section(
+            "Run again with corrections", self.teach, "What your corrections can tell the model"
+        )
         self.more_section = Section("More", self._more(), "Volumes; what is kept on this computer")
         for section in (
             self.tools_section,

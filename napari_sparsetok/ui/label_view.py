@@ -51,7 +51,7 @@ class LabelView(QTableWidget):
         header.setSectionResizeMode(0, QHeaderView.Stretch)
         for column, name in _PICTURES.items():
             header.setSectionResizeMode(column, QHeaderView.Fixed)
-            self.setColumnWidth(column, 30)
+            self.setColumnWidth(column, 26)
             self.horizontalHeaderItem(column).setToolTip({"eye": "Draw it", "lock": "Lock it"}[name])
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self.setToolTip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
@@ -12,7 +13,9 @@ class Section(QCollapsible):
     """A heading that folds and unfolds what belongs to it, with the mouse or the space bar."""
 
     def __init__(self, title: str, content: QWidget, tip: str, open: bool = False) -> None:
-        super().__init__(title, expandedIcon="▾", collapsedIcon="▸")
+        # The arrow is part of the words: a picture would keep the colour of the theme that it was drawn in.
+        super().__init__("", expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self._title = title
         self.setDuration(0)
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.layout().setSpacing(2)
@@ -20,12 +23,17 @@ class Section(QCollapsible):
         self.content().layout().setContentsMargins(6, 2, 0, 4)
         self.toggleButton().setToolTip(tip)
         self.toggleButton().setStyleSheet(_FLAT)
+        self.toggled.connect(self._write)
         if open:
             self.expand(animate=False)
         else:
             self.collapse(animate=False)
+        self._write(open)
 
     @property
     def is_open(self) -> bool:
         """Whether what belongs to it is seen."""
         return bool(self.isExpanded())
+
+    def _write(self, is_open: bool) -> None:
+        self.setText(f"{'▾' if is_open else '▸'}  {self._title}")

@@ -9,6 +9,8 @@ from html import escape
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.paint_form import MODES
+
 
 @dataclass(frozen=True)
 class Shortcut:
@@ -26,6 +28,13 @@ OF_NAPARI = (
     ("Ctrl+R", "see all of the scan"),
     ("V", "hide and show the layer chosen in the list"),
     ("Ctrl+Z / Ctrl+Shift+Z", "undo and do again, while correcting"),
+)
+CORRECTING = (
+    *((choice.key, f"{choice.title.lower()}: {choice.words[:1].lower()}{choice.words[1:]}") for choice in MODES),
+    ("[ and ]", "smaller and larger brush"),
+    ("- and =", "the label before, the next label"),
+    ("J", "blink the mask"),
+    ("K", "mark the slice as reviewed"),
 )
 MOUSE = (
     ("Shift + right button, drag", "window: to the side for width, up and down for level"),
@@ -79,7 +88,7 @@ class HelpSheet(QDialog):
 def sheet(shortcuts: Sequence[Shortcut]) -> str:
     """The sheet as a page."""
     ours = [(pretty(shortcut.key), shortcut.words) for shortcut in shortcuts]
-    parts = (("Looking", ours), ("Mouse", MOUSE), ("Of napari", OF_NAPARI))
+    parts = (("Looking", ours), ("Correcting", CORRECTING), ("Mouse", MOUSE), ("Of napari", OF_NAPARI))
     tables = "".join(f"<h3>{title}</h3>{_table(rows)}" for title, rows in parts)
     return f"<p>Keys count while the mouse is on the scan: click into the picture first.</p>{tables}"
 

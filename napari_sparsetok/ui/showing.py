@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QDialog, QWidget
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
-from napari_sparsetok.ui.overlays import KINDS, Overlays
+from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
 from napari_sparsetok.ui.planes import show_plane, step_slice
 from napari_sparsetok.ui.preferences import convention
 from napari_sparsetok.ui.readout import Mask, Readout
@@ -24,6 +24,7 @@ from napari_sparsetok.ui.where import is_inside
 from napari_sparsetok.ui.window_level import WindowLevel
 
 _FAR = 10  # slices
+_OF_CORRECTING = ("corrections", "preview", "difference", "ring")
 
 
 class Showing(QObject):
@@ -39,6 +40,7 @@ class Showing(QObject):
         super().__init__(widget)
         self._widget, self._viewer, self._session, self._overlays = widget, viewer, session, overlays
         self._hidden: list[str] = []
+        self._hidden_marks: list[Layer] = []
         self._alive = True
         self.bar = ViewBar()
         self.window = WindowLevel(viewer)
@@ -105,7 +107,11 @@ class Showing(QObject):
             ),
             Shortcut("W", "next window (soft tissue, lung, bone …)", lambda viewer: self.window.step(1)),
             Shortcut("Shift-W", "previous window", lambda viewer: self.window.step(-1)),
-            Shortcut("H", "hide importance, tokens and mask, and show them again", lambda viewer: self.hide_or_show()),
+            Shortcut(
+                "H",
+                "hide all overlays and corrections, and show them again",
+                lambda viewer: self.hide_or_show(),
+            ),
             Shortcut("I", "what is known of this scan", lambda viewer: self.show_info()),
             Shortcut("F1", "this sheet", lambda viewer: self.show_help()),
         ]
@@ -115,10 +121,13 @@ class Showing(QObject):
         QTimer.singleShot(0, lambda: do() if self._alive else None)
 
     def hide_or_show(self) -> None:
-        """Hide the overlays that are seen; once more brings the same ones back."""
+        """Hide the overlays that are seen, and what is drawn while correcting; once more brings the same back."""
         seen = [kind for kind in KINDS if (layer := self._overlays.layer(kind)) is not None and layer.visible]
-        kinds, on = (seen, False) if seen else (self._hidden or list(KINDS), True)
-        self._hidden = seen
+        marks = [x for x in self._viewer.layers if x.metadata.get(OVERLAY) in _OF_CORRECTING and x.visible]
+        kinds, on = (seen, False) if seen or marks else (self._hidden or list(KINDS), True)
+        for layer in [x for x in self._hidden_marks if x in self._viewer.layers] if on else marks:
+            layer.visible = on
+        self._hidden, self._hidden_marks = seen, marks
         for kind in kinds:
             self._overlays.set_visible(kind, on)
             self._overlays.visibility_changed.emit(kind, on)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from fakes import make_scan
@@ -445,3 +447,31 @@ def test_the_tool_form_asks_only_for_what_the_tool_needs(panel, qtbot):
         with qtbot.waitSignal(form.apply_requested) as caught:
             form._apply.click()
         assert caught.args[0].tool == tool.name
+
+
+# A scan that stays on disk
+
+
+def test_corrections_of_a_scan_that_stays_on_disk_are_kept_and_offered_back(room, qtbot, tmp_path):
+    voxels = dask.array.from_array(make_scan().voxels, chunks=7)
+    lazy = replace(make_scan(), voxels=voxels, identity="on disk")
+    room.session.set_scan(lazy)
+    room.segment()
+    room.panel.start_requested.emit()
+    paint(room, (5, 10, 6), 2)
+    room.panel.limits._on.setChecked(True)
+    paint(room, (9, 10, 6), 2)  # grey values on disk are not looked at while painting, and it says so
+    assert "stays on disk" in room.session.state.message.text
+    said = np.array(room.desk.array)
+    assert said[9].any()
+    room.desk.keep()
+    room.settled()
+    again = Room(qtbot, tmp_path / "kept")
+    try:
+        again.session.set_scan(replace(make_scan(), voxels=voxels, identity="on disk"))
+        again.until(lambda: again.panel._offer_words.text())
+        again.panel.bring_back_requested.emit()
+        again.until(lambda: again.desk.array is not None)
+        assert np.array_equal(again.desk.array, said)
+    finally:
+        again.close()

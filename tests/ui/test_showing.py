@@ -22,7 +22,7 @@ from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui.dock import on_gui_thread
-from napari_sparsetok.ui.overlays import KINDS, Overlays
+from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
 from napari_sparsetok.ui.planes import plane_of
 from napari_sparsetok.ui.scan_info import ScanInfo, facts, identifying
 from napari_sparsetok.ui.scan_layer import layer_data
@@ -123,6 +123,17 @@ def test_overlays_are_hidden_and_come_back_as_they_were(room: Room) -> None:
     room.press("H")
     assert [room.overlays.layer(kind).visible for kind in KINDS] == [True, False, True]
     assert ticks == [("importance", False), ("mask", False), ("importance", True), ("mask", True)]
+
+
+def test_what_is_drawn_while_correcting_is_hidden_too(room: Room) -> None:
+    layer = Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: "corrections"})
+    other = Labels(np.zeros((4, 4, 4), np.uint8))  # the person's own
+    for one in (layer, other):
+        room.viewer.add_layer(one)
+    room.press("H")
+    assert (layer.visible, other.visible) == (False, True)
+    room.press("H")
+    assert layer.visible
 
 
 def test_letting_go_frees_the_keys(room: Room) -> None:
