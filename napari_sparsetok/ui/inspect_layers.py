@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_sparsetok.scan import AXIS_LABELS, Scan
@@ -19,6 +19,9 @@ from napari_sparsetok.ui.style import stage_color
 MUST, NEVER = 1, 2
 """What is painted on tokens."""
 
+_HEAT = Colormap(
+    [[0.84, 0.37, 0.0, 0.0], [0.84, 0.37, 0.0, 0.65], [1.0, 0.93, 0.35, 0.95]], name="heat that lets the scan through"
+)
 _FINE = 16  # parts of a token's side that its outline is drawn with
 _NAMES = {
     "boxes": "token outlines",
@@ -81,13 +84,13 @@ class InspectLayers:
 
     def show_scores(self, tokens: TokenMap, stage: int) -> None:
         """Scores of one stage, counted from 1."""
-        self._image("stage", tokens.importance[stage - 1], tokens, "inferno")
+        self._image("stage", tokens.importance[stage - 1], tokens)
 
     def show_attention(self, values: NDArray[np.float32], tokens: TokenMap, start: tuple[int, ...], words: str) -> None:
         """Attention (d, h, w) of one window whose first token is `start`."""
         laid = np.full(tokens.stage.shape, np.nan, dtype=np.float32)
         laid[tuple(slice(a, a + n) for a, n in zip(start, values.shape, strict=True))] = values
-        self._image("attention", laid, tokens, "inferno")
+        self._image("attention", laid, tokens)
         layer = self.get("attention")
         if layer is not None:
             layer.name = words
@@ -101,7 +104,8 @@ class InspectLayers:
             layer.refresh(extent=False, thumbnail=False)
             return
         self._put("lowest", Image(
-            self._lifted(values), colormap="inferno", contrast_limits=(0.0, 1.0), blending="additive", opacity=0.7,
+            self._lifted(values), colormap=_HEAT, contrast_limits=(0.0, 1.0),
+            blending="translucent_no_depth", opacity=0.9,
             interpolation2d="nearest", **self._placed(placed(scan.geometry)),
         ))  # fmt: skip
 
@@ -140,7 +144,7 @@ class InspectLayers:
 
     # Details
 
-    def _image(self, kind: str, values: NDArray[np.float32], tokens: TokenMap, colormap: str) -> None:
+    def _image(self, kind: str, values: NDArray[np.float32], tokens: TokenMap) -> None:
         shown = np.nan_to_num(values).astype(np.float32)
         top = float(shown.max()) or 1.0
         layer = self.get(kind)
@@ -150,7 +154,8 @@ class InspectLayers:
             layer.refresh(extent=False, thumbnail=False)
             return
         self._put(kind, Image(
-            self._lifted(shown), colormap=colormap, contrast_limits=(0.0, top), blending="additive", opacity=0.6,
+            self._lifted(shown), colormap=_HEAT, contrast_limits=(0.0, top),
+            blending="translucent_no_depth", opacity=0.8,
             interpolation2d="nearest", **self._placed(_place(tokens.spacing, tokens.origin)),
         ))  # fmt: skip
 

@@ -204,7 +204,7 @@ class HeadMap(QWidget):
         for block in range(blocks):
             for head in range(heads):
                 color = QColor(_COST)
-                color.setAlphaF(0.08 + 0.92 * float(self._loss[block, head]) / most)
+                color.setAlphaF(min(1.0, 0.08 + 0.92 * float(self._loss[block, head]) / most))
                 painter.fillRect(self._cell(block, head), color)
         painter.setPen(QPen(self.palette().windowText().color(), 2 if self.hasFocus() else 1))
         painter.drawRect(self._cell(*self._at))
