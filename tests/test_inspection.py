@@ -54,6 +54,8 @@ def test_a_sweep_holds_every_ratio_against_the_dense_run(question):
         labels = [expected_mask(scan, r)[0, 0, x] for r in LADDER]
         steady = [r for k, r in enumerate(LADDER) if all(v == labels[0] for v in labels[: k + 1])]
         assert lowest == min(steady)
+    assert found.settled == tuple(int((found.lowest == np.float32(r)).sum()) for r in LADDER)
+    assert sum(found.settled) == np.prod(scan.shape)
 
 
 def test_auto_is_the_smallest_that_agrees_from_the_top(question):

@@ -63,6 +63,7 @@ class Sweep:
     dense : the prediction that prunes nothing.
     rungs : from the highest ratio down.
     lowest : (z, y, x) float32, see `napari_sparsetok.tokens.stability`.
+    settled : for each rung, the voxels of the region whose label is steady from there up, and not from further down.
     complete : False while rungs are still to come.
     """
 
@@ -72,6 +73,7 @@ class Sweep:
     dense: Prediction
     rungs: tuple[Rung, ...]
     lowest: NDArray[np.float32]
+    settled: tuple[int, ...]
     complete: bool
 
     def auto(self, least: float = 0.99) -> float | None:
@@ -80,7 +82,10 @@ class Sweep:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the table, without voxels."""
-        rows = [{**vars(rung), "worst_agreement": rung.worst} for rung in self.rungs]
+        rows: list[dict[str, Any]] = [
+            {**vars(rung), "worst_agreement": rung.worst, "settled_voxels": n}
+            for rung, n in zip(self.rungs, self.settled, strict=True)
+        ]
         for row in rows:
             for key in ("agreement", "reference"):
                 row[key] = [vars(x) for x in row[key]]
@@ -144,7 +149,9 @@ def sweep(
     rungs = [_rung(q, dense, dense, seconds, memory)]
     masks = _Masks([(1.0, dense.mask)])
     known = stability(masks)
-    so_far = Sweep(q.scan, q.settings, dense.region, dense, tuple(rungs), next(known), len(ratios) == 1)
+    lowest = next(known)
+    settled: tuple[int, ...] = (math.prod(dense.region.shape),)
+    so_far = Sweep(q.scan, q.settings, dense.region, dense, tuple(rungs), lowest, settled, len(ratios) == 1)
     on_rung(so_far)
     for done, ratio in enumerate(ratios[1:], start=2):
         watch.on_progress(done - 1, len(ratios))
@@ -152,7 +159,10 @@ def sweep(
         found, seconds, memory = measured(segmenter, q.scan, settings, q.region, quiet)
         rungs.append(_rung(q, found, dense, seconds, memory))
         masks.waiting.append((ratio, found.mask))
-        so_far = replace(so_far, rungs=tuple(rungs), lowest=next(known), complete=done == len(ratios))
+        lowest = next(known)
+        inside = lowest[dense.region.slices]
+        settled = tuple(int(np.count_nonzero(inside == np.float32(rung.keep_ratio))) for rung in rungs)
+        so_far = replace(so_far, rungs=tuple(rungs), lowest=lowest, settled=settled, complete=done == len(ratios))
         on_rung(so_far)
     watch.on_progress(len(ratios), len(ratios))
     return so_far

@@ -109,9 +109,8 @@ def slice_figure(prediction: Prediction, sweep: Sweep) -> Figure:
 
 def histogram_figure(sweep: Sweep) -> Figure:
     """How many voxels settle at each ratio; those that never change are not drawn, they would hide the others."""
-    inside = sweep.lowest[sweep.region.slices]
-    ratios = sorted({rung.keep_ratio for rung in sweep.rungs})
-    counts = [int(np.count_nonzero(np.isclose(inside, ratio))) for ratio in ratios]
+    ratios = [rung.keep_ratio for rung in reversed(sweep.rungs)]
+    counts = sweep.settled[::-1]
     figure = figure_of(6.4, 2.4)
     axis = figure.subplots()
     axis.bar([f"{ratio:g}" for ratio in ratios[1:]], counts[1:], color="#0072B2")

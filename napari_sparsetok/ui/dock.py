@@ -77,6 +77,7 @@ class Dock(QWidget):
         self.panel.save_requested.connect(self.correct.saving.save_as)
         self.inspect = InspectDesk(viewer, self.session, self.overlays, self.inspect_panel)
         self.inspect.doubt_changed.connect(self.correct.review.set_doubt)
+        self.showing.more_keys = self.inspect.shortcuts.shortcuts
         self._show_first()
         self._lifetime = Lifetime(self, self.shut_down)
 

@@ -279,9 +279,9 @@ class InspectPanel(QWidget):
         self._pieces.addItems(list(lines))
         self._pieces.setVisible(bool(lines))
 
-    def set_rungs(self, rungs: Sequence[Rung], words: str) -> None:
-        """The comparison of keep ratios."""
-        self.plot.set_rungs(rungs)
+    def set_rungs(self, rungs: Sequence[Rung], settled: Sequence[int], words: str) -> None:
+        """The comparison of keep ratios: each, how many voxels settle there, and a sentence."""
+        self.plot.set_rungs(rungs, settled)
         self._agreement.setText(words)
         for widget in (self._auto, self._blink, self._export, self._toggles["lowest"], self._toggles["difference"]):
             widget.setEnabled(bool(rungs))

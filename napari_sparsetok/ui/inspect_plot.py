@@ -26,6 +26,7 @@ class SweepPlot(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._rungs: tuple[Rung, ...] = ()
+        self._settled: tuple[int, ...] = ()
         self._at = -1
         self._now = math.nan
         self.setMinimumHeight(130)
@@ -33,12 +34,13 @@ class SweepPlot(QWidget):
         self.setMouseTracking(True)
         self.setAccessibleName("Agreement with the dense run, and cost, against the keep ratio")
         self.setToolTip(
-            "Green: lowest agreement with keeping all. Orange: operations. Click a point, or Left, Right and Enter."
+            "Green: lowest agreement with keeping all. Orange: operations. Grey: voxels whose label is steady from\n"
+            "there up only. Click a point, or Left, Right and Enter."
         )
 
-    def set_rungs(self, rungs: Sequence[Rung]) -> None:
-        """Show these, from the highest ratio down."""
-        self._rungs = tuple(rungs)
+    def set_rungs(self, rungs: Sequence[Rung], settled: Sequence[int] = ()) -> None:
+        """Show these, from the highest ratio down, and how many voxels settle at each."""
+        self._rungs, self._settled = tuple(rungs), tuple(settled)
         self._at = min(self._at, len(self._rungs) - 1)
         self.update()
 
@@ -67,6 +69,7 @@ class SweepPlot(QWidget):
         if not self._rungs:
             painter.drawText(self.rect(), Qt.AlignCenter, "not compared yet")
             return
+        self._draw_histogram(painter)
         self._draw_ratios(painter)
         full = self._rungs[0].gmac or 1.0
         self._line(painter, _COST, [QPointF(self._x(r.keep_ratio), self._share(r.gmac / full)) for r in self._rungs])
@@ -108,6 +111,16 @@ class SweepPlot(QWidget):
 
     def _nearest(self, x: float) -> int:
         return int(np.argmin([abs(self._x(rung.keep_ratio) - x) for rung in self._rungs]))
+
+    def _draw_histogram(self, painter: QPainter) -> None:
+        """How many voxels settle at each ratio; those that never change would hide the others, so not at the lowest."""
+        most = max(self._settled[:-1], default=0)
+        grey = self.palette().windowText().color()
+        grey.setAlphaF(0.25)
+        for rung, n in zip(self._rungs[:-1], self._settled[:-1], strict=False):
+            if n:
+                bottom, x = self._share(0), self._x(rung.keep_ratio)
+                painter.fillRect(QRectF(x - 6, self._share(n / most), 12, bottom - self._share(n / most)), grey)
 
     def _draw_ratios(self, painter: QPainter) -> None:
         last = math.inf

@@ -213,10 +213,10 @@ class InspectDesk(QObject):
         if found is None:
             self.panel.blink_button.setChecked(False)
             self.layers.drop("lowest", "difference", "dense")
-            self.panel.set_rungs((), "")
+            self.panel.set_rungs((), (), "")
             self.doubt_changed.emit(None)
             return
-        self.panel.set_rungs(found.rungs, self._sweep_words(found))
+        self.panel.set_rungs(found.rungs, found.settled, self._sweep_words(found))
         self._show_layers()
         if found.complete:  # what changes at the ratio that is set, or above it, is in doubt
             self.doubt_changed.emit(Doubt(found.lowest, above=self._session.state.settings.keep_ratio))
@@ -231,7 +231,7 @@ class InspectDesk(QObject):
     def _on_auto(self, least: float) -> None:
         auto = self.sweep.auto(least) if self.sweep is not None else None
         if self.sweep is not None:
-            self.panel.set_rungs(self.sweep.rungs, self._sweep_words(self.sweep))
+            self.panel.set_rungs(self.sweep.rungs, self.sweep.settled, self._sweep_words(self.sweep))
         if auto is None:
             self._session.say(f"No keep ratio that was tried agrees with keeping all tokens by {least:g}.", "info")
         else:

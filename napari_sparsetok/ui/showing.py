@@ -46,6 +46,7 @@ class Showing(QObject):
         self.window = WindowLevel(viewer)
         self.readout = Readout(self._mask, convention())
         self.shortcuts = Shortcuts(self._keys())
+        self.more_keys: tuple[Shortcut, ...] = ()  # bound elsewhere, listed on the sheet
         self.views = Views(viewer, self._on_view_opened, self._on_view_closing)
         self.dialog: QDialog | None = None
         self.readout.follow(viewer)
@@ -136,7 +137,7 @@ class Showing(QObject):
 
     def show_help(self) -> None:
         """The sheet of keys."""
-        self._show(HelpSheet(self.shortcuts.shortcuts, self._widget))
+        self._show(HelpSheet((*self.shortcuts.shortcuts, *self.more_keys), self._widget))
 
     def show_info(self) -> None:
         """What is known of the scan."""
