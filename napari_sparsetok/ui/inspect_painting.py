@@ -41,7 +41,8 @@ class TokenPainting(QObject):
             self._session.choose(forced=None)
 
     def _on_region(self, region: Region | None) -> None:
-        if self._session.state.settings.forced is not None:
+        forced, scan = self._session.state.settings.forced, self._session.state.scan
+        if forced is not None and scan is not None and forced.region != (region or Region.whole(scan.shape)):
             self._session.choose(forced=None)
             self._session.say("The tokens chosen by hand belonged to the part before; they are let go.", "info")
         self._layers.drop("forced")
