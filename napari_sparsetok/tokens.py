@@ -231,16 +231,18 @@ def unseen(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> list[Unsee
     tokens, lattice : of the same scan.
     """
     stage = lattice.spread(tokens.stage)
-    completed = (stage >= 1) & (stage <= tokens.stages)
     found: list[Unseen] = []
-    for label in np.unique(mask):
-        if label:
-            found += _unseen_of(int(label), mask == label, completed, stage)
+    for label, box in enumerate(ndimage.find_objects(np.asarray(mask, dtype=np.uint8)), start=1):
+        if box is not None:  # each label in its own box: most of a scan is background
+            found += _unseen_of(label, mask[box] == label, stage[box], tokens.stages, [side.start for side in box])
     return sorted(found, key=lambda piece: -piece.voxels)
 
 
-def _unseen_of(label: int, shape: NDArray[Any], completed: NDArray[Any], stage: NDArray[Any]) -> Iterator[Unseen]:
+def _unseen_of(
+    label: int, shape: NDArray[Any], stage: NDArray[Any], stages: int, corner: Sequence[int]
+) -> Iterator[Unseen]:
     around = np.ones((3, 3, 3))
+    completed = (stage >= 1) & (stage <= stages)
     pieces, _ = ndimage.label(shape & completed, around)
     structures, count = ndimage.label(shape, around)
     seen = np.zeros(count + 1, dtype=bool)
@@ -248,9 +250,9 @@ def _unseen_of(label: int, shape: NDArray[Any], completed: NDArray[Any], stage: 
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         at = np.argwhere(pieces[box] == number)
         nearest = at[np.square(at - at.mean(axis=0)).sum(axis=1).argmin()] + [side.start for side in box]
-        voxel = (int(nearest[0]), int(nearest[1]), int(nearest[2]))
         latest = int(stage[box][pieces[box] == number].max())
-        yield Unseen(label, len(at), voxel, latest, not seen[structures[voxel]])
+        z, y, x = (int(n + c) for n, c in zip(nearest, corner, strict=True))
+        yield Unseen(label, len(at), (z, y, x), latest, not seen[structures[tuple(nearest)]])
 
 
 def far_from_kept(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> NDArray[np.float32]:

@@ -61,7 +61,7 @@ class InspectPanel(QWidget):
     ask_toggled = Signal(bool)
     attention_requested = Signal(int, int)  # block, or -1 for all; head, or -1 for their mean
     piece_chosen = Signal(int)
-    unfolded = Signal()  # the tab is seen
+    unfolded = Signal()  # the tab is seen, or parts of something else are wanted
     paint_requested = Signal(str)
     paint_undo_requested = Signal()
     paint_cleared = Signal()
@@ -119,6 +119,12 @@ class InspectPanel(QWidget):
         return _column(self._ask_button, self._story, self._more)
 
     def _unseen(self) -> QWidget:
+        self._of = QComboBox()
+        self._of.addItem("in the mask")
+        self._of.setToolTip("Whose parts: the mask's, or those of a labels layer on the scan's voxels, as a reference")
+        self._of.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        self._of.setMinimumContentsLength(12)
+        self._of.currentIndexChanged.connect(lambda: self.unfolded.emit())
         self._unseen_words = _words("")
         self._pieces = QListWidget()
         self._pieces.setMaximumHeight(110)
@@ -130,7 +136,7 @@ class InspectPanel(QWidget):
         self._pieces.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self._pieces.itemClicked.connect(lambda item: self.piece_chosen.emit(self._pieces.row(item)))
         self._pieces.itemActivated.connect(lambda item: self.piece_chosen.emit(self._pieces.row(item)))
-        return _column(self._unseen_words, self._pieces)
+        return _column(self._of, self._unseen_words, self._pieces)
 
     def _sweep(self) -> QWidget:
         self._sweep_button = _button(
@@ -327,17 +333,23 @@ class InspectPanel(QWidget):
 
     def set_references(self, names: Sequence[str]) -> None:
         """Labels layers on the scan's voxels."""
-        now = self._reference.currentText()
-        self._reference.blockSignals(True)
-        self._reference.clear()
-        self._reference.addItems(["none", *names])
-        self._reference.setCurrentIndex(max(0, self._reference.findText(now)))
-        self._reference.blockSignals(False)
+        for choice, first in ((self._reference, "none"), (self._of, "in the mask")):
+            now = choice.currentText()
+            choice.blockSignals(True)
+            choice.clear()
+            choice.addItems([first, *names])
+            choice.setCurrentIndex(max(0, choice.findText(now)))
+            choice.blockSignals(False)
 
     @property
     def reference(self) -> int:
         """Which of them, counted from 0; -1 is none."""
         return int(self._reference.currentIndex()) - 1
+
+    @property
+    def unseen_of(self) -> int:
+        """Whose parts are listed: a labels layer, counted from 0; -1 is the mask."""
+        return int(self._of.currentIndex()) - 1
 
     def set_rule(self, settings: Settings) -> None:
         """What holds now."""

@@ -101,16 +101,18 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
     return "".join(parts)
 
 
-def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int) -> str:
+def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int, is_reference: bool = False) -> str:
     """One sentence over the list of pieces."""
+    what = "reference" if is_reference else "mask"
     if not mask_voxels:
-        return "There is no mask yet."
+        return f"The {what} is empty."
     if not pieces:
-        return "Every part of the mask holds a token that was kept to the end."
+        return f"All of the {what} lies in tokens that were kept to the end."
     voxels = sum(piece.voxels for piece in pieces)
     whole = sum(piece.whole for piece in pieces)
     more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
-    share = f"{voxels / mask_voxels:.0%} of the mask, in {len(pieces)} pieces,"
+    plural = "" if len(pieces) == 1 else "s"
+    share = f"{voxels / mask_voxels:.0%} of the {what}, in {len(pieces)} piece{plural},"
     return f"{share} was completed without looking to the end.{more}"
 
 

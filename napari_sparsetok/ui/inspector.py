@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog
 
@@ -151,17 +152,19 @@ class InspectDesk(QObject):
         if prediction is None or lattice is None or not prediction.complete or not self.panel.isVisible():
             return
 
-        def found(pieces: list[Unseen]) -> None:
+        given = self._drawn(self.panel.unseen_of)
+
+        def found(known: tuple[list[Unseen], int]) -> None:
             if self._session.state.prediction is not prediction:
                 return
-            self._pieces = pieces
-            voxels = int(prediction.voxel_counts[1:].sum())
+            self._pieces, voxels = known
             geometry = prediction.scan.geometry
-            lines = [say.unseen_line(piece, prediction.labels, geometry) for piece in pieces[:100]]
-            self.panel.set_unseen(say.unseen_summary(pieces, voxels), lines)
+            lines = [say.unseen_line(piece, prediction.labels, geometry) for piece in self._pieces[:100]]
+            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, given is not None), lines)
 
-        def look() -> list[Unseen]:
-            return unseen(prediction.mask, prediction.tokens, lattice)
+        def look() -> tuple[list[Unseen], int]:
+            mask = prediction.mask if given is None else np.array(given)
+            return unseen(mask, prediction.tokens, lattice), int(np.count_nonzero(mask))
 
         self._session.load(look, found, "looking for what was not looked at")
 
@@ -275,11 +278,13 @@ class InspectDesk(QObject):
         ]
         self.panel.set_references([layer.name for layer in self._references])
 
+    def _drawn(self, number: int) -> NDArray[Any] | None:
+        """The voxels of one of the labels layers that may serve as a reference."""
+        return np.asarray(self._references[number].data) if 0 <= number < len(self._references) else None
+
     def _reference(self) -> Reference | None:
-        number = self.panel.reference
-        if not 0 <= number < len(self._references):
-            return None
-        return Reference(np.asarray(self._references[number].data).astype(np.uint8))
+        drawn = self._drawn(self.panel.reference)
+        return None if drawn is None else Reference(drawn.astype(np.uint8))
 
     # Layers
 

@@ -212,6 +212,19 @@ def test_pieces_are_listed_and_jumped_to(desk, qtbot):
     assert "stopped looking here" in desk.panel._story.text()
 
 
+def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
+    desk.segment()
+    drawn = np.zeros(desk.scan.shape, np.uint8)
+    drawn[14:, 18:, 10:] = 2  # in the last token, which the fake prunes first
+    desk.viewer.add_layer(Labels(drawn, name="drawn"))
+    desk.panel.show()
+    desk.panel._of.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
+    (piece,) = desk.desk._pieces
+    assert (piece.label, piece.voxels, piece.stage, piece.whole) == (2, 8, 1, True)
+    assert desk.panel._unseen_words.text().startswith("100% of the reference, in 1 piece,")
+
+
 def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     desk.segment()
     desk.panel.sweep_requested.emit()
