@@ -43,13 +43,13 @@ class Labels(napari.layers.Labels):
             self._put(places, new_label, refresh)
 
     def fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
-        """Fill the area of one label that is seen at a voxel, in the slice or in 3-D; not the open background."""
+        """Fill the area of one label that is seen at a voxel in its slice; not the open background."""
         at = tuple(round(float(c)) for c in coord)
         if any(not 0 <= k < n for k, n in zip(at, self.data.shape, strict=True)):
             return
         mask = self.seen() if self.seen is not None else None
         source = np.asarray(self.data if mask is None else mask)
-        axes = self._painted_axes()
+        axes = [axis for axis in range(self.ndim) if axis != self.across]
         box = tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))
         area = flood(source[box], tuple(k if axis in axes else 0 for axis, k in enumerate(at)), connectivity=1)
         if source[at] == 0 and _touches_the_edge(area, axes):

@@ -14,6 +14,7 @@ from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QWidget
+from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.files.autosave import CorrectionStore, Kept
@@ -163,6 +164,9 @@ class CorrectDesk(QObject):
         def work() -> None:
             try:
                 store.keep(scan.content_hash, array, notes.to_json())
+            except BaseException:
+                self._tell_not_kept()  # why is said by the session
+                raise
             finally:
                 self._keeping = False
 
@@ -248,6 +252,10 @@ class CorrectDesk(QObject):
     def _on_kept(self) -> None:
         if not self._timer.isActive():
             self._panel.set_said("Your corrections are kept safe on this computer.")
+
+    @ensure_main_thread(await_return=False)
+    def _tell_not_kept(self) -> None:
+        self._panel.set_said("Not kept safe: the disk refused. The next stroke tries again; save the mask now.")
 
     def _on_due(self) -> None:
         if self._keeping:  # a slow disk: one at a time

@@ -118,7 +118,8 @@ class Painting(QObject):
         layer.across = next((axis for axis in dims.order if axis >= first), first) - first
         layer.brush_mm = paint.brush_mm
         with self._quietly():
-            layer.n_edit_dimensions = 3 if paint.is_ball else 2
+            # napari's polygon and lasso know two dimensions only
+            layer.n_edit_dimensions = 3 if paint.is_ball and str(layer.mode) in ("paint", "erase") else 2
             # Only for the circle at the cursor and for the steps along a stroke: napari counts it in voxels.
             layer.brush_size = max(1, round(paint.brush_mm / self._finest(layer)))
 

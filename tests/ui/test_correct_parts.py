@@ -17,6 +17,7 @@ from rooms import Room, paint
 
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.review import Doubt
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.tool import ToolRequest
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.icon import DRAWINGS
@@ -137,6 +138,32 @@ def test_keys_choose_ways_of_painting_and_steps(correcting):
     assert layer.selected_label == 2
     keys["M"](layer)  # napari's: a number that no label has
     assert layer.selected_label == 2
+
+
+def test_a_ball_is_no_hindrance_to_polygons(correcting):
+    desk, layer = correcting, correcting.desk.layers.layer
+    desk.panel.paint._ball.setChecked(True)
+    for mode, dimensions in (("brush", 3), ("polygon", 2), ("fill", 2), ("eraser", 3)):
+        desk.panel.paint.mode_chosen.emit(mode)
+        assert layer.n_edit_dimensions == dimensions
+
+
+def test_a_disk_that_refuses_is_said_and_nothing_is_lost(correcting, monkeypatch):
+    desk = correcting
+
+    def refuse(*_: object) -> None:
+        raise ScanError("no space left")
+
+    paint(desk, (5, 10, 6), 2)
+    said = np.array(desk.desk.array)
+    monkeypatch.setattr(desk.store, "keep", refuse)
+    desk.desk.keep()
+    desk.until(lambda: "Not kept safe: the disk refused" in desk.panel._said.text())
+    assert np.array_equal(desk.desk.array, said)
+    monkeypatch.undo()
+    paint(desk, (9, 10, 6), 2)
+    desk.desk.keep()
+    desk.until(lambda: "kept safe on this computer" in desk.panel._said.text())
 
 
 def test_the_panel_follows_naparis_own_buttons(correcting):

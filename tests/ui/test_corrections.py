@@ -34,7 +34,10 @@ strokes = st.tuples(st.just("paint"), points, st.sampled_from([0, 1, 2, NOT_TISS
 fills = st.tuples(st.just("fill"), points, st.sampled_from([0, 1, 2, NOT_TISSUE]))
 tools = st.tuples(st.just("tool"), st.integers(0, 2**32 - 1))
 predictions = st.tuples(st.just("predict"), st.integers(0, 2**32 - 1))
-actions = st.one_of(strokes, fills, tools, predictions, st.tuples(st.just("undo")), st.tuples(st.just("redo")))
+polygons = st.tuples(st.just("polygon"), st.lists(points, min_size=3, max_size=5), st.sampled_from([1, NOT_TISSUE]))
+guards = st.tuples(st.just("guard"), st.one_of(st.none(), st.integers(0, 2**32 - 1)))
+steps = (st.tuples(st.just("undo")), st.tuples(st.just("redo")))
+actions = st.one_of(strokes, fills, tools, predictions, polygons, guards, *steps)
 
 
 class Oracle:
@@ -77,6 +80,9 @@ def test_any_order_of_strokes_tools_slider_undo_and_redo_is_exact(sequence):
         if action[0] == "predict":  # the slider moved: the model says something else
             prediction[...] = np.random.default_rng(action[1]).integers(0, 3, SHAPE)
             recompose(Region.whole(SHAPE))
+        elif action[0] == "guard":  # labels were locked, or a range of grey values was chosen: some voxels are barred
+            free = None if action[1] is None else np.random.default_rng(action[1]).random(SHAPE) < 0.5
+            layer.allowed = None if free is None else lambda places, value, free=free: free[places]
         elif action[0] in ("undo", "redo"):
             getattr(layer, action[0])()
             getattr(oracle, action[0])()
@@ -89,8 +95,10 @@ def test_any_order_of_strokes_tools_slider_undo_and_redo_is_exact(sequence):
 
 
 def _do(layer, layers, composed, action) -> None:
-    if action[0] == "paint":
-        layer.brush_size = 2
+    if action[0] == "polygon":
+        layer.paint_polygon([(action[1][0][0], *at[1:]) for at in action[1]], action[2])
+    elif action[0] == "paint":
+        layer.brush_mm = 3.0
         layer.paint(action[1], action[2])
     elif action[0] == "fill":
         layer.fill(action[1], action[2])
