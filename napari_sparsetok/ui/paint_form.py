@@ -25,7 +25,7 @@ class ModeChoice:
 
 MODES = (
     ModeChoice("look", "Look", "N", "Move and zoom; nothing is painted"),
-    ModeChoice("brush", "Brush", "B", "Paint the chosen label. Lasso: right click, move around an area and back to the start"),
+    ModeChoice("brush", "Brush", "B", "Paint the label. Lasso: right click, move around an area and back"),
     ModeChoice("eraser", "Eraser", "E", "Paint “this is not tissue”: the model cannot bring it back"),
     ModeChoice("restore", "Restore", "R", "Take corrections back: what the model says shows again"),
     ModeChoice("fill", "Fill", "F", "Fill the closed area that you click on with the chosen label"),
