@@ -107,7 +107,7 @@ class KeepRatioBox(QWidget):
         if timing.entered:
             text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed on"
         if timing.memory:
-            text += f" · {timing.memory / 2**30:.1f}\u00a0GiB"
+            text += f" · memory\u00a0{timing.memory / 2**30:.1f}\u00a0GiB"
         self._cost.setText(text)
         self._cost.setToolTip(
             "Time to the first part of the mask, time for all of it, and the share of the windows\n"

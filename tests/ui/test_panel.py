@@ -321,7 +321,7 @@ def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
     assert "tokens computed" not in texts(ratio)
     more = {"entered": 1400, "passed": 350, "memory": 3 * 2**29}
     ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU", **more))
-    assert "350 of\u00a01400\u00a0tokens computed on · 1.5\u00a0GiB" in texts(ratio)
+    assert "350 of\u00a01400\u00a0tokens computed on · memory\u00a01.5\u00a0GiB" in texts(ratio)
     ratio.set_timing(None)
     assert "cache" not in texts(ratio)
 

@@ -1,0 +1,80 @@
+"""What is measured, and that it is measured in turns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+import torch
+from typer.testing import CliRunner
+
+from napari_sparsetok import bench
+from napari_sparsetok.cli import app
+
+
+def test_variants_run_in_turns_and_the_first_round_does_not_count():
+    order: list[str] = []
+    times = bench.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    assert order == ["a", "b"] * 4
+    assert [len(values) for values in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "met"),
+    [(0.4, "≤ 0.6", True), (0.7, "≤ 0.6", False), (2.0, "≥ 1.8", True), (1.0, "≥ 1.8", False), (None, "≥ 1", None)],
+)
+def test_a_target_is_met_or_not_or_was_not_measured(value, target, met):
+    assert bench.Row("any", value, target=target).met is met
+    assert bench.Row("any", 1.0).met is None
+
+
+def test_a_ratio_is_taken_within_each_round():
+    row = bench._ratio("any", [1.0, 2.0, 30.0], [2.0, 4.0, 10.0], "≤ 0.6")
+    assert (row.value, row.spread, row.met) == (0.5, (0.5, 3.0), True)
+
+
+def test_a_model_is_measured_whole_and_in_parts():
+    rows = bench.reinference("tiny", bench._random(tiny.CONFIG), tiny.CONFIG.window, rounds=1)
+    assert [row.target for row in rows] == ["≤ 0.6", ""]
+    assert all(row.value > 0 for row in rows)
+    assert set(rows[0].details["parts_seconds"]) >= {"prefix", "completion", "decoder"}
+    json.dumps(rows[0].details)
+
+
+def test_the_window_of_monai_has_the_same_mask_as_ours(tmp_path):
+    import numpy as np
+
+    from napari_sparsetok.engine.segmenter import SCDSegmenter
+    from napari_sparsetok.scan import Geometry, Scan
+    from napari_sparsetok.state import Settings
+    from napari_sparsetok.weights import Registry
+
+    card = tiny.write_model(tmp_path, overlap=0.5)
+    voxels = np.random.default_rng(0).normal(100, 20, (16, 36, 24)).astype(np.float32)
+    ours = SCDSegmenter(Registry([tmp_path])).segment(
+        Scan(voxels, Geometry.shown(voxels.shape)), Settings("tiny", 0.25)
+    )
+    theirs = bench._monai(bench._installed(card), voxels)[0].numpy()
+    assert (ours.mask == theirs).mean() > 0.9  # their last window may start elsewhere
+
+
+def test_a_scan_is_run_in_a_process_of_its_own():
+    found = bench._run_one("small", "", 64)
+    assert found["seconds"] > 0
+    assert found["mebibytes"] >= 0
+
+
+def test_a_model_that_is_not_there_is_said_before_anything_is_measured():
+    run = CliRunner().invoke(app, ["bench", "--model", "nope"])
+    assert run.exit_code == 2
+    assert "there is no model “nope”" in run.output
+
+
+def test_one_thread_counts_its_own_time(monkeypatch):
+    import time
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert bench._clock() is time.thread_time
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert bench._clock() is time.perf_counter
