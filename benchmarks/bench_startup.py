@@ -2,8 +2,8 @@
 
     scripts/with-display python benchmarks/bench_startup.py [RESULT.json]
 
-Opens the bare viewer and the viewer with the panel in processes of their own, in turns, until the window is drawn. Counted is
-the processor time of the process, so that other programs disturb less. The last line is one JSON document.
+Opens the bare viewer and the viewer with the panel in processes of their own, in turns, until the window is drawn.
+Counted is the processor time of the process, so that other programs disturb less. The last line is one JSON document.
 """
 
 from __future__ import annotations
