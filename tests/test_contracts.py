@@ -34,6 +34,10 @@ def test_torch_waits_until_a_model_is_needed(module: str) -> None:
     assert not loaded_by(module) & {"torch", "monai"}
 
 
+def test_the_window_opens_without_what_it_draws_files_with() -> None:
+    assert "matplotlib" not in loaded_by("napari_sparsetok.ui.dock")
+
+
 @pytest.mark.parametrize("module", [name for name in LIGHT if name != "napari_sparsetok.ui"])
 def test_the_rest_works_without_a_window(module: str) -> None:
     assert not loaded_by(module) & GUI

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.inspection.ladder import Sweep
-from napari_sparsetok.inspection.plot import picture, sweep_figure
 from napari_sparsetok.inspection.table import as_csv, finite, sweep_table
 from napari_sparsetok.scan import ScanError
 
@@ -25,10 +25,16 @@ def save_sweep(sweep: Sweep, path: Path) -> None:
     elif kind == ".json":
         content = (json.dumps(finite(sweep.to_json()), indent=1) + "\n").encode()
     elif kind == ".png":
-        content = picture(sweep_figure(sweep), "png")
+        content = _picture(sweep, "png")
     elif kind == ".svg":
-        content = picture(sweep_figure(sweep), "svg")
+        content = _picture(sweep, "svg")
     else:
         raise ScanError(f"a comparison is saved as .csv, .json, .png or .svg, not as “{path.name}”")
     with written_whole(path) as part:
         part.write_bytes(content)
+
+
+def _picture(sweep: Sweep, kind: Literal["png", "svg"]) -> bytes:
+    from napari_sparsetok.inspection.plot import picture, sweep_figure  # brings matplotlib, which is slow to load
+
+    return picture(sweep_figure(sweep), kind)

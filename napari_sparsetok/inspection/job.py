@@ -18,8 +18,6 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
-from napari_sparsetok.inspection.page import page
-from napari_sparsetok.inspection.plot import picture, sweep_figure
 from napari_sparsetok.inspection.table import as_csv, finite, sweep_table, token_table, unseen_table
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.state import Prediction, Reference, Settings
@@ -101,6 +99,10 @@ def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
 
 
 def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document: dict[str, Any]) -> None:
+    # These bring matplotlib, which is slow to load and which the window does not need.
+    from napari_sparsetok.inspection.page import page
+    from napari_sparsetok.inspection.plot import picture, sweep_figure
+
     lattice = Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
     pieces = unseen(prediction.mask, prediction.tokens, lattice)
     texts = {

@@ -8,8 +8,6 @@ from typing import Any
 import napari.layers
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon2mask
-from skimage.segmentation import flood
 
 Places = tuple[NDArray[np.intp], ...]
 Allowed = Callable[[Places, int], NDArray[np.bool_]]
@@ -51,6 +49,8 @@ class Labels(napari.layers.Labels):
         source = np.asarray(self.data if mask is None else mask)
         axes = [axis for axis in range(self.ndim) if axis != self.across]
         box = tuple(slice(None) if axis in axes else slice(k, k + 1) for axis, k in enumerate(at))
+        from skimage.segmentation import flood  # slow to load, and not needed to open the window
+
         area = flood(source[box], tuple(k if axis in axes else 0 for axis, k in enumerate(at)), connectivity=1)
         if source[at] == 0 and _touches_the_edge(area, axes):
             self._refuse("This area is open to the edge of the scan; close its outline first, then fill it.")
@@ -63,6 +63,8 @@ class Labels(napari.layers.Labels):
         corners = np.asarray(points, dtype=float)
         axes = [axis for axis in range(self.ndim) if axis != self.across]
         shape = tuple(self.data.shape[axis] for axis in axes)
+        from skimage.draw import polygon2mask
+
         area = polygon2mask(shape, np.floor(corners[:, axes]))
         flat = np.nonzero(area)
         level = np.full(len(flat[0]), int(corners[0][self.across]), dtype=np.intp)
