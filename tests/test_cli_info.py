@@ -74,19 +74,19 @@ def files(*paths, **fields):
 def test_a_batch_opens_folders_and_agrees_to_repairs(tmp_path):
     Series(make.block(4)).write(tmp_path / "a")
     (Series(make.block(8)).write(tmp_path / "b") / "IM0003").unlink()
-    assert batch._opened(files(tmp_path / "a")).shape == (4, 8, 10)
+    assert batch.opened(files(tmp_path / "a")).shape == (4, 8, 10)
     with pytest.raises(SeveralSeriesError):
-        batch._opened(files(Series(make.block(5)).write(tmp_path / "a" / "c").parent))
+        batch.opened(files(Series(make.block(5)).write(tmp_path / "a" / "c").parent))
     with pytest.raises(RepairableScanError):
-        batch._opened(files(tmp_path / "b"))
-    assert batch._opened(files(tmp_path / "b", repair="resample")).shape == (8, 8, 10)
+        batch.opened(files(tmp_path / "b"))
+    assert batch.opened(files(tmp_path / "b", repair="resample")).shape == (8, 8, 10)
 
 
 def test_channels_are_resampled_only_when_asked(tmp_path):
     first = Series(make.block(6)).write(tmp_path / "a")
     second = Series(make.block(12), step=1.0).write(tmp_path / "b")
     with pytest.raises(ScanError, match="does not lie on the grid .*--resample-channels"):
-        batch._opened(files(first, second))
-    scan = batch._opened(files(first, second, resample_channels=True))
+        batch.opened(files(first, second))
+    scan = batch.opened(files(first, second, resample_channels=True))
     assert scan.voxels.shape == (2, 6, 8, 10)
     np.testing.assert_allclose(scan.geometry.spacing, (2.0, 0.5, 0.75))
