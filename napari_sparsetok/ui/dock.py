@@ -262,8 +262,9 @@ class Dock(QWidget):
         self.session.run()
 
     def _on_keep_ratio_moved(self, ratio: float, live: bool) -> None:
-        self._set_focus()
-        self.session.set_keep_ratio(ratio, live=live)
+        if self._alive:  # moves are told with a delay, and the window may have been closed meanwhile
+            self._set_focus()
+            self.session.set_keep_ratio(ratio, live=live)
 
     def _on_sample(self, name: str) -> None:
         self._load(lambda: open_sample(name), f"opening {SAMPLES[name]}")

@@ -723,3 +723,26 @@ def test_the_panels_own_session_takes_the_preferences(qtbot: Any, monkeypatch: p
     assert dock.panel.ratio.slider.value() == pytest.approx(0.4)
     assert dock.panel._device.value == "cpu"
     dock.shut_down()
+
+
+def test_the_slider_may_move_while_the_scan_s_layer_is_gone(desk: Desk) -> None:
+    """Removing the last layer leaves napari with a plane and no depth for a moment; the slider may still be in hand."""
+    layer = desk.add(make_scan())
+    desk.until(lambda: desk.state.scan is not None)
+    desk.segment()
+    desk.viewer.layers.clear()
+    desk.panel.keep_ratio_moved.emit(0.3, True)
+    desk.panel.run_requested.emit()
+    desk.viewer.add_layer(layer)
+    desk.until(lambda: desk.state.scan is not None)
+    desk.panel.keep_ratio_moved.emit(0.4, False)
+
+
+def test_a_move_of_the_slider_that_arrives_after_the_end_is_nothing(desk: Desk) -> None:
+    """Moves are told with a delay; the window may be closed, and its layers gone, before the last one is."""
+    desk.add(make_scan())
+    desk.until(lambda: desk.state.scan is not None)
+    desk.dock.shut_down()
+    desk.viewer.layers.clear()
+    desk.panel.keep_ratio_moved.emit(0.3, True)
+    assert desk.state.settings.keep_ratio == 0.5
