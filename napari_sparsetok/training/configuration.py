@@ -34,6 +34,8 @@ class TrainingConfig:
     distillation : weight of the divergence from the dense prediction; needs the sandwich rule.
     score_weight : weight of the cross-entropy between a token's score and whether it touches a label.
         The published loss has none of it; see docs/experiments.md for why it is here.
+    balance : how much more a voxel of a rare label counts in the cross-entropy, from 0 (none) to 1 (as much more as it
+        is rarer); see `loss.label_weights`.
     average_decay : of the moving average of the weights, which is what a run ends with.
     mirror : exchange left and right in half of the windows.
     swap : labels that change places when left and right do.
@@ -60,6 +62,7 @@ class TrainingConfig:
     dense_share: float = 0.2
     distillation: float = 0.0
     score_weight: float = 0.1
+    balance: float = 0.0
     average_decay: float = 0.998
     mirror: bool = False
     swap: tuple[tuple[int, int], ...] = ()
@@ -73,6 +76,8 @@ class TrainingConfig:
             raise ValueError("steps, batch, accumulate and evaluate_every must be 1 or more")
         if not 0 < self.min_keep <= 1:
             raise ValueError(f"min_keep must be above 0 and at most 1, not {self.min_keep}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be between 0 and 1, not {self.balance}")
         if self.ratios not in ("random", "sandwich", "fixed"):
             raise ValueError(f"ratios is “random”, “sandwich” or “fixed”, not “{self.ratios}”")
         if self.distillation and self.ratios != "sandwich":

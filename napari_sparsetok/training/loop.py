@@ -24,6 +24,7 @@ from napari_sparsetok.training.case import Case
 from napari_sparsetok.training.checkpoint import Place
 from napari_sparsetok.training.configuration import Recipe, TrainingConfig
 from napari_sparsetok.training.journal import Journal, Step
+from napari_sparsetok.training.loss import label_weights
 from napari_sparsetok.training.objective import Losses, Objective, draw_keep_ratios
 from napari_sparsetok.training.plot import picture
 from napari_sparsetok.training.validation import mean_dice
@@ -131,7 +132,8 @@ class _Trainer:
         self._adam = torch.optim.AdamW(
             _groups(self._model, recipe.training.weight_decay), lr=recipe.training.rate, betas=(0.9, 0.95)
         )
-        self._objective, self._optimiser = fabric.setup(Objective(self._model, recipe.training), self._adam)
+        objective = Objective(self._model, recipe.training, _weights(cases, recipe.training.balance))
+        self._objective, self._optimiser = fabric.setup(objective, self._adam)
 
     def resume(self) -> Place:
         """Fill from the checkpoint, if there is one."""
@@ -217,6 +219,15 @@ def _report(
         distillation=losses.distillation.item(),
         memory=memory,
     )
+
+
+def _weights(cases: Sequence[Case], balance: float) -> Tensor | None:
+    """Of the labels in the cross-entropy, by how rare they are."""
+    if not balance:
+        return None
+    voxels = [np.bincount(case.labels.ravel(), minlength=len(case.known)) for case in cases]
+    known = [case.known for case in cases]
+    return label_weights(torch.from_numpy(np.stack(voxels)), torch.from_numpy(np.stack(known)), balance).float()
 
 
 def _groups(model: SCD, weight_decay: float) -> list[dict[str, object]]:

@@ -17,10 +17,15 @@ class PartialDiceCE(nn.Module):
     background's (the marginal loss of Shi et al., "Marginal loss and exclusion loss for partially supervised
     multi-organ segmentation", 2021), and its Dice is left out. Dice is taken over the batch, and only of labels that
     the batch holds: of the others the cross-entropy speaks.
+
+    weights : (K,) what a voxel of each label counts in the cross-entropy, None for all alike.
     """
 
-    def __init__(self) -> None:
+    weights: Tensor | None
+
+    def __init__(self, weights: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
         self._dice = DiceLoss(include_background=False, batch=True, reduction="none")
 
     def forward(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
@@ -33,13 +38,29 @@ class PartialDiceCE(nn.Module):
         known : (B, K) bool, the labels that were drawn in each case; background is always known.
         """
         log_p = marginal_log_probability(logits, known)
-        entropy = F.nll_loss(log_p, labels[:, 0])
+        entropy = F.nll_loss(log_p, labels[:, 0], weight=self.weights)
         target = torch.zeros_like(log_p).scatter_(1, labels, 1.0)
         held = target.sum(dim=(0, 2, 3, 4))[1:] > 0  # K-1
         if not bool(held.any()):
             return entropy
         each = self._dice(log_p.exp(), target).flatten()  # K-1
         return entropy + each[held].mean()
+
+
+def label_weights(voxels: Tensor, known: Tensor, balance: float) -> Tensor:
+    """Weights (K,) of the labels in the cross-entropy: the share of voxels of a label, to the power of -`balance`.
+
+    At 0 all are alike; at 1 a label counts as much as any other however small it is. Background has weight 1.
+
+    Parameters
+    ----------
+    voxels : (cases, K) how many of each label a case has.
+    known : (cases, K) bool, what was drawn; a label's share is of the cases where it was.
+    """
+    total = (voxels.sum(dim=1, keepdim=True) * known).sum(dim=0)  # K
+    share = (voxels * known).sum(dim=0) / total.clamp(min=1)
+    weights = torch.where(share > 0, share.clamp(min=1e-9) ** -balance, 1.0)
+    return weights / weights[0]
 
 
 def marginal_log_probability(logits: Tensor, known: Tensor) -> Tensor:

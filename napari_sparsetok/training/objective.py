@@ -25,13 +25,16 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A network and what it is trained for. `forward` does all the computing, so that it can be wrapped as a whole."""
+    """A network and what it is trained for. `forward` does all the computing, so that it can be wrapped as a whole.
 
-    def __init__(self, model: SCD, training: TrainingConfig) -> None:
+    weights : (K,) of the labels in the cross-entropy, see `loss.label_weights`.
+    """
+
+    def __init__(self, model: SCD, training: TrainingConfig, weights: Tensor | None = None) -> None:
         super().__init__()
         self.model = model
         self._training = training
-        self._loss = PartialDiceCE()
+        self._loss = PartialDiceCE(weights)
 
     def forward(self, images: Tensor, labels: Tensor, known: Tensor, keep_ratios: Sequence[float]) -> Losses:
         """Losses of a batch, as in `augmentation.Batch`, at each of some keep ratios.

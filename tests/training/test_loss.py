@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from monai.losses import DiceCELoss
 
 from napari_sparsetok.model import TokenRecord
-from napari_sparsetok.training.loss import PartialDiceCE, distillation_loss, marginal_log_probability, score_loss
+from napari_sparsetok.training.loss import (
+    PartialDiceCE,
+    distillation_loss,
+    label_weights,
+    marginal_log_probability,
+    score_loss,
+)
 
 
 def batch(seed: int = 0, classes: int = 4):
@@ -113,3 +119,28 @@ def test_the_teacher_is_not_taught():
     distillation_loss(sparse, dense * torch.arange(4.0)[None, :, None, None, None]).backward()
     assert dense.grad is None
     assert sparse.grad.abs().sum() > 0
+
+
+def test_a_rare_label_counts_more_by_its_share_where_it_was_drawn():
+    voxels = torch.tensor([[900, 90, 10], [1000, 0, 0]])
+    known = torch.tensor([[True, True, True], [True, True, False]])
+    weights = label_weights(voxels, known, 0.5)
+    # Background: 1900 of 2000; the second label: 90 of 2000; the third: 10 of the 1000 voxels in which it was sought.
+    shares = torch.tensor([0.95, 0.045, 0.01])
+    assert torch.allclose(weights, (shares[0] / shares) ** 0.5)
+    assert torch.equal(label_weights(voxels, known, 0.0), torch.ones(3))
+
+
+def test_a_label_that_no_case_holds_has_a_finite_weight():
+    weights = label_weights(torch.tensor([[10, 0]]), torch.tensor([[True, True]]), 1.0)
+    assert torch.isfinite(weights).all()
+
+
+def test_weights_raise_what_it_costs_to_miss_a_rare_label():
+    logits, labels, known = batch()
+    labels[:] = 0
+    labels[..., 0, 0, 0] = 3
+    missed = logits.clone().fill_(0)
+    missed[:, 0] = 5
+    weights = torch.tensor([1.0, 1.0, 1.0, 20.0])
+    assert PartialDiceCE(weights)(missed, labels, known) > PartialDiceCE()(missed, labels, known) + 0.1
