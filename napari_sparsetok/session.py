@@ -325,7 +325,7 @@ class Session:
             self.say("Open a scan first.", "warning")
             return
         scan, settings, region, focus = state.scan, state.settings, state.region, state.focus
-        words = f"segmenting “{scan.name}”"
+        busy = Busy(f"segmenting “{scan.name}”", brief=not again and self._latest is not None)
 
         def work(job: Job) -> None:
             latest = self._latest
@@ -333,10 +333,10 @@ class Session:
                 self._show(job, latest)
                 return
             segmenter = self._got_ready(job, settings)
-            self._progress(job, Busy(words))
+            self._progress(job, busy)
             watch = Watch(
                 should_stop=lambda: self._computer.should_stop(job),
-                on_progress=lambda done, total: self._progress(job, Busy(words, done, total)),
+                on_progress=lambda done, total: self._progress(job, replace(busy, done=done, total=total)),
                 on_partial=lambda partial: self._show(job, partial),
                 on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
             )
@@ -344,7 +344,7 @@ class Session:
             result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
             self._show(job, result)
 
-        self._asked = self._expected = Job(work, Busy(words))
+        self._asked = self._expected = Job(work, busy)
         self._computer.submit(self._asked)
         self._refresh_busy()
 

@@ -242,13 +242,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Busy:
-    """What is being done, in words, and how far it is. `total` 0 means that nobody knows."""
+    """What is being done, in words, and how far it is. `total` 0 means that nobody knows.
+
+    brief : mostly done before a person could read of it.
+    """
 
     what: str
     done: int = 0
     total: int = 0
     can_cancel: bool = True
     unit: str = "windows"
+    brief: bool = False
 
 
 @dataclass(frozen=True, eq=False)

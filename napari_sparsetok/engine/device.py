@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import torch
 
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import DeviceChoice
+
+_MOMENT = 0.3  # seconds
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,46 @@ def memory(device: Device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def is_busy() -> bool:
-    """Whether other programs keep the cores so busy that a second thread would mostly be waited for."""
-    return psutil.getloadavg()[0] > torch.get_num_threads() + 1 > 2
+class Neighbours:
+    """How many cores other programs have used since it was last asked."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+        self._cores = 0.0
+
+    @property
+    def cores(self) -> float:
+        """Cores, of late; over less than a moment there is nothing to say, and what was true before stays."""
+        now, (then, before) = self._read(), self._last
+        if now[0] - then >= _MOMENT:
+            self._cores, self._last = max(0.0, (now[1] - before) / (now[0] - then)), now
+        return self._cores
+
+    def free_threads(self) -> int:
+        """Threads that need not wait for others' cores: as many as usual, or fewer.
+
+        A parallel loop ends with its slowest thread, so one that waits for its core makes all of them wait.
+        """
+        usual = torch.get_num_threads()
+        free = (psutil.cpu_count() or usual) - self.cores
+        return usual if free > usual - 0.5 else max(1, int(free + 0.5))
+
+    @staticmethod
+    def _read() -> tuple[float, float]:
+        """The time, and the seconds of processor time that others have had."""
+        all_of_them, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        idle = all_of_them.idle + getattr(all_of_them, "iowait", 0.0)
+        return time.monotonic(), sum(all_of_them) - idle - own.user - own.system
 
 
 @contextmanager
-def single_thread(wanted: bool) -> Iterator[None]:
-    """Compute on one thread meanwhile, if that is wanted."""
+def threads(count: int) -> Iterator[None]:
+    """Compute on so many threads meanwhile."""
     usual = torch.get_num_threads()
-    if not wanted or usual == 1:
+    if count == usual:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -79,6 +79,7 @@ class SCDSegmenter:
         self._cache = PrefixCache(budget)
         self._network: Network | None = None
         self._volume: _Volume | None = None
+        self._neighbours = devices.Neighbours()
         self._probe: tuple[object, Probe] | None = None  # the last one, and what it is of
 
     def prepare(self, settings: Settings) -> DeviceReport:
@@ -121,13 +122,15 @@ class SCDSegmenter:
         base = _usable(hints.base, scan, settings, region)
         canvas = Canvas(scan, region, network.card, volume.grid, selector, base)
         order = _order(volume, region, hints, network.card)
-        hurried = hints.focus_only and devices.is_busy()
+        usual = torch.get_num_threads()
+        threads = self._neighbours.free_threads() if hints.focus_only else usual
+        watch.on_progress(0, len(order))
         while progress.done < len(order):
             if watch.should_stop():
                 raise Stopped
             size = 1 if selector.uneven else self._ready_network.device.batch
             batch = order[progress.done : progress.done + size]
-            results = self._run_windows(volume, batch, selector, watch, hurried)
+            results = self._run_windows(volume, batch, selector, watch, threads)
             for index, (logits, record, cached) in zip(batch, results, strict=False):
                 canvas.add(index, logits, record)
                 progress.done += 1
@@ -136,7 +139,7 @@ class SCDSegmenter:
             if progress.done < len(order) and _is_time_to_show(progress):
                 watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
         # With another number of threads the last digits differ: good enough to look at, but not the result.
-        complete = len(order) == len(volume.plan.regions) and not hurried
+        complete = len(order) == len(volume.plan.regions) and threads == usual
         return _prediction(canvas, settings, self._ready_network, progress, complete)
 
     def probe(
@@ -216,7 +219,7 @@ class SCDSegmenter:
         return self._network
 
     def _run_windows(
-        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, hurried: bool
+        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, threads: int
     ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
         """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
 
@@ -227,7 +230,7 @@ class SCDSegmenter:
             try:
                 windows, cached = self._prefixes(volume, batch)
                 rule = selector.rule(batch, self._ready_network.device.device)
-                with devices.single_thread(hurried):
+                with devices.threads(threads):
                     results = finish(self._ready_network, windows, selector.ratios, rule)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:

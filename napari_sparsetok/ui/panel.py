@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -34,6 +34,7 @@ from napari_sparsetok.weights import Card
 from napari_sparsetok.weights.registry import user_folder
 
 WIDTH = 330
+PATIENCE_MS = 300
 DEVICES = [("automatic", "auto"), ("CPU", "cpu"), ("NVIDIA GPU", "cuda"), ("Apple GPU", "mps")]
 WHERE = [("the whole scan", "whole"), ("a box", "box"), ("around a click", "cursor")]
 _TOGGLES = {
@@ -204,6 +205,12 @@ class Panel(QWidget):
         for widget in (self._progress, self._busy_words, self._device_words):
             layout.addWidget(widget)
         self._progress.setVisible(False)
+        # A move of the slider is mostly answered in less; words that come and go with each would flicker, and every
+        # change in the panel makes Qt put the whole window together anew, which takes the cores from the network.
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(PATIENCE_MS)
+        self._patience.timeout.connect(self._write_busy)
         return status
 
     # What to show
@@ -283,6 +290,15 @@ class Panel(QWidget):
         if busy == self._busy:
             return
         self._busy = busy
+        if busy is not None and busy.brief and self._progress.isHidden():  # nothing is shown yet
+            if not self._patience.isActive():
+                self._patience.start()
+            return
+        self._patience.stop()
+        self._write_busy()
+
+    def _write_busy(self) -> None:
+        busy = self._busy
         self._write_run()
         self._progress.setVisible(busy is not None)
         if busy is None:

@@ -17,7 +17,7 @@ from napari_sparsetok.ui.box_editor import BoxEditor
 from napari_sparsetok.ui.card_dialog import CardDialog, card_html
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
-from napari_sparsetok.ui.panel import Panel
+from napari_sparsetok.ui.panel import PATIENCE_MS, Panel
 from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
 from napari_sparsetok.ui.words import Words
 
@@ -259,6 +259,21 @@ def test_progress_is_counted_when_there_is_something_to_count(panel: Panel) -> N
     assert "segmenting: 7 of\u00a027\u00a0windows" in texts(panel)
     panel.set_busy(Busy("loading the model"))
     assert "loading the model …" in texts(panel)
+    panel.set_busy(None)
+    assert "idle" in texts(panel)
+
+
+def test_what_is_brief_is_told_only_if_it_lasts(panel: Panel, qtbot: Any) -> None:
+    panel.set_busy(Busy("segmenting", 0, 2, brief=True))
+    assert "idle" in texts(panel)
+    panel.set_busy(None)
+    qtbot.wait(PATIENCE_MS + 100)
+    assert "idle" in texts(panel)
+    panel.set_busy(Busy("segmenting", 0, 2, brief=True))
+    panel.set_busy(Busy("segmenting", 1, 2, brief=True))
+    qtbot.waitUntil(lambda: "segmenting: 1 of\u00a02\u00a0windows" in texts(panel))
+    panel.set_busy(Busy("segmenting", 2, 2, brief=True))
+    assert "2 of" in texts(panel)
     panel.set_busy(None)
     assert "idle" in texts(panel)
 
