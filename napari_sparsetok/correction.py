@@ -11,13 +11,15 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Geometry
 from napari_sparsetok.state import TokenMap
+
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
 _MUCH = 80_000_000  # single writes, beyond which a distance everywhere is no more work
 

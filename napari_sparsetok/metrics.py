@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import cdist
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Scan
+
+# At first use: opening a window needs none of it.
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)
+spatial = lazy_loader.load("scipy.spatial", suppress_warning=True)
 
 _ROWS = 512  # points compared with all others at a time, to bound the memory
 
@@ -148,5 +150,7 @@ def largest_diameter(shape: NDArray[np.bool_], spacing: Sequence[float]) -> floa
         return 0.0
     halves = np.concatenate([0.5 * np.eye(3), -0.5 * np.eye(3)])
     points = (middles[:, None, :] + halves).reshape(-1, 3) * np.asarray(spacing)
-    corners = points[ConvexHull(points).vertices]
-    return max(float(cdist(corners[k : k + _ROWS], corners).max()) for k in range(0, len(corners), _ROWS))
+    corners = points[spatial.ConvexHull(points).vertices]
+    return max(
+        float(spatial.distance.cdist(corners[k : k + _ROWS], corners).max()) for k in range(0, len(corners), _ROWS)
+    )

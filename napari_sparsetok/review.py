@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Region, Shape
 from napari_sparsetok.state import TokenMap
+
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
 Kind = Literal["apart", "unseen", "unsettled"]
 Mask = NDArray[np.uint8]

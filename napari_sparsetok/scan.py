@@ -15,10 +15,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import lazy_loader
 import numpy as np
 import psutil
-from nibabel import orientations as nio
 from numpy.typing import NDArray
+
+# At first use: loading nibabel takes as long as a quarter of opening the viewer.
+nib = lazy_loader.load("nibabel")
 
 SHOWN_AXES = ("S", "P", "L")
 """Where rising indices lead along the axes of a shown array."""
@@ -136,20 +139,26 @@ class Geometry:
 
     @cached_property
     def _to_shown(self) -> NDArray[np.float64]:
-        shown = nio.axcodes2ornt(SHOWN_AXES)
-        turn: NDArray[np.float64] = nio.ornt_transform(nio.io_orientation(self.source_affine), shown)
+        shown = nib.orientations.axcodes2ornt(SHOWN_AXES)
+        turn: NDArray[np.float64] = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(self.source_affine), shown
+        )
         return turn
 
     @cached_property
     def _to_source(self) -> NDArray[np.float64]:
-        shown = nio.axcodes2ornt(SHOWN_AXES)
-        turn: NDArray[np.float64] = nio.ornt_transform(shown, nio.io_orientation(self.source_affine))
+        shown = nib.orientations.axcodes2ornt(SHOWN_AXES)
+        turn: NDArray[np.float64] = nib.orientations.ornt_transform(
+            shown, nib.orientations.io_orientation(self.source_affine)
+        )
         return turn
 
     @cached_property
     def affine(self) -> NDArray[np.float64]:
         """(4, 4), from shown indices (z, y, x) to RAS+ millimetres."""
-        turned: NDArray[np.float64] = self.source_affine @ nio.inv_ornt_aff(self._to_shown, self.source_shape)
+        turned: NDArray[np.float64] = self.source_affine @ nib.orientations.inv_ornt_aff(
+            self._to_shown, self.source_shape
+        )
         return turned
 
     @cached_property
@@ -185,7 +194,7 @@ class Geometry:
     @property
     def source_axes(self) -> str:
         """The file's own axis order, as in "RAS"."""
-        return "".join(nio.aff2axcodes(self.source_affine))
+        return "".join(nib.orientations.aff2axcodes(self.source_affine))
 
     def to_shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """Turn an array from the file's order; further axes must follow the spatial ones.
@@ -208,7 +217,7 @@ class Geometry:
 
     def cropped(self, region: Region) -> Geometry:
         """The geometry of a box that lies within the shown array, in the same source order."""
-        to_source = nio.inv_ornt_aff(self._to_shown, self.source_shape)
+        to_source = nib.orientations.inv_ornt_aff(self._to_shown, self.source_shape)
         corners = np.array([(*region.start, 1), (*(n - 1 for n in region.stop), 1)]) @ to_source.T
         first, last = corners.min(axis=0)[:3], corners.max(axis=0)[:3]
         x, y, z = (last - first + 1).astype(int).tolist()

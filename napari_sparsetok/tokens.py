@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_sparsetok.scan import Geometry, Region, Shape
 from napari_sparsetok.state import TokenMap
+
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
 LADDER = (1.0, 0.6, 0.4, 0.25, 0.15, 0.08, 0.04, 0.02)
 """Keep ratios from all to next to nothing, for a sweep."""

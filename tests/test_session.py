@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -691,3 +692,19 @@ def test_the_dial_picks_the_ratio_from_the_times_that_were_measured(bench: Bench
     bench.idle()
     assert bench.state.settings.keep_ratio == 0.01
     assert "Even at 0.01" in bench.state.message.text
+
+
+def test_the_panel_loads_no_library_that_only_a_scan_or_a_model_needs() -> None:
+    code = """
+import sys
+import napari.viewer
+before = {name.split(".")[0] for name in sys.modules}
+import napari_sparsetok.ui.dock
+heavy = {"torch", "monai", "nibabel", "pydicom", "SimpleITK", "highdicom", "matplotlib", "requests"} - before
+loaded = heavy & {name for name in sys.modules if type(sys.modules[name]).__name__ == "module"}
+assert not loaded, loaded
+assert "scipy.ndimage._filters" not in sys.modules and "scipy.spatial.distance" not in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, env=os.environ | {"QT_QPA_PLATFORM": "offscreen"}
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files import formats, nifti
+from napari_sparsetok.files import formats
 from napari_sparsetok.files.formats import Format
 from napari_sparsetok.files.made_by import MadeBy
 from napari_sparsetok.files.reading import OpeningStopped, RepairableScanError, SeveralSeriesError, Watch
@@ -35,7 +35,7 @@ __all__ = [
     "SeveralSeriesError",
 ]
 
-MASK_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")
+MASK_SUFFIXES = (*formats.NIFTI, ".nrrd", ".mha")
 """How the name of a saved mask may end, whatever its scan is; see also `mask_suffixes`."""
 
 _DICOM = (".dcm", ".rtstruct.dcm")
@@ -180,7 +180,7 @@ def save_mask(
         raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
     if str(path).lower().endswith(_DICOM):
         _write_dicom(path, mask, scan, labels, made_by or MadeBy())
-    elif str(path).lower().endswith(nifti.SUFFIXES):
+    elif str(path).lower().endswith(formats.NIFTI):
         from napari_sparsetok.files import nifti_mask
 
         nifti_mask.write_mask(path, mask, scan, labels)
@@ -238,6 +238,8 @@ def _one_file_reader(kind: Format) -> Callable[[Path, Watch], Scan]:
         from napari_sparsetok.files import tiff
 
         return tiff.read
+    from napari_sparsetok.files import nifti
+
     return nifti.read
 
 

@@ -15,38 +15,12 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import dicom_pixels
 from napari_sparsetok.files.dicom_index import Candidate, find_series
+from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.reading import RepairableScanError, SeveralSeriesError, Watch, explained, oblique_note
 from napari_sparsetok.files.repair import straightened
 from napari_sparsetok.files.series import SeriesInfo
 from napari_sparsetok.files.stack import RESAMPLE, Plane
 from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
-
-
-@dataclass(frozen=True, repr=False)
-class SliceReference:
-    """The instance behind one slice, and which of its frames, counted from 1 as DICOM does."""
-
-    sop_class: str
-    sop_instance: str
-    frame: int
-    path: Path
-    member: str = ""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class DicomHeader:
-    """What saving a DICOM SEG needs to refer to its images. For that only: it identifies a person.
-
-    Parameters
-    ----------
-    slices : for each volume, for each slice in source order (index along the third source axis). Empty if the scan
-        was resampled, since then no slice is an instance's.
-    """
-
-    study: str
-    series: str
-    frame_of_reference: str
-    slices: tuple[tuple[SliceReference, ...], ...]
 
 
 def read(path: Path, series: SeriesInfo | str | None, repair: Collection[str], watch: Watch) -> Scan:

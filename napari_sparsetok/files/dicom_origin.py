@@ -17,8 +17,8 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import DSfloat
 
-from napari_sparsetok.files.dicom import DicomHeader, SliceReference
 from napari_sparsetok.files.dicom_header import Frame, read_frames
+from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.dicom_source import Item, Opener, items_at
 from napari_sparsetok.files.reading import Watch, explained
 from napari_sparsetok.files.stack import Plane

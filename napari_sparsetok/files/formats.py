@@ -22,8 +22,10 @@ class Format(Enum):
     OME_ZARR = "OME-Zarr"
 
 
+NIFTI = (".nii", ".nii.gz")
+
 _SUFFIXES = {
-    **dict.fromkeys((".nii", ".nii.gz"), Format.NIFTI),
+    **dict.fromkeys(NIFTI, Format.NIFTI),
     **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), Format.PAIR),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), Format.ITK),
     **dict.fromkeys((".mgz", ".mgh"), Format.MGH),

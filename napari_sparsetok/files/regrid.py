@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_sparsetok.files.reading import check_memory
 from napari_sparsetok.scan import Geometry, Scan, ScanError
+
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
 _COARSER = 1.2  # times; beyond it, what the new grid cannot hold is smoothed away first
 

@@ -9,7 +9,7 @@ import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_sparsetok.files import dicom_seg, formats, open_labels
+from napari_sparsetok.files import formats, open_labels
 from napari_sparsetok.files.formats import Format
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
@@ -23,7 +23,11 @@ GivenMask = tuple[Scan, NDArray[np.uint8], LabelTable]
 
 def is_segmentation(path: Path) -> bool:
     """Whether a file can be nothing but a mask: a DICOM segmentation."""
-    return path.is_file() and formats.recognise(path) is Format.DICOM and dicom_seg.is_segmentation(path)
+    if not path.is_file() or formats.recognise(path) is not Format.DICOM:
+        return False
+    from napari_sparsetok.files import dicom_seg
+
+    return dicom_seg.is_segmentation(path)
 
 
 def segmentation_of(path: Path, scans: Sequence[Scan]) -> GivenMask:

@@ -6,11 +6,10 @@ import io
 import zipfile
 from html import escape
 
-from pydicom import dcmread
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QPushButton, QTextBrowser, QVBoxLayout, QWidget
 
-from napari_sparsetok.files.dicom import DicomHeader, SliceReference
+from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.reading import explained
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.ui.window_level import modality
@@ -83,6 +82,8 @@ def identifying(scan: Scan) -> Rows:
 
 
 def _patient(reference: SliceReference) -> Rows:
+    from pydicom import dcmread
+
     with explained("the first file of this series"):
         if reference.member:
             with zipfile.ZipFile(reference.path) as archive, archive.open(reference.member) as stream:

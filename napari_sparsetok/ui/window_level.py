@@ -17,7 +17,7 @@ from napari.layers import Image
 from platformdirs import user_state_path
 from psygnal import Signal
 
-from napari_sparsetok.files.dicom import DicomHeader
+from napari_sparsetok.files.dicom_reference import DicomHeader
 from napari_sparsetok.scan import Scan
 
 CUSTOM = "by hand"
