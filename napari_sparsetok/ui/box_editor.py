@@ -24,6 +24,7 @@ class BoxEditor(QWidget):
         self._labels: list[QLabel] = []
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(2)
         for row, (name, words) in enumerate(_AXES):
             slider = QRangeSlider(Qt.Horizontal)
             slider.setToolTip(f"First and last slice of the box, {words}")

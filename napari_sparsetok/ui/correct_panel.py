@@ -93,7 +93,7 @@ class CorrectPanel(QWidget):
         self._work_box = QWidget()
         layout = QVBoxLayout(self._work_box)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(5)
+        layout.setSpacing(3)
         layout.addWidget(self.labels)
         layout.addWidget(self.paint)
         layout.addLayout(self._steps())

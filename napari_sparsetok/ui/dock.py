@@ -109,6 +109,7 @@ class Dock(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
         tabs = QTabWidget()
         tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
         tabs.addTab(self.panel, "Segment")
@@ -179,6 +180,7 @@ class Dock(QWidget):
             (layers.inserted, self._on_inserted),
             (layers.removed, self._on_layers_changed),
             (dims.current_step, self._on_step),
+            (self.overlays.mask_changed, self._write_volumes),
         ]
         for emitter, slot in self._connections:
             emitter.connect(slot)
@@ -334,9 +336,7 @@ class Dock(QWidget):
             return
         self.overlays.show_mask(prediction)
         self.panel.ratio.set_timing(prediction.timing)
-        millilitres = prod(prediction.scan.geometry.spacing) / 1000
-        counts = prediction.voxel_counts
-        self.panel.set_volumes([(x.name, x.color, float(counts[x.id]) * millilitres) for x in prediction.labels])
+        self._write_volumes()
 
     def _on_busy(self) -> None:
         """While the slider moves, jobs come and go; telling of each would cost more than the mask."""
@@ -366,6 +366,16 @@ class Dock(QWidget):
             self.panel.ratio.set_left(places.expected_left(state.settings.keep_ratio, card, state.scan, state.region))
         else:
             self.panel.ratio.set_left(())
+
+    def _write_volumes(self, region: Region | None = None) -> None:
+        """Those of what is seen, and saved: with the corrections."""
+        prediction, counts = self.session.state.prediction, self.overlays.counts
+        if prediction is None:
+            return
+        if counts is None or self.correct.array is None:
+            counts = prediction.voxel_counts
+        millilitres = prod(prediction.scan.geometry.spacing) / 1000
+        self.panel.set_volumes([(x.name, x.color, float(counts[x.id]) * millilitres) for x in prediction.labels])
 
     def _write_where(self) -> None:
         self.panel.set_where(self._where, places.hint(self._where, self.session.state.scan, self.session.card))

@@ -44,6 +44,7 @@ class KeepRatioBox(QWidget):
         self._cost = Words(lines=2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
         for widget in (caption, self._slider, self._counts, self._funnel, self._cost):
             layout.addWidget(widget)
         layout.addLayout(self._build_limit())
@@ -102,17 +103,17 @@ class KeepRatioBox(QWidget):
             self._cost.setText("")
             return
         windows = f"{timing.windows}\u00a0window{'s' if timing.windows != 1 else ''}"
-        text = f"mask in {duration(timing.first)} · all of {windows} in {duration(timing.total)}"
-        text = f"{text} · {100 * timing.cached:.0f}\u00a0% from\u00a0cache"
+        text = f"mask in {duration(timing.first)} · {windows} in {duration(timing.total)}"
+        text = f"{text} · {100 * timing.cached:.0f}\u00a0% cached"
         if timing.entered:
-            text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed on"
+            text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed"
         if timing.memory:
-            text += f" · memory\u00a0{timing.memory / 2**30:.1f}\u00a0GiB"
+            text += f" · {timing.memory / 2**30:.1f}\u00a0GiB"
         self._cost.setText(text)
         self._cost.setToolTip(
-            "Time to the first part of the mask, time for all of it, and the share of the windows\n"
+            "Time to the first part of the mask, time for all windows, and the share of the windows\n"
             "whose part that does not depend on the keep ratio was not computed again.\n"
-            "Then the tokens that went on after the first stage, and the memory that the program holds."
+            "Then the tokens that were computed on after the first stage, and the memory that the program holds."
         )
 
     def _on_value_changed(self, ratio: float) -> None:

@@ -19,10 +19,12 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QElidingLabel
 
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Busy, DeviceReport
@@ -35,6 +37,8 @@ from napari_sparsetok.weights.registry import user_folder
 
 WIDTH = 330
 PATIENCE_MS = 300
+_GAP = 3
+_BESIDE_BAR = 10  # so that the scroll bar covers nothing
 DEVICES = [("automatic", "auto"), ("CPU", "cpu"), ("NVIDIA GPU", "cuda"), ("Apple GPU", "mps")]
 WHERE = [("the whole scan", "whole"), ("a box", "box"), ("around a click", "cursor")]
 _TOGGLES = {
@@ -84,12 +88,15 @@ class Panel(QWidget):
         scroll.setFrameShape(QFrame.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setContentsMargins(4, 2, 4, 4)
+        layout.setSpacing(_GAP)
         layout.addWidget(scroll)
+        layout.addLayout(self._build_end())
         self.status = self._build_status()  # the window puts it below all tabs
         layout.addWidget(self.status)
         self.setMinimumWidth(WIDTH)
-        self._body.setContentsMargins(4, 2, 10, 2)
+        self._body.setContentsMargins(4, 2, _BESIDE_BAR, 2)
+        self._body.setSpacing(_GAP)
         self.set_layers([], [])
 
     # Building
@@ -123,31 +130,33 @@ class Panel(QWidget):
     def _build_form(self) -> None:
         self._scans: list[Any] = []
         self._scan_info = _small_label()
-        self._model = _combo([], "What is to be segmented")
-        self._device = _combo(DEVICES, "Where the network runs")
         self._where = _combo(WHERE, "Which part of the scan to segment")
+        self._where.changed.connect(self.where_chosen.emit)
         self._form = QFormLayout()
         self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setVerticalSpacing(_GAP)
         self._form.setFieldGrowthPolicy(QFormLayout.AllNonFixedFieldsGrow)
         self._form.addRow(self._scan_info)
-        for name, box in (("Mo&del", self._model), ("Dev&ice", self._device), ("Wh&ere", self._where)):
-            self._form.addRow(name, box.native)
-        self._body.addLayout(self._form)
-        self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
-        self._device.changed.connect(self.device_chosen.emit)
-        self._where.changed.connect(self.where_chosen.emit)
         self._build_model()
+        self._form.addRow("Wh&ere", self._where.native)
+        self._body.addLayout(self._form)
         self._build_run()
 
     def _build_model(self) -> None:
         self._card: Card | None = None
-        self._model_info = _small_label()
+        self._model = _combo([], "What is to be segmented")
+        self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
+        self._model_info = _small_label(QElidingLabel())
+        self._model_info.setElideMode(Qt.ElideRight)
         self._about = QToolButton()
-        self._about.setText("A&bout this model")
+        self._about.setText("A&bout")
         self._about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")
         self._about.clicked.connect(self._on_about)
-        self._body.addWidget(self._model_info)
-        self._body.addWidget(self._about, 0, Qt.AlignRight)
+        row = QHBoxLayout()
+        row.addWidget(self._model.native, 1)
+        row.addWidget(self._about)
+        self._form.addRow(_caption("Mo&del", self._model.native), row)
+        self._form.addRow(self._model_info)
 
     def _build_run(self) -> None:
         self._box = BoxEditor()
@@ -156,9 +165,17 @@ class Panel(QWidget):
         self._hint = _small_label()
         self._run = QPushButton()
         self._run.clicked.connect(self._on_run)
+        self._device = _combo(DEVICES, "Where the network runs")
+        self._device.changed.connect(self.device_chosen.emit)
+        self._device.native.setSizePolicy(QSizePolicy.Ignored, QSizePolicy.Fixed)
         self._write_run()
-        for widget in (self._box, self._hint, self._run):
-            self._body.addWidget(widget)
+        self._body.addWidget(self._box)
+        self._body.addWidget(self._hint)
+        row = QHBoxLayout()
+        row.addWidget(self._run, 1)
+        row.addWidget(_caption("Dev&ice", self._device.native))
+        row.addWidget(self._device.native, 1)
+        self._body.addLayout(row)
 
     def _build_ratio(self) -> None:
         self._body.addWidget(_line())
@@ -168,8 +185,8 @@ class Panel(QWidget):
 
     def _build_results(self) -> None:
         self._body.addWidget(_line())
-        self._body.addWidget(QLabel("Show on the scan"))
         row = QHBoxLayout()
+        row.addWidget(QLabel("Show"))
         self._toggles: dict[str, QCheckBox] = {}
         for kind in KINDS:
             box = QCheckBox(kind)
@@ -182,11 +199,17 @@ class Panel(QWidget):
         self._body.addLayout(row)
         self._volumes = Words(lines=0, rich=True)
         self._body.addWidget(self._volumes)
+
+    def _build_end(self) -> QHBoxLayout:
+        """Always in sight, below what scrolls in a low window."""
         self._save = QPushButton("Save &mask…")
-        self._save.setToolTip("Save the mask as NIfTI, on exactly the grid of the scan's file")
+        self._save.setToolTip("Save the mask on exactly the grid of the scan's file")
         self._save.setEnabled(False)
         self._save.clicked.connect(self.save_requested)
-        self._body.addWidget(self._save)
+        row = QHBoxLayout()
+        row.setContentsMargins(4, 0, _BESIDE_BAR, 0)
+        row.addWidget(self._save)
+        return row
 
     def _build_status(self) -> QWidget:
         status = QWidget()
@@ -202,6 +225,7 @@ class Panel(QWidget):
         self._progress.setSizePolicy(policy)
         layout = QVBoxLayout(status)
         layout.setContentsMargins(4, 0, 4, 2)
+        layout.setSpacing(2)
         for widget in (self._progress, self._busy_words, self._device_words):
             layout.addWidget(widget)
         self._progress.setVisible(False)
@@ -236,6 +260,9 @@ class Panel(QWidget):
                 self._form.removeRow(box.native)
             self._scans = [self._scan_box(row, label) for row, label in enumerate(labels)]
         self._model_info.setText(card.purpose if card else _no_model())
+        self._model_info.setToolTip(card.purpose if card else "")
+        # One line: the rest is in the tooltip and under “About”. But where to put a model is said in full.
+        self._model_info.setWordWrap(card is None)
         self._about.setEnabled(card is not None)
 
     def _scan_box(self, row: int, label: str) -> ComboBox:
@@ -320,9 +347,10 @@ class Panel(QWidget):
     def set_volumes(self, rows: Sequence[tuple[str, str, float]]) -> None:
         """Name, colour and millilitres of each label."""
         cells = [
-            f'<span style="color:{color}">■</span> {escape(name)} <b>{ml:.2f}\u00a0mL</b>' for name, color, ml in rows
+            f'<span style="color:{color}">■</span>\u00a0{_unbroken(name)}\u00a0<b>{ml:.2f}\u00a0mL</b>'
+            for name, color, ml in rows
         ]
-        self._volumes.setText("<br>".join(cells))
+        self._volumes.setText(" ".join(cells))  # as many in a line as fit: a model may have many labels
         self._save.setEnabled(bool(rows))
 
     def set_overlay_shown(self, kind: str, shown: bool) -> None:
@@ -362,6 +390,16 @@ def _no_model() -> str:
     )
 
 
+def _unbroken(name: str) -> str:
+    return escape(name).replace(" ", "\u00a0")
+
+
+def _caption(words: str, of: QWidget) -> QLabel:
+    caption = QLabel(words)
+    caption.setBuddy(of)
+    return caption
+
+
 def _combo(choices: list[Any], tooltip: str) -> ComboBox:
     """A box whose long names are cut rather than widen the panel."""
     box = ComboBox(choices=choices, tooltip=tooltip)
@@ -370,8 +408,8 @@ def _combo(choices: list[Any], tooltip: str) -> ComboBox:
     return box
 
 
-def _small_label() -> QLabel:
-    label = QLabel()
+def _small_label(label: QLabel | None = None) -> QLabel:
+    label = label or QLabel()
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextSelectableByMouse)
     font = label.font()

@@ -6,7 +6,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
-_FLAT = "text-align: left; padding: 3px; font-weight: bold; border: none; background: transparent"
+_FLAT = "text-align: left; padding: 1px 3px; font-weight: bold; border: none; background: transparent"
 
 
 class Section(QCollapsible):
@@ -20,7 +20,7 @@ class Section(QCollapsible):
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.layout().setSpacing(2)
         self.addWidget(content)
-        self.content().layout().setContentsMargins(6, 2, 0, 4)
+        self.content().layout().setContentsMargins(6, 0, 0, 3)
         self.toggleButton().setToolTip(tip)
         self.toggleButton().setStyleSheet(_FLAT)
         self.toggled.connect(self._write)

@@ -119,6 +119,23 @@ def notices() -> Iterator[list[tuple[str, str]]]:
     notification_manager.notification_ready.disconnect(note)
 
 
+# Corrections
+
+
+def test_the_volumes_are_those_of_the_mask_that_is_seen(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.segment()
+    before = desk.panel._volumes.text()
+    desk.dock.correct.start()
+    desk.dock.correct.layers.layer.paint((5, 10, 10), 255)
+    counts = np.bincount(desk.mask().ravel(), minlength=256)
+    rows = [f"{counts[k] / 1000:.2f}" for k in (1, 2)]
+    assert all(row in desk.panel._volumes.text() for row in rows)
+    assert desk.panel._volumes.text() != before
+    desk.dock.correct.layers.layer.undo()
+    assert desk.panel._volumes.text() == before
+
+
 # The slider
 
 
