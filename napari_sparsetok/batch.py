@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.engine.report import report as make_report
 from napari_sparsetok.files import MadeBy, open_scan, resampled_to, save_mask
-from napari_sparsetok.files.record import read_record
+from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
-from napari_sparsetok.state import Settings
+from napari_sparsetok.state import Prediction, Settings
 from napari_sparsetok.weights import Card, Registry
 
 
@@ -96,6 +98,27 @@ def segment_file(
     if order.report:
         _write_json(order.report, document)
     return document
+
+
+def save_result(
+    path: Path, prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | None, remarks: Mapping[str, Any]
+) -> None:
+    """Save a mask on its scan's own grid, and beside it the record of how it came about.
+
+    Parameters
+    ----------
+    card : of the model that made the prediction.
+    corrections : (z, y, x), what a person says instead, if anyone did.
+    remarks : what the record says besides, ready for JSON.
+
+    Raises
+    ------
+    ScanError : the format cannot hold it, or the disk refuses.
+    """
+    mask = prediction.mask if corrections is None else compose(prediction.mask, corrections)
+    made_by = MadeBy(card.id, corrected=corrections is not None and bool(corrections.any()))
+    written = save_mask(path, mask, prediction.scan, prediction.labels, made_by)
+    save_record(written, {**make_report(prediction, card, corrections), **remarks})
 
 
 def replay(

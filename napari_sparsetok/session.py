@@ -1,37 +1,32 @@
 """The one place where things happen: it takes requests, computes on one thread, and writes the state.
 
 Requests come from the thread that owns the session (the GUI's). Computing has a thread of its own, with one
-running job and one waiting; a newer request replaces the waiting one, and every finished result is shown. Files are
-read and written on further threads, on which nothing is ever replaced: a save that was asked for is done.
+running job and one waiting; a newer request replaces the waiting one, and every finished result is shown. Whatever
+else takes time is an errand (`errand.py`), on further threads, on which nothing is ever replaced.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from traceback import format_tb
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.correction import compose
+from napari_sparsetok.batch import save_result
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.engine.ready import Ready
-from napari_sparsetok.engine.report import report
-from napari_sparsetok.files import MadeBy, OpeningStopped, open_scan, save_mask
+from napari_sparsetok.errand import Errands, Guard, Lane
+from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.reading import Watch as FileWatch
-from napari_sparsetok.files.record import save_record
-from napari_sparsetok.scan import Region, Scan, ScanError, Shape
+from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
-from napari_sparsetok.worker import InTurn, Job, NewestFirst
-
-logger = logging.getLogger(__name__)
+from napari_sparsetok.worker import Job, NewestFirst
 
 T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
@@ -68,9 +63,8 @@ class Session:
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
         self._latest: Prediction | None = None  # the last one handed over
         self._closed = False
-        self._followed: list[Job] = []  # what is read and can be stopped, in turn; the owner's
-        self._readers = InTurn("sparsetok-read", self._on_file_done)
-        self._writers = InTurn("sparsetok-write", self._on_file_done)
+        self._guard = Guard(self._on_failed)
+        self._errands = Errands(self._tell, self._guard, self._refresh_busy)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
 
     # What can be asked for
@@ -95,40 +89,16 @@ class Session:
         """Read a scan in the background and hand it over on the owner's thread."""
         self.load(lambda: open_scan(path), then, f"opening {Path(path).name}")
 
-    def load(self, read: Callable[[], T], then: Callable[[T], None], what: str) -> None:
-        """Run a function that reads something in the background, and hand what it read over on the owner's thread.
+    def load(self, read: Callable[[], T], then: Callable[[T], None], what: str, lane: Lane = "read") -> None:
+        """Run a function that reads or finds something in the background, and hand that over on the owner's thread.
 
-        `what` says in words what is being done, as in "opening head.nii.gz".
+        `what` says in words what is being done, as in "opening head.nii.gz"; `lane`, behind what it waits its turn.
         """
+        self._errands.load(read, then, what, lane)
 
-        def work() -> None:
-            if not self._closed:
-                found = read()
-                self._tell(lambda: then(found))
-
-        self._readers.submit(lambda: self._guarded(work), what)
-        self._refresh_busy()
-
-    def follow(self, read: Callable[[FileWatch], T], then: Callable[[T], None], what: str) -> None:
+    def follow(self, read: Callable[[FileWatch], T], then: Callable[[T], None], what: str, lane: Lane = "read") -> None:
         """As `load`, for a function that says how far it is and can be stopped: `cancel` stops it."""
-
-        def work(job: Job) -> None:
-            watch = FileWatch(
-                on_progress=lambda done, total: self._on_read(job, done, total),
-                should_stop=lambda: job.stop.is_set() or self._closed,
-            )
-            if not watch.should_stop():
-                found = read(watch)
-                self._tell(lambda: None if job.stop.is_set() else then(found))
-
-        def run(job: Job) -> None:
-            self._run_job(job)
-            self._tell(lambda: self._followed.remove(job))
-
-        job = Job(work, Busy(what, unit="%"))
-        self._followed.append(job)
-        self._readers.submit(lambda: run(job), what)
-        self._refresh_busy()
+        self._errands.follow(read, then, what, lane)
 
     def choose(self, **changes: Any) -> None:
         """Change fields of the settings other than the keep ratio. Nothing runs until `run`."""
@@ -206,8 +176,7 @@ class Session:
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
         self._stop_computing()
-        for job in self._followed:
-            job.stop.set()
+        self._errands.cancel()
         self._refresh_busy()
 
     def inspect(
@@ -255,13 +224,7 @@ class Session:
 
         `what` says in words what is being done.
         """
-
-        def write() -> None:
-            work()
-            self._tell(then)
-
-        self._writers.submit(lambda: self._guarded(write), what)
-        self._refresh_busy()
+        self._errands.write(work, then, what)
 
     def save_mask(
         self,
@@ -290,10 +253,7 @@ class Session:
         said = None if corrections is None else np.array(corrections)
 
         def work() -> None:
-            mask = prediction.mask if said is None else compose(prediction.mask, said)
-            made_by = MadeBy(card.id, corrected=said is not None and bool(said.any()))
-            written = save_mask(path, mask, prediction.scan, prediction.labels, made_by)
-            save_record(written, {**report(prediction, card, said), **remarks})
+            save_result(Path(path), prediction, card, said, remarks)
 
         def done() -> None:
             self._say_saved(Path(path).name, prediction.complete)
@@ -307,14 +267,13 @@ class Session:
 
     def close(self) -> None:
         """End the threads, after every save that was asked for; does not wait. It cannot be used afterwards."""
-        self._closed = True
+        self._closed = self._guard.closed = True
         self._computer.close()
-        self._readers.close()
-        self._writers.close()
+        self._errands.close()
 
     def wait(self, seconds: float = 60.0) -> bool:
         """Wait until nothing is computed, read or written; False if that took too long."""
-        return all(worker.wait(seconds) for worker in (self._readers, self._computer, self._writers))
+        return all(worker.wait(seconds) for worker in (self._errands, self._computer))
 
     # Segmenting
 
@@ -362,12 +321,6 @@ class Session:
         job.busy = busy
         self._tell(self._refresh_busy)
 
-    def _on_read(self, job: Job, done: int, total: int) -> None:
-        """On the reading thread; said once for each per cent."""
-        busy = replace(job.busy, done=100 * done // total if total else 0, total=100 if total else 0)
-        if busy != job.busy:
-            self._progress(job, busy)
-
     def _show(self, job: Job, prediction: Prediction) -> None:
         """Hand a result over; on the computing thread."""
         if job.stop.is_set():
@@ -406,36 +359,13 @@ class Session:
     # On the threads
 
     def _run_job(self, job: Job) -> None:
-        if not self._guarded(lambda: job.work(job)):
+        if not self._guard(lambda: job.work(job)):
             job.failed = True
 
     def _on_job_ended(self, job: Job) -> None:
         self._tell(lambda: self._accept_end(job))
 
-    def _on_file_done(self) -> None:
-        self._tell(self._refresh_busy)
-
-    def _guarded(self, work: Callable[[], None]) -> bool:
-        """Do it; False if it failed, which was said then."""
-        try:
-            work()
-        except (Stopped, OpeningStopped):
-            pass
-        except ScanError as error:
-            self._fail(error, str(error))
-            return False
-        except Exception as error:
-            words = f"{type(error).__name__}: {error}"
-            self._fail(error, f"That did not work ({words}). Your scan is unchanged; you can go on, or try again.")
-            return False
-        return True
-
-    def _fail(self, error: Exception, text: str) -> None:
-        # In the log only where it happened: the error's own words may hold a path with a patient's name.
-        if not isinstance(error, ScanError):
-            logger.error("a job failed with %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
-        elif self._closed:
-            logger.error("after the window was closed, a job failed: a mask that was being saved may not be on disk")
+    def _on_failed(self, text: str) -> None:
         self._tell(lambda: self.say(text, "error"))
 
     # Writing the state, on the owner's thread
@@ -459,15 +389,9 @@ class Session:
         self._refresh_busy()
 
     def _refresh_busy(self) -> None:
-        busy = self._computer.busy or self._writers.busy or self._reading()
+        busy = self._computer.busy or self._errands.busy
         if busy is not None or self._expected is None:  # idle is said last, after every result
             self.state.busy = busy
-
-    def _reading(self) -> Busy | None:
-        if not self._followed:
-            return self._readers.busy
-        job = self._followed[0]
-        return replace(job.busy, what="stopping", can_cancel=False) if job.stop.is_set() else job.busy
 
     def _set_device(self, device: DeviceReport) -> None:
         if device != self.state.device:

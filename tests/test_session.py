@@ -16,7 +16,7 @@ from fakes import PATIENCE, FakeSegmenter, Mailbox, expected_mask, make_card, ma
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_sparsetok import session as session_module
+from napari_sparsetok import batch as batch_module
 from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.files import MadeBy, open_scan
 from napari_sparsetok.scan import Region, ScanError
@@ -404,14 +404,14 @@ def test_a_device_is_said_once_and_an_idle_gpu_loudly() -> None:
 def wait_to_save(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Make saving wait. Returns: set when it has begun, to be set so that it goes on."""
     begun, go = threading.Event(), threading.Event()
-    save = session_module.save_mask
+    save = batch_module.save_mask
 
     def slow(*args: Any) -> Path:
         begun.set()
         assert go.wait(PATIENCE)
         return save(*args)
 
-    monkeypatch.setattr(session_module, "save_mask", slow)
+    monkeypatch.setattr(batch_module, "save_mask", slow)
     return begun, go
 
 
@@ -436,13 +436,13 @@ def test_a_save_is_neither_replaced_nor_dropped(bench: Bench, tmp_path: Path, mo
 def test_a_saved_mask_says_who_drew_it(bench: Bench, tmp_path: Path, monkeypatch: Any) -> None:
     bench.first_result()
     said: list[Any] = []
-    save = session_module.save_mask
+    save = batch_module.save_mask
 
     def note(*args: Any) -> Path:
         said.append(args[4])
         return save(*args)
 
-    monkeypatch.setattr(session_module, "save_mask", note)
+    monkeypatch.setattr(batch_module, "save_mask", note)
     corrections = np.zeros(bench.scan.shape, np.uint8)
     for k, painted in enumerate((None, corrections, corrections + 1)):
         bench.session.save_mask(tmp_path / f"{k}.nii.gz", painted)
@@ -555,6 +555,24 @@ def test_reading_that_is_followed_can_be_stopped(bench: Bench) -> None:
     bench.session.follow(lambda watch: 3, heard.append, "opening a third")
     bench.idle()
     assert heard == [3]
+
+
+@pytest.mark.parametrize("slow", ["read", "look"])
+def test_a_tool_waits_for_no_file_and_for_no_list(bench: Bench, slow: Any) -> None:
+    begun, go, heard = threading.Event(), threading.Event(), []
+
+    def crawl() -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    bench.session.load(crawl, lambda _: heard.append("crawled"), "crawling", slow)
+    assert begun.wait(PATIENCE)
+    bench.session.follow(lambda watch: "a change", heard.append, "working on the mask", "tool")
+    bench.mailbox.until(lambda: heard)
+    assert heard == ["a change"]
+    go.set()
+    bench.idle()
+    assert heard == ["a change", "crawled"]
 
 
 # Order

@@ -88,7 +88,8 @@ class Looks(QObject):
         def work() -> NDArray[np.uint8]:
             return changes(prediction.mask, np.array(mask))
 
-        self._session.load(work, lambda found: self._show_difference(scan, found), "comparing mask and prediction")
+        what = "comparing mask and prediction"
+        self._session.load(work, lambda found: self._show_difference(scan, found), what, lane="look")
 
     def shut_down(self) -> None:
         """Let go of layers and viewer; the mask is left as it is drawn."""

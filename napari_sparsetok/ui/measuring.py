@@ -61,7 +61,8 @@ class Measuring(QObject):
 
         folder = scan.source.path.parent if scan.source else Path.home()
         suggestion = folder / f"{scan.name}_volumes.csv"
-        self._session.follow(read, lambda found: self._open(scan.name, suggestion, *found), "measuring the labels")
+        what = "measuring the labels"
+        self._session.follow(read, lambda found: self._open(scan.name, suggestion, *found), what, lane="look")
 
     def _open(self, name: str, suggestion: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
         dialog = self.dialog = VolumesDialog(name, rows, self._dialogs)

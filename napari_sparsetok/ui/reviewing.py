@@ -111,7 +111,8 @@ class Reviewing(QObject):
             corrected = [[] if said is None else review.slices_with(np.asarray(said), axis) for axis in range(3)]
             return found, [review.slices_with(now, axis) for axis in range(3)], corrected
 
-        self._session.follow(read, lambda found: self._accept(prediction, *found), "looking for doubtful parts")
+        what = "looking for doubtful parts"
+        self._session.follow(read, lambda found: self._accept(prediction, *found), what, lane="look")
 
     def jump(self, index: int) -> None:
         """Show a finding: its slice, in the middle of the view."""

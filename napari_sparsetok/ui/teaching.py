@@ -50,9 +50,8 @@ class Teaching(QObject):
             under = tokens_under(np.asarray(said), prediction.tokens, prediction.scan.geometry)
             return under, _middle(np.asarray(said))
 
-        self._session.load(
-            read, lambda found: self._accept(prediction.scan, prediction.region, found), "finding tokens"
-        )
+        scan, region = prediction.scan, prediction.region
+        self._session.load(read, lambda found: self._accept(scan, region, found), "finding tokens", lane="look")
 
     def release(self) -> None:
         """Keep nothing by hand, and run again."""

@@ -107,7 +107,10 @@ class Tooling(QObject):
         task = self._task = _Task(request, apply, self._stamp, work, threading.Event())
         self._form.set_working(True)
         self._session.follow(
-            lambda watch: self._compute(task, watch), lambda change: self._accept(task, change), "working on the mask"
+            lambda watch: self._compute(task, watch),
+            lambda change: self._accept(task, change),
+            "working on the mask",
+            lane="tool",
         )
 
     def cancel(self) -> None:
@@ -131,7 +134,7 @@ class Tooling(QObject):
         self._overlays.mask_changed.disconnect(self._on_mask)
         self._viewer.dims.events.current_step.disconnect(self._on_step)
 
-    # On the reading thread
+    # On the tools' thread
 
     def _compute(self, task: _Task, watch: Watch) -> Change | None:
         def step(done: int, total: int) -> None:
