@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lazy_loader
 import numpy as np
@@ -25,6 +26,9 @@ _MUCH = 80_000_000  # single writes, beyond which a distance everywhere is no mo
 
 Mask = NDArray[np.uint8]
 Binary = NDArray[np.bool_]
+
+PLANES = ("axial", "coronal", "sagittal")
+"""What the slices across axis 0, 1 and 2 are called."""
 
 
 def compose(prediction: Mask, corrections: Mask) -> Mask:
@@ -50,6 +54,20 @@ def count_labels(mask: Mask) -> NDArray[np.int64]:
             counts += np.bincount(some, minlength=256)
     counts[0] = mask.size - counts.sum()
     return counts
+
+
+def slices_with(array: NDArray[Any]) -> list[list[int]]:
+    """For each axis the slices across it in which anything is not 0.
+
+    Reads slice by slice, so it may be painted on meanwhile.
+    """
+    found = [np.zeros(n, dtype=bool) for n in array.shape]
+    for k, part in enumerate(array):
+        found[0][k] = part.any()
+        if found[0][k]:
+            found[1] |= part.any(axis=1)
+            found[2] |= part.any(axis=0)
+    return [np.flatnonzero(has).tolist() for has in found]
 
 
 def tokens_under(corrections: Mask, tokens: TokenMap, geometry: Geometry) -> Binary:

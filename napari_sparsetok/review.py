@@ -10,6 +10,7 @@ import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_sparsetok.correction import PLANES
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Region, Shape
 from napari_sparsetok.state import TokenMap
@@ -19,9 +20,6 @@ ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first u
 Kind = Literal["apart", "unseen", "unsettled"]
 Mask = NDArray[np.uint8]
 Binary = NDArray[np.bool_]
-
-PLANES = ("axial", "coronal", "sagittal")
-"""What the slices across axis 0, 1 and 2 are called."""
 
 _FAR = 2.0  # token lengths from the nearest kept token, beyond which tissue rests on completed tokens alone
 _MOST = 50  # findings of one kind in one label; more than that is noise, and nobody would read them
@@ -165,14 +163,6 @@ def findings(
             found += _findings("unsettled", label.id, _all_parts(unsure), box, geometry)
     step(len(labels), len(labels))
     return sorted(found, key=lambda finding: -finding.volume)
-
-
-def slices_with(array: NDArray[Any], axis: int) -> list[int]:
-    """The slices across an axis in which anything is not 0. Reads slice by slice, so it may be painted on meanwhile."""
-    if axis == 0:
-        return [k for k, part in enumerate(array) if part.any()]
-    across = [part.any(axis=2 - axis) for part in array]
-    return [int(k) for k in np.flatnonzero(np.any(across, axis=0))]
 
 
 # Details

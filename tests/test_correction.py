@@ -202,3 +202,10 @@ def test_tokens_under_corrections_are_those_whose_patches_were_painted():
     said[8, 4:8, 0:4] = 2  # token (2, 0, 0)
     said[0, 0, 0] = said[11, 15, 19] = 1  # outside the region
     assert np.argwhere(correction.tokens_under(said, tokens, scan.geometry)).tolist() == [[0, 0, 1], [2, 0, 0]]
+
+
+def test_slices_with_something_in_them():
+    array = np.zeros((12, 10, 11), np.uint8)
+    assert correction.slices_with(array) == [[], [], []]
+    array[3, 5, 7] = array[9, 5, 8] = 255
+    assert correction.slices_with(array) == [[3, 9], [5], [7, 8]]

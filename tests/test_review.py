@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import LABELS, make_tokens
 
-from napari_sparsetok.review import Doubt, Finding, Mark, Notes, findings, slices_with
+from napari_sparsetok.review import Doubt, Finding, Mark, Notes, findings
 from napari_sparsetok.scan import Geometry, Region, Scan
 
 SHAPE = (16, 20, 24)
@@ -62,13 +62,6 @@ def test_it_can_be_stopped():
 
     with pytest.raises(InterruptedError):
         findings(np.ones(SHAPE, np.uint8), LABELS, GEOMETRY, step=stop)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slices_with_something_in_them(axis):
-    array = np.zeros(SHAPE, np.uint8)
-    array[3, 5, 7] = array[9, 5, 8] = 255
-    assert slices_with(array, axis) == [[3, 9], [5], [7, 8]][axis]
 
 
 def finding(**changes: object) -> Finding:

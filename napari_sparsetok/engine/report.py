@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok import __version__
-from napari_sparsetok.correction import compose
+from napari_sparsetok.correction import PLANES, compose, slices_with
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.tokens import Lattice
@@ -90,6 +90,7 @@ def _corrected(prediction: Prediction, corrections: NDArray[np.uint8]) -> dict[s
             "voxels_with_an_opinion": int(np.count_nonzero(corrections)),
             "voxels_changed": int(np.count_nonzero(mask != prediction.mask)),
             "not_tissue": int(np.count_nonzero(corrections == NOT_TISSUE)),
+            "slices_corrected": dict(zip(PLANES, map(len, slices_with(corrections)), strict=True)),
             "voxels_changed_by_stage": by_stage.tolist(),
         },
         "labels_corrected": label_volumes(mask, prediction),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_sparsetok.ui.icon import icon
 
-_SHOW, _LOCK = 3, 4
+_SHOW, _LOCK = 4, 5
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
 
 
@@ -37,10 +37,11 @@ class LabelView(QTableWidget):
     show_toggled = Signal(int, bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(0, 5, parent)
+        super().__init__(0, 6, parent)
         self._rows: tuple[LabelRow, ...] = ()
         self._tint = ""
-        self.setHorizontalHeaderLabels(["Label", "mL", "Δ mL", "", ""])
+        self.setHorizontalHeaderLabels(["Label", "Voxels", "mL", "Δ mL", "", ""])
+        self.horizontalHeaderItem(3).setToolTip("What your corrections changed, in mL")
         self.setSelectionBehavior(QAbstractItemView.SelectRows)
         self.setSelectionMode(QAbstractItemView.SingleSelection)
         self.setEditTriggers(QAbstractItemView.NoEditTriggers)
@@ -51,15 +52,20 @@ class LabelView(QTableWidget):
         header.setSectionResizeMode(0, QHeaderView.Stretch)
         for column, name in _PICTURES.items():
             header.setSectionResizeMode(column, QHeaderView.Fixed)
-            self.setColumnWidth(column, 26)
+            self.setColumnWidth(column, 24)
             self.horizontalHeaderItem(column).setToolTip({"eye": "Draw it", "lock": "Lock it"}[name])
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self.setToolTip(
             "Choose the label to paint (- and = on the scan). Δ mL: what your corrections changed. Eye: draw it in the "
             "mask. Lock: no tool and no brush changes it."
         )
+        self.setIconSize(QSize(12, 12))
         self.setShowGrid(False)
         self.setWordWrap(True)
+        self._fit_later = QTimer(self)  # once Qt has laid out all columns
+        self._fit_later.setSingleShot(True)
+        self._fit_later.timeout.connect(self._fit)
+        header.sectionResized.connect(self._on_column)
         self.itemSelectionChanged.connect(self._on_selected)
         self.itemChanged.connect(self._on_item_changed)
 
@@ -82,7 +88,6 @@ class LabelView(QTableWidget):
             self._write(k, row)
         if rows and not same:
             self.selectRow(min(chosen, len(rows) - 1))
-            self.resizeRowsToContents()
             self._fit()
         self.blockSignals(False)
 
@@ -119,24 +124,30 @@ class LabelView(QTableWidget):
         name = QTableWidgetItem(row.name)
         name.setData(Qt.DecorationRole, QColor(row.color))
         name.setToolTip(row.name)
-        ml = QTableWidgetItem(f"{row.ml:.2f}")
-        ml.setToolTip(f"{row.voxels:,} voxels".replace(",", "\u202f"))
-        change = QTableWidgetItem(f"{row.change:+.2f}" if abs(row.change) >= 0.005 else "–")
-        for item in (ml, change):
+        numbers = [QTableWidgetItem(words) for words in (short_count(row.voxels), short_ml(row.ml), _change(row))]
+        for item in numbers:
             item.setTextAlignment(Qt.AlignRight | Qt.AlignVCenter)
+            item.setToolTip(f"{_grouped(row.voxels)} voxels, {row.ml:.3f} mL; corrections: {row.change:+.3f} mL")
         ticks = []
         for on in (row.shown, row.locked):
             tick = QTableWidgetItem()
             tick.setFlags(Qt.ItemIsUserCheckable | Qt.ItemIsEnabled | Qt.ItemIsSelectable)
             tick.setCheckState(Qt.Checked if on else Qt.Unchecked)
             ticks.append(tick)
-        for column, item in enumerate((name, ml, change, *ticks)):
+        for column, item in enumerate((name, *numbers, *ticks)):
             self.setItem(k, column, item)
 
     def _fit(self) -> None:
-        """As high as its rows, up to six."""
-        heights = [self.rowHeight(k) for k in range(min(6, self.rowCount()))]
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + sum(heights) + 6)
+        """As high as its rows, up to six of one line."""
+        self.resizeRowsToContents()
+        heights = [self.rowHeight(k) for k in range(self.rowCount())]
+        most = 6 * (self.fontMetrics().height() + 6)
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + min(sum(heights), most) + 6)
+
+    def _on_column(self, column: int) -> None:
+        """Larger numbers leave less room for the names, which then take two lines."""
+        if column == 0:
+            self._fit_later.start()
 
     def _on_selected(self) -> None:
         if self.chosen:
@@ -146,3 +157,22 @@ class LabelView(QTableWidget):
         signals = {_SHOW: self.show_toggled, _LOCK: self.lock_toggled}
         if item.column() in signals and item.row() < len(self._rows):
             signals[item.column()].emit(self._rows[item.row()].id, item.checkState() == Qt.Checked)
+
+
+def short_count(voxels: int) -> str:
+    """How many, in at most seven signs."""
+    return f"{voxels / 1e6:.2f}\u202fM" if voxels >= 1_000_000 else _grouped(voxels)
+
+
+def short_ml(ml: float) -> str:
+    """Millilitres, in about four digits."""
+    return f"{ml:.2f}" if abs(ml) < 100 else f"{ml:.1f}" if abs(ml) < 1000 else f"{ml:.0f}"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def _change(row: LabelRow) -> str:
+    sign = "+" if row.change > 0 else ""
+    return sign + short_ml(row.change) if abs(row.change) >= 0.005 else "–"

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_sparsetok import review
+from napari_sparsetok.correction import PLANES, slices_with
 from napari_sparsetok.files.reading import Watch
-from napari_sparsetok.review import PLANES, Doubt, Finding, Notes
+from napari_sparsetok.review import Doubt, Finding, Notes
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
@@ -108,8 +109,8 @@ class Reviewing(QObject):
             now = np.array(mask)
             scan = prediction.scan
             found = review.findings(now, prediction.labels, scan.geometry, prediction.tokens, doubt, watch.step)
-            corrected = [[] if said is None else review.slices_with(np.asarray(said), axis) for axis in range(3)]
-            return found, [review.slices_with(now, axis) for axis in range(3)], corrected
+            corrected = [[], [], []] if said is None else slices_with(np.asarray(said))
+            return found, slices_with(now), corrected
 
         what = "looking for doubtful parts"
         self._session.follow(read, lambda found: self._accept(prediction, *found), what, lane="look")

@@ -79,6 +79,11 @@ def test_what_is_saved_is_what_is_seen(correcting, tmp_path):
     document = read_record(tmp_path / "mask.json")
     prediction = room.session.state.prediction.mask
     assert document["corrections"]["voxels_changed"] == (seen != prediction).sum()
+    at = np.nonzero(seen != prediction)
+    slices = document["corrections"]["slices_corrected"]
+    assert slices["axial"] == 2
+    assert slices["coronal"] >= len(set(at[1])) > 2
+    assert slices["sagittal"] >= len(set(at[2])) > 2
     assert document["mask_sha256"] == mask_hash(seen)
     assert document["prediction_sha256"] == mask_hash(prediction)
     after = {row["id"]: row["voxels"] for row in document["labels_corrected"]}

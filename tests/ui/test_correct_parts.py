@@ -458,7 +458,7 @@ def test_the_panel_fits_and_every_control_says_what_it_does(panel):
 
 
 def test_ticks_in_the_table_lock_and_hide(panel, qtbot):
-    for column, signal, state in ((4, panel.labels.lock_toggled, True), (3, panel.labels.show_toggled, False)):
+    for column, signal, state in ((5, panel.labels.lock_toggled, True), (4, panel.labels.show_toggled, False)):
         with qtbot.waitSignal(signal) as caught:
             panel.labels.item(1, column).setCheckState(Qt.Checked if state else Qt.Unchecked)
         assert caught.args == [2, state]

@@ -16,6 +16,7 @@ from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceReport, Settings, Timing
 from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.label_view import LabelRow
 from napari_sparsetok.ui.scan_layer import layer_data
 
 WINDOW = (1400, 860)
@@ -134,3 +135,30 @@ def test_a_window_of_860_pixels_leaves_the_panel_as_much(make_napari_viewer_prox
     assert is_in_sight(dock.panel._save, dock)
     dock.shut_down()
     assert dock.session.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("panel", BOTH, indirect=True)
+def test_the_label_table_says_voxels_and_millilitres_and_cuts_nothing(panel: Dock, qtbot: Any) -> None:
+    panel.findChild(QTabWidget).setCurrentWidget(panel.correct_panel)
+    panel.correct_panel.start_requested.emit()
+    table, known = panel.correct_panel.labels, panel.session.card.labels
+    rows = [
+        LabelRow(label.id, label.name, label.color, ml=voxels / 1000, change=-voxels / 2000, voxels=voxels)
+        for label, voxels in zip(known, (2412, 9_876_543, 34, 123_456, 0, 1, 2), strict=False)
+    ]
+    table.set_rows(rows)
+    qtbot.wait(50)
+    assert [table.horizontalHeaderItem(k).text() for k in range(4)] == ["Label", "Voxels", "mL", "Δ mL"]
+    assert [table.item(0, k).text() for k in range(1, 4)] == ["2\u202f412", "2.41", "-1.21"]
+    assert [table.item(1, k).text() for k in range(1, 4)] == ["9.88\u202fM", "9877", "-4938"]
+    assert "9\u202f876\u202f543 voxels" in table.item(1, 1).toolTip()
+    assert table.horizontalScrollBar().maximum() == 0
+    for k in range(len(rows)):
+        needed = table.fontMetrics().boundingRect(
+            0, 0, table.columnWidth(0) - 24, 1000, Qt.TextWordWrap, table.item(k, 0).text()
+        )
+        assert needed.width() <= table.columnWidth(0) - 22, table.item(k, 0).text()
+        assert needed.height() <= table.rowHeight(k), table.item(k, 0).text()
+        for column in range(1, 4):
+            width = table.fontMetrics().horizontalAdvance(table.item(k, column).text())
+            assert width < table.columnWidth(column)
