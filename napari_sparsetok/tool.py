@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok import correction
-from napari_sparsetok.correction import Binary, Edit, Mask
+from napari_sparsetok import correction, morphology
+from napari_sparsetok.correction import Edit, Mask
+from napari_sparsetok.morphology import Binary, Step
 from napari_sparsetok.scan import Region, ScanError
 
 Spacing = Sequence[float]
@@ -47,15 +48,17 @@ class Scene:
     locked: frozenset[int] = frozenset()
 
 
-TOOLS: dict[str, Callable[[Binary, Spacing, float], Binary]] = {
-    "remove_islands": correction.remove_islands,
-    "keep_largest": lambda shape, spacing, number: correction.keep_largest(shape),
-    "fill_holes": lambda shape, spacing, number: correction.fill_holes(shape),
-    "smooth": correction.smooth,
-    "grow": correction.grow,
-    "shrink": lambda shape, spacing, number: correction.grow(shape, spacing, -number),
+TOOLS: dict[str, Callable[[Binary, Spacing, float, Step], Binary]] = {
+    "remove_islands": morphology.remove_islands,
+    "keep_largest": lambda shape, spacing, number, step: morphology.keep_largest(shape, step),
+    "fill_holes": lambda shape, spacing, number, step: morphology.fill_holes(shape, step),
+    "smooth": morphology.smooth,
+    "grow": morphology.grow,
+    "shrink": lambda shape, spacing, number, step: morphology.grow(shape, spacing, -number, step),
 }
 
+
+_FINE = 100  # steps that are told of each label
 
 _REACH = {"grow": 1.0, "smooth": 2.0}
 """How far beyond the label a tool looks or writes, in units of its number."""
@@ -93,7 +96,7 @@ def work(
     Parameters
     ----------
     mask, corrections : (z, y, x); corrections are needed to fill between corrected slices.
-    step : is told labels done and labels in all, and may raise to end it.
+    step : is told how much is done and of how much, often, and may raise to end it.
 
     Raises
     ------
@@ -107,16 +110,20 @@ def work(
     wanted = mask[box].copy()
     keys = _keys_of_all(corrections, scene) if request.tool == "fill_between" else {}
     for done, label in enumerate(scene.labels):
-        step(done, len(scene.labels))
+
+        def on_share(share: float, done: int = done) -> None:
+            step(round(_FINE * (done + share)), _FINE * len(scene.labels))
+
+        on_share(0.0)
         if request.tool == "fill_between":
-            _fill_between(wanted, label, keys[label], scene)
+            _fill_between(wanted, label, keys[label], scene, on_share)
         else:
-            _use(request, wanted, label, scene)
-    step(len(scene.labels), len(scene.labels))
+            _use(request, wanted, label, scene, on_share)
+    step(_FINE * len(scene.labels), _FINE * len(scene.labels))
     return _difference(mask, wanted, within)
 
 
-def _use(request: ToolRequest, wanted: Mask, label: int, scene: Scene) -> None:
+def _use(request: ToolRequest, wanted: Mask, label: int, scene: Scene, step: Step) -> None:
     """Use a tool on one label where it is, in place."""
     if request.tool not in TOOLS:
         raise ScanError(f"there is no tool “{request.tool}”")
@@ -128,13 +135,13 @@ def _use(request: ToolRequest, wanted: Mask, label: int, scene: Scene) -> None:
     if request.in_slice:  # a slice is flat: a tool in 2-D must not look across it
         axis = scene.plane[0]
         flat = tuple(s for k, s in enumerate(scene.spacing) if k != axis)
-        worked = np.expand_dims(TOOLS[request.tool](part.squeeze(axis), flat, request.number), axis)
+        worked = np.expand_dims(TOOLS[request.tool](part.squeeze(axis), flat, request.number, step), axis)
     else:
-        worked = TOOLS[request.tool](part, scene.spacing, request.number)
+        worked = TOOLS[request.tool](part, scene.spacing, request.number, step)
     wanted[box] = correction.replace_label(wanted[box], label, worked)
 
 
-def _fill_between(wanted: Mask, label: int, keys: list[int], scene: Scene) -> None:
+def _fill_between(wanted: Mask, label: int, keys: list[int], scene: Scene, step: Step) -> None:
     """Fill between the key slices of one label, in place."""
     if len(keys) < 2:
         return
@@ -148,7 +155,8 @@ def _fill_between(wanted: Mask, label: int, keys: list[int], scene: Scene) -> No
     sides = list(box)
     sides[axis] = slice(None)
     box = tuple(sides)
-    shape = correction.fill_between(part[box] == label, scene.spacing, axis, [k - keys[0] for k in keys])
+    inner = [k - keys[0] for k in keys]
+    shape = morphology.fill_between(part[box] == label, scene.spacing, axis, inner, step)
     # The person drew the outlines on both sides, so what lies between them is theirs, but for locked labels.
     part[box] = correction.replace_label(part[box], label, shape, scene.locked)
 
@@ -172,14 +180,13 @@ def _keys_of_all(corrections: Mask | None, scene: Scene) -> dict[int, list[int]]
 
 def _box(shape: NDArray[np.bool_], spacing: Spacing, margin: float | None) -> tuple[slice, ...] | None:
     """The box of what is there, with a margin of so many mm and a voxel more; None for none."""
+    box = morphology.box_of(shape)
+    if box is None or margin is None:
+        return box
     sides = []
-    for axis, step in enumerate(spacing):
-        others = tuple(k for k in range(3) if k != axis)
-        at = np.flatnonzero(shape.any(axis=others))
-        if not len(at):
-            return None
-        voxels = 0 if margin is None or shape.shape[axis] == 1 else int(np.ceil(margin / step)) + 1
-        sides.append(slice(max(0, int(at[0]) - voxels), min(shape.shape[axis], int(at[-1]) + 1 + voxels)))
+    for side, mm, n in zip(box, spacing, shape.shape, strict=True):
+        voxels = 0 if n == 1 else int(np.ceil(margin / mm)) + 1
+        sides.append(slice(max(0, side.start - voxels), min(n, side.stop + voxels)))
     return tuple(sides)
 
 

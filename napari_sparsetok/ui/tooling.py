@@ -154,7 +154,7 @@ class Tooling(QObject):
 
     @ensure_main_thread(await_return=False)
     def _tell(self, task: _Task, done: int, total: int) -> None:
-        if task is self._task and total > 1:  # of a single label nobody knows how far it is
+        if task is self._task:
             self._form.set_working(True, done, total)
 
     @ensure_main_thread(await_return=False)
