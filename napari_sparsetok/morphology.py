@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+
+# At first use: opening a window needs none of it.
+ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)
+csgraph = lazy_loader.load("scipy.sparse.csgraph", suppress_warning=True)
+sparse = lazy_loader.load("scipy.sparse", suppress_warning=True)
 
 _MUCH = 80_000_000  # single writes, beyond which a distance everywhere is no more work
 _SLAB = 2_000_000  # voxels that are worked on without a stop; a tenth of a second or so
@@ -142,7 +147,7 @@ class _Pieces:
                 joints += _joints(numbers[slab.start - 1], numbers[slab.start], structure)
         a, b = np.concatenate(joints, axis=1) if joints else np.zeros((2, 0), dtype=np.int32)
         graph = sparse.coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(count + 1,) * 2)
-        _, part_of = sparse.csgraph.connected_components(graph, directed=False)  # in the order of their first pieces
+        _, part_of = csgraph.connected_components(graph, directed=False)  # in the order of their first pieces
         return cls(numbers, part_of)
 
     @property
