@@ -153,7 +153,7 @@ class FakeSegmenter:
             self._pass_gate(settings.keep_ratio, watch)
             mask[edges[k] : edges[k + 1]] = full[edges[k] : edges[k + 1]]
             watch.on_progress(k + 1, wanted)
-            if k + 1 < wanted:
+            if k + 1 < wanted and watch.on_partial is not None:
                 watch.on_partial(make_prediction(scan, settings, mask.copy(), region=region, complete=False))
         self.finished.append(settings.keep_ratio)
         return make_prediction(scan, settings, mask, region=region, complete=wanted == self.windows)

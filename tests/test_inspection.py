@@ -9,6 +9,7 @@ import pytest
 import tiny
 from fakes import FakeSegmenter, expected_mask, make_card, make_scan
 
+from napari_sparsetok.engine import segmenter as engine
 from napari_sparsetok.engine.contract import Stopped, Watch
 from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.inspection.ladder import Question, Sweep, gmac_of, stopped_early, sweep
@@ -100,5 +101,18 @@ def test_a_real_network_is_run_from_its_cache_and_its_cost_counted(tmp_path):
     assert np.array_equal(
         found.lowest == np.float32(0.4), found.dense.mask == segmenter.segment(scan, Settings("tiny", 0.4)).mask
     )
+    assert np.array_equal(found.dense.mask, segmenter.segment(scan, Settings("tiny", 1.0)).mask)
     uneven = segmenter.segment(scan, Settings("tiny", 0.4, selection="norm", threshold=3.0))
     assert 0 < gmac_of(uneven, card) <= dense.gmac
+
+
+def test_a_real_network_makes_no_pictures_on_the_way_that_nobody_looks_at(tmp_path, monkeypatch):
+    card = tiny.write_model(tmp_path)
+    scan = make_scan((16, 24, 40))
+    made = []
+    real = engine._prediction
+    monkeypatch.setattr(engine, "_prediction", lambda *args: made.append(1) or real(*args))
+    monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
+    found = sweep(SCDSegmenter(Registry([tmp_path])), Question(scan, Settings("tiny"), card, ladder=(1.0, 0.4)))
+    assert found.dense.timing.windows > 1
+    assert len(made) == 2

@@ -39,6 +39,35 @@ def test_hd95_is_that_of_monai(seed: int) -> None:
     assert hausdorff95(a, b, spacing) == pytest.approx(float(theirs), rel=0.02)
 
 
+@pytest.mark.parametrize("noise", [0, 0.002, 0.01, 0.2])
+def test_hd95_is_that_of_a_distance_transform(noise: float) -> None:
+    """Also where most of one surface lies on the other."""
+    from scipy import ndimage
+
+    spacing = (2.0, 1.0, 0.5)
+    for seed in range(6):
+        a = blob(seed)
+        b = a ^ (np.random.default_rng(seed).random(a.shape) < noise)
+        edges = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
+        ways = [
+            np.percentile(ndimage.distance_transform_edt(~theirs, sampling=spacing)[mine], 95)
+            for mine, theirs in (edges, edges[::-1])
+        ]
+        assert hausdorff95(a, b, spacing) == pytest.approx(max(ways), abs=1e-9)
+
+
+def test_labels_are_compared_wherever_they_lie() -> None:
+    """In boxes of their own, which must not cut a surface where there is none."""
+    a, b = np.zeros((9, 8, 7), np.uint8), np.zeros((9, 8, 7), np.uint8)
+    a[2:5, 1:4, 2:6], b[3:6, 1:4, 2:7] = 1, 1
+    a[8:, 7:, :] = 2
+    head, tail = compare(a, b, (2.0, 1.0, 1.0), LABELS)
+    assert head.hd95 == hausdorff95(a == 1, b == 1, (2.0, 1.0, 1.0))
+    assert head.dice == dice(a == 1, b == 1)
+    assert (head.ml, head.other_ml) == pytest.approx((0.072, 0.09))
+    assert (tail.dice, np.isnan(tail.hd95), tail.other_ml) == (0.0, True, 0.0)
+
+
 def test_hd95_by_hand() -> None:
     a, b = np.zeros((1, 1, 9), bool), np.zeros((1, 1, 9), bool)
     a[0, 0, 1], b[0, 0, 4] = True, True

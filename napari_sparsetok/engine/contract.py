@@ -23,13 +23,13 @@ class Watch:
 
     should_stop : asked between windows.
     on_progress : windows done, windows in all.
-    on_partial : a prediction that is not complete yet.
+    on_partial : takes a prediction that is not complete yet; None if nobody looks, so that none is made.
     on_notice : a sentence for the person.
     """
 
     should_stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[int, int], None] = lambda done, total: None
-    on_partial: Callable[[Prediction], None] = lambda prediction: None
+    on_partial: Callable[[Prediction], None] | None = None
     on_notice: Callable[[str], None] = lambda text: None
 
 

@@ -136,7 +136,7 @@ class SCDSegmenter:
                 progress.done += 1
                 progress.cached += cached
             watch.on_progress(progress.done, len(order))
-            if progress.done < len(order) and _is_time_to_show(progress):
+            if watch.on_partial is not None and progress.done < len(order) and _is_time_to_show(progress):
                 watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
         # With another number of threads the last digits differ: good enough to look at, but not the result.
         complete = len(order) == len(volume.plan.regions) and threads == usual
