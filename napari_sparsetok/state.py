@@ -158,6 +158,9 @@ class TokenMap:
     selection : what the scores are; see `Settings`.
     window_grid : tokens of one window along each axis; None if nobody said.
     forced : (d, h, w) int8, 1 must be kept, -1 must go, as a person said; None if nobody did.
+    windows : (d, h, w) uint8, how many of the windows that were run hold the token; None if nobody counted.
+    passed : (stages, d, h, w) float32, the share of those windows in which the token passed a stage: where windows
+        overlap they may differ. NaN where there is none; None if nobody counted.
     """
 
     importance: NDArray[np.float32]
@@ -170,6 +173,8 @@ class TokenMap:
     selection: Selection = "learned"
     forced: NDArray[np.int8] | None = None
     window_grid: Shape | None = None
+    windows: NDArray[np.uint8] | None = None
+    passed: NDArray[np.float32] | None = None
 
     @property
     def stages(self) -> int:

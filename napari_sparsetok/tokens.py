@@ -16,8 +16,8 @@ from napari_sparsetok.state import TokenMap
 
 ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
-LADDER = (1.0, 0.6, 0.4, 0.25, 0.15, 0.08, 0.04, 0.02)
-"""Keep ratios from all to next to nothing, for a sweep."""
+LADDER = (1.0, 0.5, 0.25, 0.15, 0.1, 0.05, 0.03, 0.02)
+"""Keep ratios from all to next to nothing, for a sweep; those that the cards tell a Dice value for are among them."""
 
 
 def stage_ratios(keep_ratio: float | Sequence[float], stages: int) -> tuple[float, ...]:
@@ -61,7 +61,7 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     stage[tokens.rank < 0] = 0
     windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
     per_window = tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)
-    return replace(tokens, stage=stage, left=tuple(n * windows for n in per_window))
+    return replace(tokens, stage=stage, left=tuple(n * windows for n in per_window), passed=None)
 
 
 # One token

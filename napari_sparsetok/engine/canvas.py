@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,9 @@ class Canvas:
 
     def _start_tokens(self, base: TokenMap | None) -> None:
         shape, stages = self._plan.owner.shape, self._card.stages
-        if base is not None and base.stage.shape == shape:
+        self._windows, self._passed = np.zeros(shape, np.uint8), np.zeros((stages, *shape), np.uint8)
+        self._base = base = base if base is not None and base.stage.shape == shape else None
+        if base is not None:
             self._importance, self._stage, self._rank = base.importance.copy(), base.stage.copy(), base.rank.copy()
             return
         self._importance = np.full((stages, *shape), np.nan, dtype=np.float32)
@@ -69,6 +72,9 @@ class Canvas:
         stage = record.stage[0].cpu().numpy()
         stage = np.where(stage == 0, self._card.stages + 1, stage).astype(np.uint8)
         self._stage[box][mine] = stage[mine]
+        self._windows[box] += 1
+        for k, passed in enumerate(self._passed, start=1):
+            passed[box] += stage > k
         self._left[index] = np.array([np.count_nonzero(stage > k) for k in range(self._card.stages + 1)])
         for k, scores in enumerate(record.scores):
             values = scores[0].cpu().numpy()
@@ -132,7 +138,17 @@ class Canvas:
             selection=self._selector.selection,
             forced=self._selector.forced,
             window_grid=(d, h, w),
+            **self._shares(),
         )
+
+    def _shares(self) -> dict[str, NDArray[Any]]:
+        """In how many windows a token lies, and in which share of them it passed each stage."""
+        seen, base = self._windows > 0, self._base
+        windows, passed = self._windows.copy(), np.full(self._passed.shape, np.nan, dtype=np.float32)
+        if base is not None and base.windows is not None and base.passed is not None:
+            windows[~seen], passed[:, ~seen] = base.windows[~seen], base.passed[:, ~seen]
+        passed[:, seen] = self._passed[:, seen] / self._windows[seen]
+        return {"windows": windows, "passed": passed}
 
     def _all_left(self, n: int) -> tuple[int, ...]:
         """Tokens before the first stage and after each; windows still to come count as the mean of the others."""

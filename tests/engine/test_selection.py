@@ -11,6 +11,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from napari_sparsetok.engine.contract import Hints
 from napari_sparsetok.engine.report import report
 from napari_sparsetok.engine.segmenter import SCDSegmenter, load_model
 from napari_sparsetok.engine.selection import patch_entropy
@@ -69,6 +70,35 @@ def test_every_rule_keeps_its_share_and_says_what_ranked(segmenter, rule):
         assert kept.min() >= gone.max()
     assert np.array_equal(np.sort(alone.rank.ravel()), np.arange(alone.window_tokens))
     assert (alone.stage[alone.rank < alone.left[1]] > 1).all()
+
+
+def test_where_windows_overlap_it_is_said_in_which_share_of_them_a_token_passed(segmenter):
+    scan, settings = make_scan((24, 40, 24)), Settings("tiny", 0.4)
+    tokens = segmenter.segment(scan, settings).tokens
+    plan = segmenter._volume.plan
+    over, passed = np.zeros(tokens.stage.shape), np.zeros(tokens.importance.shape)
+    for index in range(len(plan.regions)):  # each window asked for itself
+        token = np.argwhere(plan.owner == index)[0]
+        probe, _ = segmenter.probe(scan, settings, [int(t) * PATCH + 1 for t in token])
+        over[probe.box.slices] += 1
+        for k in range(tokens.stages):
+            passed[k][probe.box.slices] += probe.stage > k + 1
+    assert np.array_equal(tokens.windows, over)
+    assert over.max() > 1
+    assert np.allclose(tokens.passed, passed / over)
+    assert ((tokens.passed > 0) & (tokens.passed < 1)).any()  # windows do differ
+    assert (tokens.passed[-1][over == 1] == (tokens.stage == 3)[over == 1]).all()
+    assert first_stage_preview(tokens, 0.2).passed is None
+
+
+def test_what_is_run_around_the_eye_counts_its_windows_anew_and_keeps_the_others(segmenter):
+    scan = make_scan((24, 40, 24))
+    base = segmenter.segment(scan, Settings("tiny", 1.0))
+    assert (base.tokens.passed == 1).all()
+    near = segmenter.segment(scan, Settings("tiny", 0.2), hints=Hints((2, 2, 2), focus_only=True, base=base)).tokens
+    assert near.passed.min() == 0
+    assert (near.passed[:, :, -1] == 1).all()  # no window there was run again
+    assert near.windows[0, 0, 0] >= 1
 
 
 def test_rules_reuse_the_prefix_and_the_learned_scores_stay(segmenter):
