@@ -8,6 +8,7 @@ else takes time is an errand (`errand.py`), on further threads, on which nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -195,7 +196,7 @@ class Session:
         -------
         False if something else runs; the person is not told.
         """
-        if not self._computer.is_idle:
+        if not self._computer.is_free:
             return False
         settings = self.state.settings
 
@@ -218,6 +219,21 @@ class Session:
         self._computer.submit(Job(run, Busy(what)))
         self._refresh_busy()
         return True
+
+    def prepare(self, work: Callable[[Segmenter, Callable[[], bool]], object]) -> None:
+        """Compute on idle what will soon be asked for; whatever is asked for meanwhile ends it. Nobody is told.
+
+        `work` gets the segmenter, and a function that says whether to stop.
+        """
+        if not self._computer.is_idle:
+            return
+        settings = self.state.settings
+
+        def run(job: Job) -> None:
+            with suppress(ScanError):  # it will be said when somebody asks
+                work(self._got_ready(job, settings), lambda: self._computer.should_stop(job))
+
+        self._computer.submit(Job(run, Busy(""), quiet=True))
 
     def write(self, work: Callable[[], object], then: Callable[[], None], what: str) -> None:
         """Run a function that writes something in the background, in turn and for certain; then tell that it is done.

@@ -143,9 +143,14 @@ def kept_from(survives: Callable[[float], bool], ladder: Sequence[float] = LADDE
 
 def _halved(survives: Callable[[float], bool], lost: float, kept: float, steps: int) -> float:
     for _ in range(steps):
-        middle = math.sqrt(lost * kept)
-        lost, kept = (lost, middle) if survives(middle) else (middle, kept)
+        half = middle(lost, kept)
+        lost, kept = (lost, half) if survives(half) else (half, kept)
     return kept
+
+
+def middle(a: float, b: float) -> float:
+    """The keep ratio halfway between two: as much above the one as below the other, by their quotient."""
+    return math.sqrt(a * b)
 
 
 # Tokens and voxels

@@ -29,6 +29,7 @@ class Job:
     stop : set to end it at the next chance.
     shown : whether a result of it was handed over; from then on a newer job may end it.
     failed : whether it ended in an error.
+    quiet : nobody asked for it, nobody is told of it, and whatever is asked for ends it.
     """
 
     work: Callable[[Job], None]
@@ -36,6 +37,7 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     shown: bool = False
     failed: bool = False
+    quiet: bool = False
 
 
 class NewestFirst:
@@ -74,7 +76,7 @@ class NewestFirst:
 
     def should_stop(self, job: Job) -> bool:
         """Whether a job is to end: it was told to, or it has shown something and a newer one waits."""
-        return job.stop.is_set() or (job.shown and self._waiting is not None)
+        return job.stop.is_set() or ((job.shown or job.quiet) and self._waiting is not None)
 
     @property
     def is_idle(self) -> bool:
@@ -83,14 +85,21 @@ class NewestFirst:
             return self._is_idle()
 
     @property
+    def is_free(self) -> bool:
+        """Whether nothing that somebody asked for runs or waits."""
+        with self._condition:
+            return all(job is None or job.quiet for job in (self._running, self._waiting))
+
+    @property
     def busy(self) -> Busy | None:
         """What is being done."""
         with self._condition:
-            if self._running and not self._running.stop.is_set():
-                return self._running.busy
-            if self._waiting:
-                return self._waiting.busy
-            return Busy("stopping", can_cancel=False) if self._running else None
+            running, waiting = (None if job and job.quiet else job for job in (self._running, self._waiting))
+            if running and not running.stop.is_set():
+                return running.busy
+            if waiting:
+                return waiting.busy
+            return Busy("stopping", can_cancel=False) if running else None
 
     def close(self) -> None:
         """End the thread at the next chance; does not wait."""

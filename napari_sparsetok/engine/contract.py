@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.state import DeviceReport, Prediction, Settings
 
@@ -45,6 +48,22 @@ class Hints:
     focus: Shape | None = None
     focus_only: bool = False
     base: Prediction | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far attention heads look.
+
+    edges : (bins + 1,) mm.
+    share : (blocks, heads, bins) share of the attention that goes so far.
+    mean : (blocks, heads) mm, weighted by attention.
+    even : (bins,) the share if attention were spread evenly over the window's tokens.
+    """
+
+    edges: NDArray[np.float32]
+    share: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    even: NDArray[np.float32]
 
 
 class Segmenter(Protocol):

@@ -6,21 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from napari_sparsetok.engine.cache import WindowPrefix
-from napari_sparsetok.engine.contract import Stopped
+from napari_sparsetok.engine.contract import Reach, Stopped
 from napari_sparsetok.engine.decoding import FastDecoder
 from napari_sparsetok.model import SCD, Rule
-from napari_sparsetok.model.attention import attention_by_distance, attention_row, carried_back
+from napari_sparsetok.model.attention import ROWS, attention_by_distance, attention_row, carried_back
 from napari_sparsetok.model.layers import Block
 from napari_sparsetok.scan import Region, Shape
-from napari_sparsetok.tokens import StageStory, kept_from, story
+from napari_sparsetok.tokens import LADDER, StageStory, kept_from, middle, story
 
 _BINS = 12  # of distances
 
@@ -50,20 +52,6 @@ class Opened:
     context: Callable[[], torch.autocast]
 
 
-@dataclass(frozen=True, eq=False)
-class Reach:
-    """How far heads look.
-
-    edges : (bins + 1,) mm.
-    share : (blocks, heads, bins) share of the attention that goes so far.
-    mean : (blocks, heads) mm, weighted by attention.
-    """
-
-    edges: NDArray[np.float32]
-    share: NDArray[np.float32]
-    mean: NDArray[np.float32]
-
-
 class Probe:
     """Answers about one window. Cheap to make: what costs something is computed when it is first asked for.
 
@@ -79,6 +67,7 @@ class Probe:
             parts, ids, scores = opened.model.encode_rest(opened.prefix.prefix, opened.ratios, opened.rule)
             record = opened.model.record(ids, scores, self.grid)
         self._tokens = parts, ids
+        self._survivors: dict[float, frozenset[int]] = {}  # at some keep ratios
         values = np.array([s[0].float().cpu().numpy() for s in record.scores], dtype=np.float32)
         self.scores: NDArray[Any] = np.exp(values) if opened.rule.selection == "learned" else values
         stage = record.stage[0].cpu().numpy()
@@ -91,9 +80,25 @@ class Probe:
     def survives(self, place: Shape, keep_ratio: float) -> bool:
         """Whether a token is kept to the end at another keep ratio, the same for all stages; runs the stages."""
         o, at = self._o, int(np.ravel_multi_index(place, self.grid)) + self._o.model.class_tokens
+        if keep_ratio >= 1:  # prunes only what a person said must go
+            return o.forced is None or bool(o.forced[place] >= 0)
+        if keep_ratio in self._survivors:
+            return at in self._survivors[keep_ratio]
         with torch.inference_mode(), o.context():
-            _, ids, _ = o.model.encode_rest(o.prefix.prefix, keep_ratio, replace(o.rule, threshold=None))
-        return bool((ids[-1] == at).any())
+            return o.model.survives(o.prefix.prefix, at, keep_ratio, replace(o.rule, threshold=None))
+
+    def get_ready(self, should_stop: Callable[[], bool]) -> None:
+        """Compute beforehand what `probabilities` and `kept_from` need, until it is told to stop."""
+        _ = self.probabilities
+        o = self._o
+        halves = [middle(a, b) for a, b in pairwise(LADDER)]
+        for ratio in [*LADDER[1:], *halves]:
+            if should_stop():
+                return
+            if ratio not in self._survivors:
+                with torch.inference_mode(), o.context():
+                    places = o.model.survivors(o.prefix.prefix, ratio, replace(o.rule, threshold=None))
+                self._survivors[ratio] = frozenset(places[0].tolist())
 
     def kept_from(self, place: Shape) -> float | None:
         """See `napari_sparsetok.tokens.kept_from`."""
@@ -154,7 +159,7 @@ class Probe:
             shares.append(share.cpu().numpy())
             means.append(mean.cpu().numpy())
             on_progress(block + 1, self.blocks)
-        return Reach(edges, np.stack(shares), np.stack(means))
+        return Reach(edges, np.stack(shares), np.stack(means), _evenly(at, edges))
 
     def masked_heads(
         self,
@@ -257,6 +262,14 @@ class Probe:
         laid = np.full(int(np.prod(self.grid)), np.nan, dtype=np.float32)
         laid[self._there(block)[c:] - c] = values[c:].float().cpu().numpy()
         return laid.reshape(self.grid)
+
+
+def _evenly(at: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Share of all pairs of tokens (N, 3) that lie so far apart, for each bin of distances."""
+    counts = np.zeros(len(edges) - 1)
+    for start in range(0, len(at), ROWS):
+        counts += np.histogram(cdist(at[start : start + ROWS], at), edges)[0]
+    return (counts / counts.sum()).astype(np.float32)
 
 
 def _agreement(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:

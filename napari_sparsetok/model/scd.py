@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,16 @@ class TokenRecord:
     stage: Tensor
 
 
+class _Step(NamedTuple):
+    """One stage: its scores (B, N), what it pruned (B, P, C), what it let on (B, c+K, C), and both's places."""
+
+    scores: Tensor
+    pruned: Tensor
+    pruned_places: Tensor
+    kept: Tensor
+    places: Tensor
+
+
 class SCD(nn.Module):
     """Sparse encoding, token completion, dense decoding (Zhou et al., IPMI 2023)."""
 
@@ -182,23 +192,31 @@ class SCD(nn.Module):
         ids : (B, Ki) their places among the class token, if any, and the grid.
         scores : (B, Ni) for each stage, of the tokens that entered it.
         """
-        ratios = stage_ratios(keep_ratio, self.config.stages)
-        c = self.class_tokens
         x = prefix.tokens
         places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
         parts, ids, all_scores = [], [], []
-        for stage in range(self.config.stages):
-            here = rule.at(places[:, c:] - c)
-            scores = prefix.scores if here.selection == "learned" and not stage else self._ranking(stage, x, here)
-            all_scores.append(scores)
-            cut = self._cut(x[:, c:], scores, ratios[stage], here)
-            parts.append(self.stage_norms[stage](cut.pruned))
-            ids.append(places[:, c:].gather(1, cut.pruned_ids))
-            x = torch.cat([x[:, :c], cut.kept], dim=1)
-            places = torch.cat([places[:, :c], places[:, c:].gather(1, cut.kept_ids)], dim=1)
-            for block in self.blocks[self.config.prune_after[stage] : self._next_stage_at(stage)]:
-                x = block(x)
+        for stage, step in enumerate(self._steps(prefix, keep_ratio, rule)):
+            all_scores.append(step.scores)
+            parts.append(self.stage_norms[stage](step.pruned))
+            ids.append(step.pruned_places)
+            x, places = step.kept, step.places
+        for block in self.blocks[self._last_stage_at :]:
+            x = block(x)
         return [*parts, self.norm(x)], [*ids, places], all_scores
+
+    def survivors(self, prefix: Prefix, keep_ratio: float | Sequence[float], rule: Rule = LEARNED) -> Tensor:
+        """Places (B, c+K) in `prefix.tokens` of what is kept to the end; runs no block after the last stage."""
+        places = torch.arange(prefix.tokens.shape[1], device=prefix.tokens.device).expand(len(prefix.tokens), -1)
+        for step in self._steps(prefix, keep_ratio, rule):
+            places = step.places
+        return places
+
+    def survives(self, prefix: Prefix, place: int, keep_ratio: float | Sequence[float], rule: Rule = LEARNED) -> bool:
+        """Whether a token of one window, by its place in `prefix.tokens`, is kept to the end.
+
+        Runs no more blocks than that needs: none if the first stage prunes it, and none after the last stage.
+        """
+        return all(bool((step.places[0] == place).any()) for step in self._steps(prefix, keep_ratio, rule))
 
     def complete(self, parts: list[Tensor], ids: list[Tensor], grid: Grid) -> Tensor:
         """Assemble pruned and kept tokens to the completed grid (B, C, d, h, w)."""
@@ -250,9 +268,26 @@ class SCD(nn.Module):
     def _first_stage_at(self) -> int:
         return self.config.prune_after[0] if self.config.stages else self.config.depth
 
-    def _next_stage_at(self, stage: int) -> int:
-        after = self.config.prune_after
-        return after[stage + 1] if stage + 1 < len(after) else self.config.depth
+    @property
+    def _last_stage_at(self) -> int:
+        return self.config.prune_after[-1] if self.config.stages else self.config.depth
+
+    def _steps(self, prefix: Prefix, keep_ratio: float | Sequence[float], rule: Rule) -> Iterator[_Step]:
+        """Prune stage by stage; the blocks before a stage run when it is asked for."""
+        ratios = stage_ratios(keep_ratio, self.config.stages)
+        c, after = self.class_tokens, self.config.prune_after
+        x = prefix.tokens
+        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
+        for stage in range(self.config.stages):
+            for block in self.blocks[after[stage - 1] : after[stage]] if stage else ():
+                x = block(x)
+            here = rule.at(places[:, c:] - c)
+            scores = prefix.scores if here.selection == "learned" and not stage else self._ranking(stage, x, here)
+            cut = self._cut(x[:, c:], scores, ratios[stage], here)
+            pruned_places = places[:, c:].gather(1, cut.pruned_ids)
+            x = torch.cat([x[:, :c], cut.kept], dim=1)
+            places = torch.cat([places[:, :c], places[:, c:].gather(1, cut.kept_ids)], dim=1)
+            yield _Step(scores, cut.pruned, pruned_places, x, places)
 
     def _score(self, stage: int, tokens: Tensor) -> Tensor:
         network = self.scores[0 if self.config.shared_scores else stage]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 from superqt.utils import qthrottled
 
-from napari_sparsetok.engine.contract import Probing, Segmenter, Watch
+from napari_sparsetok.engine.contract import Probing, Reach, Segmenter, Watch
 from napari_sparsetok.scan import Region, ScanError, Shape
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
@@ -22,8 +22,15 @@ from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.where import is_inside, voxel_at
 
+Found = tuple[NDArray[np.float32] | None, Reach]
+"""Of each head what its silence costs, once that is known, and how far it looks."""
+
+if TYPE_CHECKING:  # it loads torch
+    from napari_sparsetok.engine.probe import Probe
+
 BUSY = "Something is being computed; ask again when it is done, or cancel it."
 _EVERY_MS = 50  # while the mouse moves
+_REST_MS = 150  # where it rests, the network's answer is got ready
 
 
 class Asking(QObject):
@@ -38,17 +45,23 @@ class Asking(QObject):
         self._prediction: Prediction | None = None
         self._lattice: Lattice | None = None
         self._asked: Shape | None = None
+        self._looked: tuple[int, int] | None = None  # block and head of the attention that is shown
         self._asking = False
         self._soon = qthrottled(self._on_hover, timeout=_EVERY_MS)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(self._get_ready)
         panel.ask_toggled.connect(self._on_ask)
-        panel.attention_requested.connect(self.show_attention)
-        panel.heads_requested.connect(self.weigh_heads)
+        panel.heads.attention_requested.connect(self.show_attention)
+        panel.heads.heads_requested.connect(self.weigh_heads)
         viewer.cursor.events.position.connect(self._on_moved)
         viewer.mouse_drag_callbacks.append(self._on_mouse)
 
     def shut_down(self) -> None:
         """Let go."""
         self._soon.cancel()
+        self._rest.stop()
         self._viewer.cursor.events.position.disconnect(self._on_moved)
         if self._on_mouse in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
@@ -57,12 +70,14 @@ class Asking(QObject):
         """What is asked about."""
         if prediction is None or self._prediction is None or prediction.scan is not self._prediction.scan:
             self._asked = None
-            self.panel.set_heads(None, None, "")
+            self.panel.heads.set_heads(None, None)
             self.panel.set_story("Switch this on and move over the scan.")
         self._prediction, self._lattice = prediction, lattice
+        self._rest.start()
 
     def _on_ask(self, on: bool) -> None:
         self._asking = on
+        self._rest.start()
 
     def _on_moved(self, event: Any = None) -> None:
         if self._asking:
@@ -72,6 +87,20 @@ class Asking(QObject):
         voxel = self._voxel()
         if self._asking and voxel is not None:
             self.ask(voxel)
+            self._rest.start()
+
+    def _get_ready(self) -> None:
+        """Open the window under the mouse while nothing else is to be done, so that a click is answered at once."""
+        prediction, voxel = self._prediction, self._voxel() or self._shown_voxel()
+        if not self._asking or voxel is None or prediction is None or not prediction.complete:
+            return
+
+        def work(segmenter: Segmenter, should_stop: Callable[[], bool]) -> None:
+            if isinstance(segmenter, Probing):
+                probe, _ = segmenter.probe(prediction.scan, prediction.settings, voxel, prediction.region)
+                probe.get_ready(should_stop)
+
+        self._session.prepare(work)
 
     def ask(self, voxel: Shape) -> None:
         """Tell the story of a voxel's token; at once, since the prediction holds it."""
@@ -103,18 +132,26 @@ class Asking(QObject):
         self.ask(voxel)
         self._asked = voxel
         scan, settings, region = prediction.scan, prediction.settings, prediction.region
+        looked = self._looked if self._layers.get("attention") is not None else None
+        looks: list[tuple[NDArray[np.float32], tuple[int, ...]]] = []
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[str], None]) -> str:
             probe, place = _probing(segmenter).probe(scan, settings, voxel, region)
             at = _in_window(prediction, probe.box, voxel, probe.probabilities.shape[1:])
             chances = [float(p) for p in probe.probabilities[(slice(None), *at)]]
             show(say.probed(chances, prediction.labels, None, False))
-            return say.probed(chances, prediction.labels, probe.kept_from(place), True)
+            words = say.probed(chances, prediction.labels, probe.kept_from(place), True)
+            show(words)
+            if looked is not None:  # the layer follows, after the words
+                looks.append((_attention(probe, place, *looked), probe.box.start))
+            return words
 
         def then(words: str) -> None:
             if self._asked == voxel and self._prediction is prediction:
                 self.ask(voxel)
                 self.panel.set_story(say.told(prediction, prediction.tokens, lattice, voxel), words)
+                while looks and looked is not None:
+                    self._show_attention(prediction, *looks.pop(), *looked)
 
         self._compute(work, then, "asking the network")
 
@@ -127,22 +164,23 @@ class Asking(QObject):
 
         def work(segmenter: Segmenter, watch: Watch, show: Any) -> tuple[NDArray[np.float32], tuple[int, ...]]:
             probe, place = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
-            if block < 0:
-                return probe.rollout(place), probe.box.start
-            return probe.attention(block, place, None if head < 0 else head), probe.box.start
+            return _attention(probe, place, block, head), probe.box.start
 
         def then(found: tuple[NDArray[np.float32], tuple[int, ...]]) -> None:
-            values, start = found
-            if np.isnan(values).all():
-                self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
-                return
-            name = (
-                "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
-            )
+            self._looked = (block, head)
             self._overlays.make_way()
-            self._layers.show_attention(values, prediction.tokens, start, f"where the token looked · {name}")
+            self._show_attention(prediction, *found, block, head)
 
         self._compute(work, then, "looking at attention")
+
+    def _show_attention(
+        self, prediction: Prediction, values: NDArray[np.float32], start: tuple[int, ...], block: int, head: int
+    ) -> None:
+        if np.isnan(values).all():
+            self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
+            return
+        name = "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
+        self._layers.show_attention(values, prediction.tokens, start, f"where the token looked · {name}")
 
     def weigh_heads(self) -> None:
         """Silence each head of the asked token's window in turn."""
@@ -151,16 +189,16 @@ class Asking(QObject):
             return
         voxel = self._asked or _middle(prediction)
 
-        def work(segmenter: Segmenter, watch: Watch, show: Any) -> Any:
+        def work(segmenter: Segmenter, watch: Watch, show: Callable[[Found], None]) -> Found:
             probe, _ = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
-            return probe.masked_heads(watch.on_progress, watch.should_stop), probe.reach()
+            reach = probe.reach(watch.on_progress)
+            show((None, reach))  # how far they look is known long before what they are good for
+            return probe.masked_heads(watch.on_progress, watch.should_stop), reach
 
-        def then(found: Any) -> None:
-            loss, reach = found
-            block, head = np.unravel_index(int(loss.argmax()), loss.shape)
-            self._asked = self._asked or voxel
-            self.panel.head_map.set_heads(loss, reach.mean)
-            self.panel.set_heads(loss, reach.mean, "Most: " + self.panel.head_map.words(int(block), int(head)))
+        def then(found: Found) -> None:
+            if self._prediction is not None and self._prediction.scan is prediction.scan:
+                self._asked = self._asked or voxel
+                self.panel.heads.set_heads(*found)
 
         self._compute(work, then, "silencing heads")
 
@@ -180,11 +218,21 @@ class Asking(QObject):
             world[axis] = position[axis]
         return voxel_at(world, scan) if is_inside(world, scan) else None
 
+    def _shown_voxel(self) -> Shape | None:
+        """Where the slices meet."""
+        scan, world = self._session.state.scan, list(self._viewer.dims.point)
+        return voxel_at(world, scan) if scan is not None and is_inside(world, scan) else None
+
 
 def _probing(segmenter: Segmenter) -> Probing:
     if not isinstance(segmenter, Probing):
         raise ScanError("this engine does not let itself be looked into")
     return segmenter
+
+
+def _attention(probe: Probe, place: Shape, block: int, head: int) -> NDArray[np.float32]:
+    """Where a token looked; a block of -1 is all of them, a head of -1 their mean."""
+    return probe.rollout(place) if block < 0 else probe.attention(block, place, None if head < 0 else head)
 
 
 def _middle(prediction: Prediction) -> Shape:

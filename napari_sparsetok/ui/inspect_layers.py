@@ -22,10 +22,18 @@ MUST, NEVER = 1, 2
 _HEAT = Colormap(
     [[0.84, 0.37, 0.0, 0.0], [0.84, 0.37, 0.0, 0.65], [1.0, 0.93, 0.35, 0.95]], name="heat that lets the scan through"
 )
+DIFFERENCE = {
+    1: ("#D55E00", "only here"),
+    2: ("#56B4E9", "only where all is kept"),
+    3: ("#CC79A7", "both, but another label"),
+}
+"""What the values of the difference layer stand for: colour and words."""
+
 _FINE = 16  # parts of a token's side that its outline is drawn with
 _NAMES = {
     "boxes": "token outlines",
     "stage": "scores of one stage",
+    "share": "share of windows that kept it",
     "lowest": "steady from keep ratio",
     "difference": "differs from keeping all",
     "dense": "mask that keeps all",
@@ -42,6 +50,7 @@ class InspectLayers:
         self._scan: Scan | None = None
         self._frame: Frame | None = None
         self._layers: dict[str, Layer] = {}
+        self._opacity = 0.85
 
     def set_scan(self, scan: Scan | None, frame: Frame | None) -> None:
         """Take the layers of the scan before away."""
@@ -80,11 +89,24 @@ class InspectLayers:
         translate = [o - s / 2 + t / 2 for o, s, t in zip(tokens.origin, tokens.spacing, scale, strict=True)]
         colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
         colors |= {k: stage_color(k, tokens.stages) for k in range(1, tokens.stages + 2)}
-        self._labels("boxes", lines, DirectLabelColormap(color_dict=colors), _place(scale, translate), 0.8)
+        self._labels("boxes", lines, DirectLabelColormap(color_dict=colors), _place(scale, translate), self._opacity)
 
     def show_scores(self, tokens: TokenMap, stage: int) -> None:
         """Scores of one stage, counted from 1."""
         self._image("stage", tokens.importance[stage - 1], tokens)
+
+    def show_share(self, tokens: TokenMap) -> None:
+        """In which share of the windows that hold it a token was kept to the end; only where more than one does."""
+        if tokens.passed is not None and tokens.windows is not None and tokens.stages:
+            self._image("share", np.where(tokens.windows > 1, tokens.passed[-1], 0.0), tokens, top=1.0)
+
+    def set_opacity(self, opacity: float) -> None:
+        """How strongly the layers that are there, and that come, cover the scan; not the one that is painted on."""
+        self._opacity = opacity
+        for kind in self._layers:
+            layer = self.get(kind)
+            if layer is not None and kind not in ("forced", "dense"):
+                layer.opacity = opacity
 
     def show_attention(self, values: NDArray[np.float32], tokens: TokenMap, start: tuple[int, ...], words: str) -> None:
         """Attention (d, h, w) of one window whose first token is `start`."""
@@ -105,7 +127,7 @@ class InspectLayers:
             return
         self._put("lowest", Image(
             self._lifted(values), colormap=_HEAT, contrast_limits=(0.0, 1.0),
-            blending="translucent_no_depth", opacity=0.9,
+            blending="translucent_no_depth", opacity=self._opacity,
             interpolation2d="nearest", **self._placed(placed(scan.geometry)),
         ))  # fmt: skip
 
@@ -113,15 +135,10 @@ class InspectLayers:
         """1: only here; 2: only where all is kept; 3: both, as different labels."""
         a, b = prediction.mask, dense.mask
         values = np.select([a == b, b == 0, a == 0], [0, 1, 2], 3).astype(np.uint8)
-        colors: dict[int | None, str] = {
-            0: "transparent",
-            None: "transparent",
-            1: "#D55E00",
-            2: "#56B4E9",
-            3: "#CC79A7",
-        }
+        colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
+        colors |= {value: color for value, (color, _) in DIFFERENCE.items()}
         place = placed(prediction.scan.geometry)
-        self._labels("difference", values, DirectLabelColormap(color_dict=colors), place, 0.9)
+        self._labels("difference", values, DirectLabelColormap(color_dict=colors), place, self._opacity)
 
     def show_dense(self, dense: Prediction) -> None:
         """The mask that keeps all tokens, as an outline."""
@@ -144,9 +161,9 @@ class InspectLayers:
 
     # Details
 
-    def _image(self, kind: str, values: NDArray[np.float32], tokens: TokenMap) -> None:
+    def _image(self, kind: str, values: NDArray[Any], tokens: TokenMap, top: float | None = None) -> None:
         shown = np.nan_to_num(values).astype(np.float32)
-        top = float(shown.max()) or 1.0
+        top = top or float(shown.max()) or 1.0
         layer = self.get(kind)
         if layer is not None and layer.data.shape[-3:] == shown.shape:
             layer.data[...] = shown
@@ -155,7 +172,7 @@ class InspectLayers:
             return
         self._put(kind, Image(
             self._lifted(shown), colormap=_HEAT, contrast_limits=(0.0, top),
-            blending="translucent_no_depth", opacity=0.8,
+            blending="translucent_no_depth", opacity=self._opacity,
             interpolation2d="nearest", **self._placed(_place(tokens.spacing, tokens.origin)),
         ))  # fmt: skip
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPen
 from qtpy.QtWidgets import QToolTip, QWidget
@@ -172,90 +171,3 @@ def rung_words(rung: Rung) -> str:
     if rung.reference:
         lines.append(f"mean Dice with the reference {rung.reference_dice:.3f}")
     return "\n".join(lines)
-
-
-class HeadMap(QWidget):
-    """A cell for each head of each block, the darker the more it matters. A click shows where that head looks."""
-
-    head_chosen = Signal(int, int)
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._loss: NDArray[np.float32] | None = None
-        self._reach: NDArray[np.float32] | None = None
-        self._at = (0, 0)
-        self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.StrongFocus)
-        self.setAccessibleName("How much each attention head matters")
-        self.setToolTip(
-            "A row for each block, a cell for each head. Arrow keys move, Enter shows where the head looks."
-        )
-        self.setMinimumHeight(20)
-
-    def set_heads(self, loss: NDArray[np.float32] | None, reach: NDArray[np.float32] | None) -> None:
-        """(blocks, heads): loss of agreement without the head; mean distance in mm."""
-        self._loss, self._reach = loss, reach
-        self.setMinimumHeight(20 if loss is None else min(160, 14 * len(loss)))
-        self.update()
-
-    def words(self, block: int, head: int) -> str:
-        """One head in words."""
-        if self._loss is None or self._reach is None:
-            return ""
-        return (
-            f"Block {block + 1}, head {head + 1}: without it {self._loss[block, head]:.1%} of the labels change; "
-            f"it looks {self._reach[block, head]:.0f} mm far on average"
-        )
-
-    def paintEvent(self, event: QEvent | None) -> None:
-        """Draw."""
-        if self._loss is None:
-            return
-        painter = QPainter(self)
-        most = float(self._loss.max()) or 1.0
-        blocks, heads = self._loss.shape
-        for block in range(blocks):
-            for head in range(heads):
-                color = QColor(_COST)
-                color.setAlphaF(min(1.0, 0.08 + 0.92 * float(self._loss[block, head]) / most))
-                painter.fillRect(self._cell(block, head), color)
-        painter.setPen(QPen(self.palette().windowText().color(), 2 if self.hasFocus() else 1))
-        painter.drawRect(self._cell(*self._at))
-
-    def mousePressEvent(self, event: QMouseEvent | None) -> None:
-        """Choose a head."""
-        if event is not None and self._loss is not None:
-            self._at = self._under(event.pos().x(), event.pos().y())
-            self.update()
-            self.head_chosen.emit(*self._at)
-
-    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
-        """Say what a cell stands for."""
-        if event is not None and self._loss is not None:
-            words = self.words(*self._under(event.pos().x(), event.pos().y()))
-            QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
-
-    def keyPressEvent(self, event: QKeyEvent | None) -> None:
-        """Arrow keys go from head to head, Enter chooses."""
-        if event is None or self._loss is None:
-            return
-        steps = {Qt.Key_Up: (-1, 0), Qt.Key_Down: (1, 0), Qt.Key_Left: (0, -1), Qt.Key_Right: (0, 1)}
-        if event.key() in steps:
-            moved = np.clip(np.add(self._at, steps[event.key()]), 0, np.subtract(self._loss.shape, 1))
-            self._at = (int(moved[0]), int(moved[1]))
-            self.update()
-        elif event.key() in (Qt.Key_Return, Qt.Key_Enter, Qt.Key_Space):
-            self.head_chosen.emit(*self._at)
-        else:
-            super().keyPressEvent(event)
-
-    def _under(self, x: float, y: float) -> tuple[int, int]:
-        blocks, heads = self._loss.shape if self._loss is not None else (1, 1)
-        return min(blocks - 1, max(0, int(y * blocks / self.height()))), min(
-            heads - 1, max(0, int(x * heads / self.width()))
-        )
-
-    def _cell(self, block: int, head: int) -> QRectF:
-        blocks, heads = self._loss.shape if self._loss is not None else (1, 1)
-        w, h = self.width() / heads, self.height() / blocks
-        return QRectF(head * w + 1, block * h + 1, w - 2, h - 2)

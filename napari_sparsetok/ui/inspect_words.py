@@ -50,8 +50,9 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     if tokens.forced is not None and tokens.forced[place]:
         lines.append(f"<p>You said that this token must {'stay' if tokens.forced[place] > 0 else 'go'}.</p>")
     rows = [_stage_row(k, one) for k, one in enumerate(story(tokens.importance, tokens.stage, place, tokens.forced), 1)]
-    head = "<tr><td>stage</td><td>score</td><td>rank</td><td>to the cut</td></tr>"
-    lines.append(f"<table cellspacing=4>{head}{''.join(rows)}</table>")
+    head = "<tr><td>stage</td><td>score</td><td>rank</td><td>above</td><td>to the cut</td></tr>"
+    lines.append(f"<table cellspacing=6>{head}{''.join(rows)}</table>")
+    lines += _by_window(tokens, place)
     at = prediction.scan.geometry.affine[:3] @ np.array([*voxel, 1.0])
     where = ", ".join(f"{round(s * float(v), 1) + 0.0:.1f}" for s, v in zip((-1, -1, 1), at, strict=True))
     words = _label(prediction, lattice, voxel, place)
@@ -61,9 +62,20 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
 
 def _stage_row(number: int, one: StageStory) -> str:
     margin = "–" if math.isnan(one.margin) else f"{one.margin:+.3f}"
-    arrow = "kept" if one.kept else "pruned"
-    cells = (str(number), f"{one.score:.3f}", f"{one.rank + 1} of {one.entered}", f"{margin}, {arrow}")
+    above = f"{one.percentile:.0f}" if one.percentile < 99 or one.percentile == 100 else f"{one.percentile:.1f}"
+    rank = f"{one.rank + 1} of {one.entered}"
+    cells = (str(number), f"{one.score:.3f}", rank, f"{above}\u00a0%", margin)
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _by_window(tokens: TokenMap, place: Shape) -> list[str]:
+    """Where windows overlap: how many of them kept the token to the end."""
+    if tokens.windows is None or tokens.passed is None or not tokens.stages or tokens.windows[place] < 2:
+        return []
+    windows = int(tokens.windows[place])
+    kept = round(float(tokens.passed[(-1, *place)]) * windows)
+    words = f"{windows} windows overlap here; {kept or 'none'} of them kept this token to the end."
+    return [f"<p>{words} What is told is of the one in whose middle it lies.</p>"]
 
 
 def _label(prediction: Prediction, lattice: Lattice, voxel: Shape, place: Shape) -> str:

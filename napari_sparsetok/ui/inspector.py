@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_sparsetok import batch
 from napari_sparsetok.engine.contract import Segmenter, Watch
 from napari_sparsetok.inspection.export import save_sweep
-from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
+from napari_sparsetok.inspection.ladder import Question, Rung, Sweep, sweep
 from napari_sparsetok.review import Doubt
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.session import Session
@@ -26,8 +26,9 @@ from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import BUSY, Asking
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_painting import TokenPainting
-from napari_sparsetok.ui.inspect_panel import InspectPanel, RuleRequest
+from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
+from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
 _BLINK_MS = 500
@@ -83,14 +84,15 @@ class InspectDesk(QObject):
         panel = self.panel
         panel.piece_chosen.connect(self._on_piece)
         panel.unfolded.connect(self._rest.start)
-        panel.sweep_requested.connect(self.compare)
-        panel.ratio_chosen.connect(lambda ratio: self._session.set_keep_ratio(ratio))
-        panel.auto_requested.connect(self._on_auto)
-        panel.export_requested.connect(self._on_export)
-        panel.blink_toggled.connect(self._on_blink_toggled)
-        panel.layer_toggled.connect(self._on_layer_toggled)
-        panel.stage_chosen.connect(lambda stage: self._show_layers())
-        panel.rule_chosen.connect(self._on_rule)
+        panel.sweep.compare_requested.connect(self.compare)
+        panel.sweep.ratio_chosen.connect(lambda ratio: self._session.set_keep_ratio(ratio))
+        panel.sweep.auto_requested.connect(self._on_auto)
+        panel.sweep.export_requested.connect(self._on_export)
+        panel.sweep.blink_toggled.connect(self._on_blink_toggled)
+        panel.shown.layer_toggled.connect(self._on_layer_toggled)
+        panel.shown.stage_chosen.connect(lambda stage: self._show_layers())
+        panel.shown.opacity_chosen.connect(self.layers.set_opacity)
+        panel.rule.chosen.connect(self._on_rule)
 
     def _connect(self) -> list[tuple[Any, Any]]:
         events, viewer = self._session.state.events, self._viewer
@@ -110,10 +112,11 @@ class InspectDesk(QObject):
         panel = self.panel
         return [
             Shortcut("A", "ask about the token under the mouse", lambda viewer: panel.ask_button.click()),
-            Shortcut("O", "token outlines", lambda viewer: panel.toggle_layer("boxes")),
-            Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.toggle_layer("lowest")),
-            Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.toggle_layer("difference")),
-            Shortcut("B", "blink between this mask and that one", lambda viewer: panel.blink_button.click()),
+            Shortcut("O", "token outlines", lambda viewer: panel.shown.toggle("boxes")),
+            Shortcut("W", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
+            Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.shown.toggle("lowest")),
+            Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.shown.toggle("difference")),
+            Shortcut("B", "blink between this mask and that one", lambda viewer: panel.sweep.blink_button.click()),
         ]
 
     # The state changed
@@ -124,7 +127,7 @@ class InspectDesk(QObject):
         self._on_layers()
 
     def _on_settings(self, settings: Settings) -> None:
-        self.panel.plot.set_now(settings.keep_ratio)
+        self.panel.sweep.plot.set_now(settings.keep_ratio)
         self.panel.set_rule(settings)
         card = self._session.card
         if card is not None:
@@ -143,6 +146,7 @@ class InspectDesk(QObject):
         self.asking.set_prediction(prediction, self._lattice)
         self._on_settings(self._session.state.settings)
         self.panel.set_budget(say.budget(prediction.tokens))
+        self.panel.shown.set_overlapping(_overlap(prediction.tokens))
         self._show_layers()
         if prediction.complete:
             self._rest.start()
@@ -214,18 +218,23 @@ class InspectDesk(QObject):
     def _set_sweep(self, found: Sweep | None) -> None:
         self.sweep = found
         if found is None:
-            self.panel.blink_button.setChecked(False)
+            self.panel.sweep.blink_button.setChecked(False)
             self.layers.drop("lowest", "difference", "dense")
-            self.panel.set_rungs((), (), "")
+            self._show_sweep((), (), "")
             self.doubt_changed.emit(None)
             return
-        self.panel.set_rungs(found.rungs, found.settled, self._sweep_words(found))
+        self._show_sweep(found.rungs, found.settled, self._sweep_words(found))
         self._show_layers()
         if found.complete:  # what changes at the ratio that is set, or above it, is in doubt
             self.doubt_changed.emit(Doubt(found.lowest, above=self._session.state.settings.keep_ratio))
 
+    def _show_sweep(self, rungs: Sequence[Rung], settled: Sequence[int], words: str) -> None:
+        self.panel.sweep.set_rungs(rungs, settled, words)
+        self.panel.shown.set_compared(bool(rungs))
+
     def _sweep_words(self, found: Sweep) -> str:
-        auto, least = found.auto(self.panel.least), self.panel.least
+        least = self.panel.sweep.least
+        auto = found.auto(least)
         until = "" if found.complete else " (so far)"
         if auto is None:
             return f"No ratio agrees with keeping all tokens by {least:g}{until}."
@@ -234,7 +243,7 @@ class InspectDesk(QObject):
     def _on_auto(self, least: float) -> None:
         auto = self.sweep.auto(least) if self.sweep is not None else None
         if self.sweep is not None:
-            self.panel.set_rungs(self.sweep.rungs, self.sweep.settled, self._sweep_words(self.sweep))
+            self._show_sweep(self.sweep.rungs, self.sweep.settled, self._sweep_words(self.sweep))
         if auto is None:
             self._session.say(f"No keep ratio that was tried agrees with keeping all tokens by {least:g}.", "info")
         else:
@@ -283,13 +292,13 @@ class InspectDesk(QObject):
         return np.asarray(self._references[number].data) if 0 <= number < len(self._references) else None
 
     def _reference(self) -> Reference | None:
-        drawn = self._drawn(self.panel.reference)
+        drawn = self._drawn(self.panel.rule.reference)
         return None if drawn is None else Reference(drawn.astype(np.uint8))
 
     # Layers
 
     def _on_layer_toggled(self, kind: str, on: bool) -> None:
-        if on and kind in ("stage", "lowest"):
+        if on and kind in ("stage", "share", "lowest"):
             self._overlays.make_way()
         self._show_layers()
 
@@ -302,12 +311,13 @@ class InspectDesk(QObject):
             return
         shows: dict[str, Callable[[], None] | None] = {
             "boxes": lambda: self.layers.show_boxes(tokens),
-            "stage": (lambda: self.layers.show_scores(tokens, panel.stage)) if tokens.stages else None,
+            "stage": (lambda: self.layers.show_scores(tokens, panel.shown.stage)) if tokens.stages else None,
+            "share": (lambda: self.layers.show_share(tokens)) if _overlap(tokens) else None,
             "lowest": (lambda: self.layers.show_lowest(found.lowest, found.scan)) if found else None,
             "difference": (lambda: self.layers.show_difference(prediction, found.dense)) if found else None,
         }
         for kind, show in shows.items():
-            if show is not None and panel.layer_wanted(kind):
+            if show is not None and panel.shown.wanted(kind):
                 show()
             else:
                 self.layers.drop(kind)
@@ -324,10 +334,15 @@ class InspectDesk(QObject):
     def _on_blink(self) -> None:
         dense = self.layers.get("dense")
         if dense is None:
-            self.panel.blink_button.setChecked(False)
+            self.panel.sweep.blink_button.setChecked(False)
             return
         dense.visible = not dense.visible
         self._overlays.set_visible("mask", not dense.visible)
+
+
+def _overlap(tokens: TokenMap) -> bool:
+    """Whether a token lies in more than one window."""
+    return tokens.windows is not None and bool((tokens.windows > 1).any())
 
 
 def _same_question(known: Sweep, prediction: Prediction) -> bool:

@@ -14,6 +14,7 @@ from napari_sparsetok.engine.probe import Probe
 from napari_sparsetok.engine.segmenter import SCDSegmenter
 from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
 from napari_sparsetok.state import Forced, Settings
+from napari_sparsetok.tokens import LADDER
 from napari_sparsetok.weights import Registry
 
 SETTINGS = Settings("tiny", 0.4)
@@ -76,6 +77,29 @@ def test_kept_from_is_where_a_run_keeps_it(segmenter, scan, probe):
         lost = found / 1.25
         if found > 0.021 and lost > 0.02:
             assert segmenter.segment(scan, Settings("tiny", lost)).tokens.stage[place] < 3
+
+
+def test_what_was_got_ready_says_the_same(segmenter, scan, probe):
+    places = [(0, 0, 0), (3, 5, 3), (1, 2, 3), (2, 0, 1)]
+    known = [probe.kept_from(place) for place in places]
+    fresh = segmenter.probe(scan, replace(SETTINGS, seed=1), (0, 0, 0))[0]
+    assert fresh is not probe
+    stops = iter([False, True])
+    fresh.get_ready(lambda: next(stops))
+    assert len(fresh._survivors) == 1
+    fresh.get_ready(lambda: False)
+    assert set(LADDER[1:]) < set(fresh._survivors)
+    tried = []
+    real = fresh._o.model.survives
+    fresh._o.model.survives = lambda *args: tried.append(args[2]) or real(*args)
+    assert [fresh.kept_from(place) for place in places] == known
+    del fresh._o.model.survives
+    assert len(tried) <= 3 * len(places)  # the first of four halvings was got ready, too
+    for ratio in LADDER[1:]:
+        kept = segmenter.segment(scan, Settings("tiny", ratio)).tokens.stage == 3
+        assert {int(np.ravel_multi_index(p, GRID)) + fresh._o.model.class_tokens for p in np.argwhere(kept)} == set(
+            fresh._survivors[ratio]
+        ) - set(range(fresh._o.model.class_tokens))
 
 
 def test_attention_falls_on_the_tokens_that_were_there(probe):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,17 @@ from napari.components import ViewerModel
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 
-from napari_sparsetok.engine.probe import Reach
+from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tokens import LADDER
 from napari_sparsetok.ui.inspect_layers import MUST, NEVER
-from napari_sparsetok.ui.inspect_panel import InspectPanel, RuleRequest
+from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import layer_data
 
 GRID = (4, 5, 3)  # tokens of the fake's scan
@@ -34,6 +37,9 @@ class FakeProbe:
 
     box = Region((0, 0, 0), GRID)
     probabilities = np.stack([np.full((16, 20, 12), p, np.float32) for p in (0.25, 0.75, 0.0)])
+
+    def get_ready(self, should_stop: Any) -> None:
+        pass
 
     def kept_from(self, place: Any) -> float:
         return 0.3
@@ -51,8 +57,10 @@ class FakeProbe:
         on_progress(1, 2)
         return np.array([[0.1, 0.0], [0.3, 0.2]], np.float32)
 
-    def reach(self) -> Reach:
-        return Reach(np.zeros(2, np.float32), np.zeros((2, 2, 1), np.float32), np.full((2, 2), 9, np.float32))
+    def reach(self, on_progress: Any) -> Reach:
+        share = np.array([[[0.7, 0.3], [0.5, 0.5]], [[0.9, 0.1], [0.2, 0.8]]], np.float32)
+        edges, even = np.array([0, 10, 30], np.float32), np.array([0.4, 0.6], np.float32)
+        return Reach(edges, share, np.full((2, 2), 9, np.float32), even)
 
 
 @dataclass
@@ -163,33 +171,100 @@ def test_a_click_asks_the_network_once(desk):
 
 def test_attention_is_laid_where_the_window_lies(desk):
     desk.segment()
-    desk.panel.attention_requested.emit(0, -1)
+    desk.panel.heads.attention_requested.emit(0, -1)
     assert "click on the scan" in desk.session.state.message.text
     desk.desk.asking.ask_network((4, 4, 4))
     desk.settle()
-    desk.panel.attention_requested.emit(1, 0)
+    desk.panel.heads.attention_requested.emit(1, 0)
     desk.settle()
     layer = desk.shown("attention")
     assert layer.data[0].tolist() == np.full((5, 3), 2.0).tolist()
     assert not layer.data[1:].any()
     assert "block 2, head 1" in layer.name
     assert not desk.overlays.layer("importance").visible  # it would cover it
-    desk.panel.attention_requested.emit(2, -1)
+    desk.panel.heads.attention_requested.emit(2, -1)
     desk.settle()
     assert "pruned before that block" in desk.session.state.message.text
-    desk.panel.attention_requested.emit(-1, -1)
+    desk.panel.heads.attention_requested.emit(-1, -1)
     desk.settle()
     assert "all blocks" in desk.shown("attention").name
 
 
 def test_heads_are_drawn_and_the_worst_is_named(desk):
     desk.segment()
-    desk.panel.heads_requested.emit()
+    desk.panel.heads.heads_requested.emit()
     desk.settle()
-    assert "Block 2, head 1: without it 30.0%" in desk.panel._head_words.text()
-    desk.panel.head_map.head_chosen.emit(0, 1)
+    assert "Block 2, head 1: without it 30.0%" in desk.panel.heads._words.text()
+    desk.panel.heads.map.head_chosen.emit(0, 1)
     desk.settle()
     assert "block 1, head 2" in desk.shown("attention").name
+
+
+def test_how_far_heads_look_is_drawn(desk, qtbot):
+    desk.segment()
+    assert desk.panel.heads.plot.isHidden()
+    desk.panel.heads.heads_requested.emit()
+    desk.settle()
+    plot = desk.panel.heads.plot
+    assert not plot.isHidden()
+    plot.resize(300, 110)
+    share = plot._reach.share[1, 0]
+    assert plot.place(share, 0).x() < plot.place(share, 1).x()
+    assert plot.place(share, 0).y() < plot.place(share, 1).y()  # 0.9 is drawn above 0.1
+    assert plot._at == (1, 0)  # the head that matters most
+    qtbot.keyClick(desk.panel.heads.map, Qt.Key_Right)
+    assert plot._at == (1, 1)
+    assert "head 2" in desk.panel.heads._words.text()
+    plot.show()
+    assert not plot.grab().isNull()
+
+
+def test_the_attention_that_is_shown_follows_the_next_click(desk):
+    desk.segment()
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    assert desk.shown("attention") is None
+    desk.panel.heads.attention_requested.emit(1, 0)
+    desk.settle()
+    desk.shown("attention").data[...] = 0
+    desk.desk.asking.ask_network((0, 0, 0))
+    desk.settle()
+    assert desk.shown("attention").data[0, 0, 0] == 2
+    assert "0.3" in desk.panel._more.text()
+
+
+def test_where_the_mouse_rests_the_answer_is_got_ready_and_nobody_is_told(desk, qtbot):
+    desk.segment()
+    told = []
+    desk.session.state.events.busy.connect(told.append)
+    point_at(desk, (4, 4, 4))
+    qtbot.wait(300)
+    assert desk.engine.probed == []  # nobody asks
+    desk.panel.ask_button.click()
+    qtbot.waitUntil(lambda: len(desk.engine.probed) == 1, timeout=3000)
+    assert desk.engine.probed[0][1] == (4, 4, 4)
+    desk.settle()
+    assert not any(told)
+
+
+def test_what_is_asked_for_ends_what_nobody_asked_for(desk):
+    desk.segment()
+    started, ended = threading.Event(), []
+
+    def slowly(segmenter, should_stop):
+        started.set()
+        deadline = time.monotonic() + 10
+        while not should_stop() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        ended.append(should_stop())
+
+    desk.session.prepare(slowly)
+    assert started.wait(10)
+    assert desk.session.state.busy is None
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    assert ended == [True]
+    assert "0.3" in desk.panel._more.text()
 
 
 def test_pieces_are_listed_and_jumped_to(desk, qtbot):
@@ -227,20 +302,20 @@ def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
 
 def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     desk.segment()
-    desk.panel.sweep_requested.emit()
+    desk.panel.sweep.compare_requested.emit()
     desk.settle()
     found = desk.desk.sweep
     assert found is not None
     assert found.complete
     assert [r.keep_ratio for r in found.rungs] == sorted({*LADDER, 0.3}, reverse=True)
-    assert "agrees with keeping all tokens" in desk.panel._agreement.text()
-    desk.panel.plot.resize(300, 130)
-    assert desk.panel.plot.place(0).x() > desk.panel.plot.place(1).x()
-    desk.panel.ratio_chosen.emit(0.6)
+    assert "agrees with keeping all tokens" in desk.panel.sweep._words.text()
+    desk.panel.sweep.plot.resize(300, 130)
+    assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
+    desk.panel.sweep.ratio_chosen.emit(0.6)
     desk.settle()
     assert desk.session.state.settings.keep_ratio == 0.6
     assert desk.session.state.prediction.settings.keep_ratio == 0.6
-    desk.panel.auto_requested.emit(0.999999)
+    desk.panel.sweep.auto_requested.emit(0.999999)
     desk.settle()
     assert desk.session.state.settings.keep_ratio == 1.0
     assert desk.desk.sweep is found  # another ratio is no other question
@@ -251,10 +326,10 @@ def test_the_plot_is_used_by_keys(desk, qtbot):
     desk.desk.compare()
     desk.settle()
     chosen = []
-    desk.panel.plot.ratio_chosen.connect(chosen.append)
+    desk.panel.sweep.plot.ratio_chosen.connect(chosen.append)
     for key in (Qt.Key_Left, Qt.Key_Left, Qt.Key_Return):
-        qtbot.keyClick(desk.panel.plot, key)
-    assert chosen == [0.6]
+        qtbot.keyClick(desk.panel.sweep.plot, key)
+    assert chosen == [0.5]
     desk.settle()
 
 
@@ -266,7 +341,7 @@ def test_another_rule_ends_the_comparison_and_its_doubt(desk):
     desk.settle()
     assert told[-1].above == 0.3
     assert told[-1].values.shape == desk.scan.shape
-    desk.panel.rule_chosen.emit(RuleRequest("norm", "stages", "0.5, 0.25"))
+    desk.panel.rule.chosen.emit(RuleRequest("norm", "stages", "0.5, 0.25"))
     desk.settle()
     settings, _, _ = desk.engine.runs[-1]
     assert (settings.selection, settings.stage_ratios, settings.threshold) == ("norm", (0.5, 0.25), None)
@@ -285,7 +360,7 @@ def test_another_rule_ends_the_comparison_and_its_doubt(desk):
 def test_a_rule_that_cannot_be_meant_is_said_and_not_run(desk, request_, sentence):
     desk.segment()
     before = len(desk.engine.runs)
-    desk.panel.rule_chosen.emit(request_)
+    desk.panel.rule.chosen.emit(request_)
     desk.settle()
     assert sentence.casefold() in desk.session.state.message.text.casefold()
     assert len(desk.engine.runs) == before
@@ -294,15 +369,18 @@ def test_a_rule_that_cannot_be_meant_is_said_and_not_run(desk, request_, sentenc
 def test_a_labels_layer_on_the_scans_voxels_is_a_reference(desk):
     desk.segment()
     desk.viewer.add_layer(Labels(np.zeros((2, 2, 2), np.uint8), name="elsewhere"))
-    desk.viewer.add_layer(Labels(expected_mask(desk.scan, 0.6), name="drawn"))
-    assert [desk.panel._reference.itemText(k) for k in range(desk.panel._reference.count())] == ["none", "drawn"]
-    desk.panel._reference.setCurrentIndex(1)
-    desk.panel.rule_chosen.emit(RuleRequest("oracle", "share", ""))
+    desk.viewer.add_layer(Labels(expected_mask(desk.scan, 0.5), name="drawn"))
+    assert [desk.panel.rule._reference.itemText(k) for k in range(desk.panel.rule._reference.count())] == [
+        "none",
+        "drawn",
+    ]
+    desk.panel.rule._reference.setCurrentIndex(1)
+    desk.panel.rule.chosen.emit(RuleRequest("oracle", "share", ""))
     desk.settle()
     assert desk.engine.runs[-1][0].reference is not None
     desk.desk.compare()
     desk.settle()
-    assert desk.desk.sweep.rungs[1].reference_dice == 1.0  # at 0.6 the fake says just this
+    assert desk.desk.sweep.rungs[1].reference_dice == 1.0  # at 0.5 the fake says just this
 
 
 def test_layers_come_when_asked_for_and_go(desk):
@@ -310,7 +388,7 @@ def test_layers_come_when_asked_for_and_go(desk):
     desk.desk.compare()
     desk.settle()
     for kind in ("boxes", "stage", "lowest", "difference"):
-        desk.panel.toggle_layer(kind)
+        desk.panel.shown.toggle(kind)
         assert desk.shown(kind) is not None, kind
         assert "sparsetok_overlay" in desk.shown(kind).metadata
     boxes = desk.shown("boxes")
@@ -327,13 +405,47 @@ def test_layers_come_when_asked_for_and_go(desk):
     desk.viewer.dims.order = (1, 0, 2)
     assert desk.shown("boxes").data.shape == (4 * 16, 5, 3 * 16)  # outlines follow the plane
     for kind in ("boxes", "stage", "lowest", "difference"):
-        desk.panel.toggle_layer(kind)
+        desk.panel.shown.toggle(kind)
         assert desk.shown(kind) is None
+
+
+def test_where_windows_overlap_the_share_that_kept_a_token_is_shown_and_told(desk, qtbot):
+    desk.segment()
+    assert not desk.panel.shown._toggles["share"].isEnabled()  # the fake has one window
+    prediction = desk.session.state.prediction
+    tokens = prediction.tokens
+    windows, passed = np.ones(GRID, np.uint8), np.ones((2, *GRID), np.float32)
+    windows[1:3], passed[1, 1], passed[1, 2], passed[1, 3] = 4, 0.25, 0.0, 0.5
+    prediction = replace(prediction, tokens=replace(tokens, windows=windows, passed=passed))
+    desk.desk._on_prediction(prediction)
+    assert desk.panel.shown._toggles["share"].isEnabled()
+    desk.panel.shown.toggle("share")
+    assert desk.shown("share").data[:, 0, 0].tolist() == [0.0, 0.25, 0.0, 0.0]  # nothing where one window decides
+    assert tuple(desk.shown("share").contrast_limits) == (0.0, 1.0)
+    desk.desk.asking.ask((5, 0, 0))
+    assert "4 windows overlap here; 1 of them kept this token to the end" in desk.panel._story.text()
+    desk.desk.asking.ask((9, 0, 0))
+    assert "none of them kept" in desk.panel._story.text()
+    desk.desk.asking.ask((0, 0, 0))
+    assert "overlap" not in desk.panel._story.text()
+
+
+def test_one_opacity_and_a_legend_for_what_is_on(desk):
+    desk.segment()
+    assert desk.panel.shown._legend.isHidden()
+    desk.panel.shown.toggle("boxes")
+    assert "pruned at stage 2" in desk.panel.shown._legend.accessibleName()
+    desk.panel.shown._opacity.setValue(40)
+    assert desk.shown("boxes").opacity == pytest.approx(0.4)
+    desk.panel.shown.toggle("stage")
+    assert desk.shown("stage").opacity == pytest.approx(0.4)
+    desk.panel.shown.toggle("boxes")
+    assert desk.panel.shown._legend.isHidden()
 
 
 def test_a_layer_that_the_person_deletes_is_no_error(desk):
     desk.segment()
-    desk.panel.toggle_layer("boxes")
+    desk.panel.shown.toggle("boxes")
     desk.viewer.layers.remove(desk.shown("boxes"))
     desk.session.set_keep_ratio(0.5)
     desk.settle()
@@ -373,7 +485,7 @@ def test_blinking_swaps_two_masks_and_ends_clean(desk, qtbot):
     desk.segment()
     desk.desk.compare()
     desk.settle()
-    desk.panel.blink_button.click()
+    desk.panel.sweep.blink_button.click()
     dense = desk.shown("dense")
     assert np.array_equal(dense.data, expected_mask(desk.scan, 1.0))
     seen = set()
@@ -382,7 +494,7 @@ def test_blinking_swaps_two_masks_and_ends_clean(desk, qtbot):
         mask = desk.overlays.layer("mask")
         seen.add((bool(dense.visible), bool(mask.visible)))
     assert seen == {(True, False), (False, True)}
-    desk.panel.blink_button.click()
+    desk.panel.sweep.blink_button.click()
     assert desk.shown("dense") is None
     assert desk.overlays.layer("mask").visible
 
@@ -455,4 +567,4 @@ def test_every_control_says_what_it_does_and_the_tab_stays_narrow(desk):
     assert all(w.toolTip() for w in desk.panel.findChildren(QLineEdit) if not w.objectName().startswith("qt_"))
     for part in desk.panel._parts:
         part.set_open(True)
-    assert desk.panel.minimumSizeHint().width() <= 340
+        assert part.minimumSizeHint().width() <= 310  # what is wider is cut off

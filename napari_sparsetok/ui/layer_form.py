@@ -1,0 +1,147 @@
+"""What of the tokens is drawn on the scan, how strongly, and what its colours mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QRectF, Qt, Signal
+from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QSpinBox, QVBoxLayout, QWidget
+
+from napari_sparsetok.ui.inspect_layers import DIFFERENCE
+from napari_sparsetok.ui.style import stage_color, stage_name
+
+LAYERS = (
+    ("boxes", "token &outlines (O)", "Every token as a box in the slice, in the colour of the stage that pruned it"),
+    ("stage", "scores of stage", "The scores at one stage; gone tokens are left empty"),
+    (
+        "share",
+        "kept by &windows (W)",
+        "Where windows overlap, in which share of them a token was kept to the end: from none (clear) to all (full)",
+    ),
+    ("lowest", "steady from (&Y)", "The lowest keep ratio from which each voxel's label no longer changes"),
+    ("difference", "&difference (D)", "Where this mask and the one that keeps all tokens disagree"),
+)
+
+
+class Legend(QWidget):
+    """What colours mean, one in a line, each in a thin frame so that it shows on a dark and on a light theme."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._colors: Sequence[tuple[str, str]] = ()
+        self.set_colors(())
+
+    def set_colors(self, colors: Sequence[tuple[str, str]]) -> None:
+        """Colours and words."""
+        self._colors = tuple(colors)
+        self.setAccessibleName(", ".join(words for _, words in colors))
+        self.setFixedHeight(len(colors) * self._row())
+        self.setVisible(bool(colors))
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw."""
+        painter, row = QPainter(self), self._row()
+        ink = self.palette().windowText().color()
+        for k, (color, words) in enumerate(self._colors):
+            painter.setPen(ink)
+            painter.fillRect(2, k * row + 3, row - 6, row - 6, QColor(color))
+            painter.drawRect(2, k * row + 3, row - 6, row - 6)
+            box = QRectF(row + 4, k * row, self.width() - row - 4, row)
+            painter.drawText(box, Qt.AlignVCenter | Qt.AlignLeft, words)
+
+    def _row(self) -> int:
+        return int(self.fontMetrics().height() + 2)
+
+
+class LayerForm(QWidget):
+    """A toggle for each layer, one opacity for all, and a legend for what is on."""
+
+    layer_toggled = Signal(str, bool)
+    stage_chosen = Signal(int)
+    opacity_chosen = Signal(float)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stages = 0
+        self._toggles: dict[str, QCheckBox] = {}
+        self._stage = QSpinBox()
+        self._stage.setMinimum(1)
+        self._stage.setToolTip("Which stage's scores")
+        self._stage.valueChanged.connect(self.stage_chosen)
+        grid = QGridLayout()
+        for place, (kind, words, tip) in enumerate(LAYERS):
+            toggle = QCheckBox(words)
+            toggle.setToolTip(tip)
+            toggle.toggled.connect(lambda on, kind=kind: self._on_toggled(kind, on))
+            grid.addWidget(toggle, place, 0)
+            self._toggles[kind] = toggle
+        grid.addWidget(self._stage, 1, 1)
+        self._opacity = QSlider(Qt.Horizontal)
+        self._opacity.setRange(10, 100)
+        self._opacity.setValue(85)
+        self._opacity.setToolTip("How strongly these layers cover the scan")
+        self._opacity.setAccessibleName("Opacity of the inspector's layers")
+        self._opacity.valueChanged.connect(lambda value: self.opacity_chosen.emit(value / 100))
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Opacity"))
+        row.addWidget(self._opacity)
+        self._legend = Legend()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(grid)
+        layout.addLayout(row)
+        layout.addWidget(self._legend)
+        self._show_legend()
+
+    def set_model(self, stages: int) -> None:
+        """How many stages the chosen model has."""
+        self._stages = stages
+        self._stage.setMaximum(max(1, stages))
+        self._show_legend()
+
+    def set_compared(self, compared: bool) -> None:
+        """Whether there is a comparison of keep ratios, which some layers show."""
+        for kind in ("lowest", "difference"):
+            self._toggles[kind].setEnabled(compared)
+
+    def set_overlapping(self, overlapping: bool) -> None:
+        """Whether windows overlap anywhere."""
+        self._toggles["share"].setEnabled(overlapping)
+
+    def set_layer(self, kind: str, on: bool) -> None:
+        """Whether a layer is asked for."""
+        self._toggles[kind].setChecked(on)
+
+    def wanted(self, kind: str) -> bool:
+        """Whether a layer is asked for."""
+        return bool(self._toggles[kind].isChecked())
+
+    def toggle(self, kind: str) -> None:
+        """As a click on it."""
+        if self._toggles[kind].isEnabled() and self.isEnabled():
+            self._toggles[kind].toggle()
+
+    @property
+    def stage(self) -> int:
+        """Whose scores are shown, counted from 1."""
+        return int(self._stage.value())
+
+    @property
+    def opacity(self) -> float:
+        """Of the layers, 0.1 … 1."""
+        return float(self._opacity.value()) / 100
+
+    def _on_toggled(self, kind: str, on: bool) -> None:
+        self._show_legend()
+        self.layer_toggled.emit(kind, on)
+
+    def _show_legend(self) -> None:
+        colors: list[tuple[str, str]] = []
+        if self.wanted("boxes"):
+            stages = range(1, self._stages + 2)
+            colors += [(stage_color(k, self._stages), stage_name(k, self._stages)) for k in stages]
+        if self.wanted("difference"):
+            colors += DIFFERENCE.values()
+        self._legend.set_colors(colors)
