@@ -23,7 +23,7 @@ from napari_sparsetok.engine.ready import Ready
 from napari_sparsetok.errand import Errands, Guard, Lane
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.reading import Watch as FileWatch
-from napari_sparsetok.scan import Region, Scan, Shape
+from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
