@@ -9,13 +9,13 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from napari_sparsetok import bench
+from napari_sparsetok.bench import Row, one_window, row, whole_scan
 from napari_sparsetok.cli import app
 
 
 def test_variants_run_in_turns_and_the_first_round_does_not_count():
     order: list[str] = []
-    times = bench.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    times = row.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
     assert order == ["a", "b"] * 4
     assert [len(values) for values in times.values()] == [3, 3]
 
@@ -25,17 +25,17 @@ def test_variants_run_in_turns_and_the_first_round_does_not_count():
     [(0.4, "≤ 0.6", True), (0.7, "≤ 0.6", False), (2.0, "≥ 1.8", True), (1.0, "≥ 1.8", False), (None, "≥ 1", None)],
 )
 def test_a_target_is_met_or_not_or_was_not_measured(value, target, met):
-    assert bench.Row("any", value, target=target).met is met
-    assert bench.Row("any", 1.0).met is None
+    assert Row("any", value, target=target).met is met
+    assert Row("any", 1.0).met is None
 
 
 def test_a_ratio_is_taken_within_each_round():
-    row = bench._ratio("any", [1.0, 2.0, 30.0], [2.0, 4.0, 10.0], "≤ 0.6")
-    assert (row.value, row.spread, row.met) == (0.5, (0.5, 3.0), True)
+    found = row.ratio("any", [1.0, 2.0, 30.0], [2.0, 4.0, 10.0], "≤ 0.6")
+    assert (found.value, found.spread, found.met) == (0.5, (0.5, 3.0), True)
 
 
 def test_a_model_is_measured_whole_and_in_parts():
-    rows = bench.reinference("tiny", bench._random(tiny.CONFIG), tiny.CONFIG.window, rounds=1)
+    rows = one_window.reinference("tiny", one_window.random_weights(tiny.CONFIG), tiny.CONFIG.window, rounds=1)
     assert [row.target for row in rows] == ["≤ 0.6", ""]
     assert all(row.value > 0 for row in rows)
     assert set(rows[0].details["parts_seconds"]) >= {"prefix", "completion", "decoder"}
@@ -55,12 +55,12 @@ def test_the_window_of_monai_has_the_same_mask_as_ours(tmp_path):
     ours = SCDSegmenter(Registry([tmp_path])).segment(
         Scan(voxels, Geometry.shown(voxels.shape)), Settings("tiny", 0.25)
     )
-    theirs = bench._monai(bench._installed(card), voxels)[0].numpy()
+    theirs = whole_scan._monai(one_window.installed(card), voxels)[0].numpy()
     assert (ours.mask == theirs).mean() > 0.9  # their last window may start elsewhere
 
 
 def test_a_scan_is_run_in_a_process_of_its_own():
-    found = bench._run_one("small", "", 64)
+    found = whole_scan._run_one("small", "", 64)
     assert found["seconds"] > 0
     assert found["mebibytes"] >= 0
 
@@ -75,6 +75,16 @@ def test_one_thread_counts_its_own_time(monkeypatch):
     import time
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert bench._clock() is time.thread_time
+    assert row.clock() is time.thread_time
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert bench._clock() is time.perf_counter
+    assert row.clock() is time.perf_counter
+
+
+def test_a_window_is_run_at_each_keep_ratio(monkeypatch):
+    monkeypatch.setattr(whole_scan, "PRESETS", {"btcv": tiny.CONFIG})
+    monkeypatch.setattr(whole_scan, "_in_a_process", whole_scan._run_one)
+    rows = whole_scan.growth_with_ratio()
+    assert len(rows) == 2
+    for found in rows:
+        assert list(found.details)[1:] == ["0.05", "0.1", "0.25", "0.5", "0.75", "1"]
+    assert rows[0].value > 0
