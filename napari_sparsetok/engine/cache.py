@@ -1,4 +1,4 @@
-"""A store of values with a budget in bytes; what was used longest ago goes first."""
+"""A store of windows' prefixes with a budget in bytes; what was used longest ago goes first."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import torch
+
 from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
+
+_MEMORY = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,37 +26,108 @@ class WindowPrefix:
         """Bytes that it holds."""
         return self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
 
+    def to(self, device: torch.device) -> WindowPrefix:
+        """The same on a device."""
+        prefix, skip = self.prefix, self.skip
+        moved = Prefix(prefix.tokens.to(device), prefix.scores.to(device), prefix.grid)
+        return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)))
+
 
 class PrefixCache:
-    """Least recently used out."""
+    """Least recently used out: from the device's memory to the computer's, and from there for good.
+
+    Parameters
+    ----------
+    budget : bytes in the computer's memory.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._memory = _Shelf(budget)
+        self._device, self._near = _MEMORY, _Shelf(0)
+
+    def __len__(self) -> int:
+        return len(self._memory.entries) + len(self._near.entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self._memory.nbytes + self._near.nbytes
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be held, on the device and in memory."""
+        return self._memory.budget + self._near.budget
+
+    def place(self, device: torch.device, budget: int) -> None:
+        """Forget all. From here on entries come from a device, and up to a budget of bytes they stay there."""
+        self.clear()
+        self._device = device
+        self._near.budget = budget if device != _MEMORY else 0
+
+    def get(self, key: Hashable) -> WindowPrefix | None:
+        """The value on the device, now the most recently used; None if it is not there."""
+        entry = self._near.get(key)
+        if entry is None and (entry := self._memory.get(key)) is not None and self._near.budget:
+            self._memory.take(key)
+            entry = entry.to(self._device)
+            self.put(key, entry)
+        return entry if entry is None or not self._is_away else entry.to(self._device)
+
+    def put(self, key: Hashable, entry: WindowPrefix) -> None:
+        """Store a value, unless it alone is over the budget."""
+        fallen = self._near.put(key, entry) if self._near.budget else [(key, entry)]
+        for old, value in fallen:
+            self._memory.put(old, value.to(_MEMORY) if self._device != _MEMORY else value)
+
+    def give_up(self) -> None:
+        """Hold nothing from here on."""
+        self.clear()
+        self._memory.budget = self._near.budget = 0
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._memory.clear()
+        self._near.clear()
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether entries lie in memory but are needed on the device."""
+        return self._device != _MEMORY and not self._near.budget
+
+
+class _Shelf:
+    """Entries in the order of their last use, within a budget."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.nbytes = 0
-        self._entries: OrderedDict[Hashable, WindowPrefix] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self.entries: OrderedDict[Hashable, WindowPrefix] = OrderedDict()
 
     def get(self, key: Hashable) -> WindowPrefix | None:
-        """The value, now the most recently used; None if it is not there."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is not None:
-            self._entries.move_to_end(key)
+            self.entries.move_to_end(key)
         return entry
 
-    def put(self, key: Hashable, entry: WindowPrefix) -> None:
-        """Store a value, unless it alone is over the budget."""
+    def take(self, key: Hashable) -> WindowPrefix | None:
+        entry = self.entries.pop(key, None)
+        self.nbytes -= entry.nbytes if entry else 0
+        return entry
+
+    def put(self, key: Hashable, entry: WindowPrefix) -> list[tuple[Hashable, WindowPrefix]]:
+        """What had to leave, which is the entry itself if it alone is over the budget."""
         if entry.nbytes > self.budget:
-            return
-        old = self._entries.pop(key, None)
-        self.nbytes += entry.nbytes - (old.nbytes if old else 0)
-        self._entries[key] = entry
+            return [(key, entry)]
+        self.take(key)
+        self.entries[key] = entry
+        self.nbytes += entry.nbytes
+        left = []
         while self.nbytes > self.budget:
-            _, oldest = self._entries.popitem(last=False)
-            self.nbytes -= oldest.nbytes
+            oldest = next(iter(self.entries))
+            left.append((oldest, self.entries[oldest]))
+            self.take(oldest)
+        return left
 
     def clear(self) -> None:
-        """Forget all."""
-        self._entries.clear()
+        self.entries.clear()
         self.nbytes = 0

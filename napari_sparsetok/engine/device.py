@@ -97,6 +97,11 @@ def memory(device: Device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def free_memory(device: Device) -> int:
+    """Bytes that are free on a GPU of its own memory; 0 where it shares the computer's."""
+    return int(torch.cuda.mem_get_info(device.device)[0]) if device.device.type == "cuda" else 0
+
+
 class Neighbours:
     """How many cores other programs have used since it was last asked."""
 

@@ -70,7 +70,8 @@ class SCDSegmenter:
     Parameters
     ----------
     registry : where models are found.
-    cache_bytes : budget for the cached prefixes; None takes a quarter of the memory that is free.
+    cache_bytes : budget for the cached prefixes in the computer's memory; None takes a quarter of what is free. On a
+        GPU a quarter of what is free there comes first.
     """
 
     def __init__(self, registry: Registry | None = None, cache_bytes: int | None = None) -> None:
@@ -191,7 +192,7 @@ class SCDSegmenter:
             return old
         device = devices.choose(settings.device)
         network = Network.on(card, load_model(card), device, settings.device)
-        self._cache.clear()
+        self._cache.place(device.device, devices.free_memory(device) // 4)
         self._volume = self._probe = None
         self._network = network
         return network
@@ -257,11 +258,12 @@ class SCDSegmenter:
             self._network = replace(network, device=replace(network.device, batch=network.device.batch // 2))
         elif self._cache.budget:
             watch.on_notice("The GPU is out of memory; going on without the cache, so the slider is slower.")
-            self._cache.budget = 0
+            self._cache.give_up()
         else:
             watch.on_notice("The GPU is out of memory; going on with the CPU, which is slower.")
             device = devices.cpu("CPU (the GPU ran out of memory)")
             self._network = Network.on(network.card, network.model, device, network.asked)
+            self._cache.place(device.device, 0)
         self._cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
