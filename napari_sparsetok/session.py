@@ -174,6 +174,11 @@ class Session:
         """Segment the scan, or the region, with the current settings."""
         self._segment(focus_only=False, again=True)
 
+    @property
+    def is_segmenting(self) -> bool:
+        """Whether a segmentation is being computed, or waits to be."""
+        return self._expected is not None
+
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
         self._stop_computing()

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
 from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.sample import SAMPLES, open_sample
-from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.ui import where as places
@@ -58,6 +58,7 @@ class Dock(QWidget):
         self._viewer = viewer = napari_viewer
         self._alive = True
         self._where: places.Where = "whole"
+        self._clicked: Shape | None = None  # where the person last clicked on this scan
         self._frame: Frame | None = None
         self.session = session or self._default_session()
         self._model = self.session.state.settings.model
@@ -222,9 +223,9 @@ class Dock(QWidget):
         box.open()
 
     def _on_mouse(self, viewer: ViewerModel, event: Any) -> Any:
-        """A click, not a drag, puts the window there if the person chose "around a click"."""
+        """A click, not a drag: what lies there comes first, and alone if the person chose "around a click"."""
         scan = self.session.state.scan
-        if self._where != "cursor" or scan is None or event.button != 1 or not self._is_looking():
+        if scan is None or event.button != 1 or not self._is_looking():
             return
         pressed = event.pos
         yield
@@ -232,9 +233,15 @@ class Dock(QWidget):
             yield
         slipped = max(abs(a - b) for a, b in zip(event.pos, pressed, strict=True))
         if slipped <= _STILL and places.is_inside(event.position, scan):
-            voxel = places.voxel_at(event.position, scan)
-            self.session.set_focus(voxel)
+            self._on_click(places.voxel_at(event.position, scan), scan)
+
+    def _on_click(self, voxel: Shape, scan: Scan) -> None:
+        self._clicked = voxel
+        self.session.set_focus(voxel)
+        if self._where == "cursor":
             self.session.set_region(places.region_around(voxel, scan, self.session.card))
+            self.session.run()
+        elif self.session.is_segmenting:  # go on there instead; what was computed already is not computed again
             self.session.run()
 
     def _is_looking(self) -> bool:
@@ -290,6 +297,7 @@ class Dock(QWidget):
     # The state changed
 
     def _on_scan(self, scan: Scan | None) -> None:
+        self._clicked = None
         self.overlays.set_scan(scan, self._frame)
         self.orientation.set_shown(scan is not None and scan.sides_known)
         self.showing.set_scan(scan, self._scans.chosen[0] if self._scans.chosen else None)
@@ -382,8 +390,12 @@ class Dock(QWidget):
 
     def _set_focus(self) -> None:
         scan = self.session.state.scan
-        if scan is not None:
-            self.session.set_focus(places.voxel_at(self._view_centre(), scan))
+        if scan is None:
+            return
+        middle, hidden = places.voxel_at(self._view_centre(), scan), self._viewer.dims.not_displayed
+        last = self._clicked
+        here = last is not None and bool(hidden) and all(last[axis] == middle[axis] for axis in hidden)
+        self.session.set_focus(last if last is not None and here else middle)
 
     def _around_view(self) -> Region | None:
         scan = self.session.state.scan

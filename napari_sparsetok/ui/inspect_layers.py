@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.scan import AXIS_LABELS, Scan
 from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.ui.outline import set_outline
 from napari_sparsetok.ui.overlays import OVERLAY, label_colormap
 from napari_sparsetok.ui.scan_layer import Frame, placed
 from napari_sparsetok.ui.style import stage_color
@@ -145,7 +146,7 @@ class InspectLayers:
         self._labels("dense", np.array(dense.mask), label_colormap(dense.labels), placed(dense.scan.geometry), 0.95)
         layer = self.get("dense")
         if layer is not None:
-            layer.contour = 1
+            set_outline(layer, 1, self._viewer)
 
     def show_forced(self, signs: NDArray[np.int8], tokens: TokenMap) -> Labels:
         """A layer to paint on: `MUST`, `NEVER` or nothing for each token."""

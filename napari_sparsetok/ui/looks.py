@@ -14,6 +14,7 @@ from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.look_form import LookForm
+from napari_sparsetok.ui.outline import set_outline
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays, label_colormap
 from napari_sparsetok.ui.preview import change_colormap, changes
 from napari_sparsetok.ui.scan_layer import placed
@@ -103,7 +104,7 @@ class Looks(QObject):
     def _draw(self, faint: bool = False) -> None:
         layer = self._overlays.layer("mask")
         if layer is not None:
-            layer.contour = 0 if self._filled else 1
+            set_outline(layer, 0 if self._filled else 1, self._viewer)
             layer.opacity = 0.0 if faint else self._opacity
 
     def _color(self) -> None:

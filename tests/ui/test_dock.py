@@ -524,6 +524,38 @@ def test_a_click_sets_the_region_and_runs(desk: Desk) -> None:
     np.testing.assert_allclose(tint.scale, (8, 8, 8))
 
 
+def test_what_lies_under_a_click_comes_first_as_long_as_its_slice_is_shown(qtbot: Any) -> None:
+    desk = Desk(ViewerModel(), qtbot, docked=False, windows=4)
+    desk.add(make_scan((40, 40, 40)))
+    desk.viewer.dims.set_point(0, 20)
+    Click((20.0, 7.0, 31.0)).do(desk)
+    assert desk.state.focus == (20, 7, 31)
+    assert not desk.engine.runs  # the whole scan is segmented when the person says so
+    desk.panel.run_requested.emit()
+    desk.engine.await_window()
+    assert desk.engine.runs[-1][2].focus == (20, 7, 31)
+    Click((20.0, 30.0, 8.0)).do(desk)  # while it is computed: it goes on there
+    desk.engine.free = True
+    desk.engine.let()
+    desk.idle()
+    assert desk.engine.runs[-1][2].focus == (20, 30, 8)
+    desk.viewer.dims.set_point(0, 5)
+    desk.panel.run_requested.emit()
+    assert desk.state.focus[0] == 5
+    desk.idle()
+    desk.end()
+
+
+def test_in_3d_the_middle_of_the_view_comes_first(desk: Desk) -> None:
+    desk.add(make_scan((40, 40, 40)))
+    desk.engine.free = True
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.scene.camera.center = (9.0, 30.0, 14.0)
+    desk.panel.run_requested.emit()
+    desk.idle()
+    assert desk.state.focus == (9, 30, 14)
+
+
 @pytest.mark.parametrize(
     "click",
     [
@@ -763,3 +795,18 @@ def test_a_move_of_the_slider_that_arrives_after_the_end_is_nothing(desk: Desk) 
     desk.viewer.layers.clear()
     desk.panel.keep_ratio_moved.emit(0.3, True)
     assert desk.state.settings.keep_ratio == 0.5
+
+
+def test_outlines_are_left_to_slices_without_a_warning(desk: Desk) -> None:
+    desk.add(make_scan((40, 40, 40)))
+    desk.engine.free = True
+    desk.panel.run_requested.emit()
+    desk.idle()
+    mask = next(layer for layer in desk.viewer.layers if layer.metadata.get(OVERLAY) == "mask")
+    assert mask.contour == 1
+    desk.viewer.dims.ndisplay = 3  # napari would warn here, and warnings are errors
+    assert mask.contour == 0
+    desk.panel.ratio_moved.emit(0.5, False)
+    desk.idle()
+    desk.viewer.dims.ndisplay = 2
+    assert mask.contour == 1
