@@ -146,7 +146,7 @@ class InspectLayers:
         self._labels("dense", np.array(dense.mask), label_colormap(dense.labels), placed(dense.scan.geometry), 0.95)
         layer = self.get("dense")
         if layer is not None:
-            set_outline(layer, 1, self._viewer)
+            set_outline(layer, 1)
 
     def show_forced(self, signs: NDArray[np.int8], tokens: TokenMap) -> Labels:
         """A layer to paint on: `MUST`, `NEVER` or nothing for each token."""

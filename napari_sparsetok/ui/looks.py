@@ -104,7 +104,7 @@ class Looks(QObject):
     def _draw(self, faint: bool = False) -> None:
         layer = self._overlays.layer("mask")
         if layer is not None:
-            set_outline(layer, 0 if self._filled else 1, self._viewer)
+            set_outline(layer, 0 if self._filled else 1)
             layer.opacity = 0.0 if faint else self._opacity
 
     def _color(self) -> None:

@@ -1,27 +1,13 @@
-"""Labels drawn as outlines: in slices only, because in 3-D napari has none, and warns the person at each drawing."""
+"""Labels drawn as outlines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
 from typing import Any
 
-from napari.components import ViewerModel
 
-_WIDTH = "outline width"
-
-
-def set_outline(layer: Any, width: int, viewer: ViewerModel) -> None:
-    """Draw a layer of labels as outlines of so many voxels; 0 fills them."""
-    layer.metadata[_WIDTH] = width
-    _draw(layer, viewer)
-
-
-def follow_view(layers: Iterable[Any], viewer: ViewerModel) -> None:
-    """To be called when the view goes to 3-D or comes back, before its layers are drawn."""
-    for layer in layers:
-        if _WIDTH in layer.metadata:
-            _draw(layer, viewer)
-
-
-def _draw(layer: Any, viewer: ViewerModel) -> None:
-    layer.contour = layer.metadata[_WIDTH] if viewer.dims.ndisplay == 2 else 0
+def set_outline(layer: Any, width: int) -> None:
+    """Draw a layer of labels as outlines of so many voxels; 0 fills them. In 3-D napari always fills them."""
+    # It would warn of that whenever somebody goes to 3-D, with a message over the scan that asks for nothing.
+    warnings.filterwarnings("ignore", "Contours are not displayed during 3D rendering")
+    layer.contour = width

@@ -19,7 +19,7 @@ from napari_sparsetok.correction import compose, count_labels
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
-from napari_sparsetok.ui.outline import follow_view, set_outline
+from napari_sparsetok.ui.outline import set_outline
 from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, Frame, placed
 from napari_sparsetok.ui.style import stage_color
 
@@ -51,8 +51,7 @@ class Overlays:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        # First, or the layers are drawn as they were, and napari warns that outlines cannot be.
-        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="first")
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         self._stages = 0  # of the token map that is drawn
         self._scores: NDArray[np.float32] | None = None  # those that are drawn
         self._scan: Scan | None = None
@@ -265,7 +264,6 @@ class Overlays:
                 self.visibility_changed.emit(kind, bool(layer.visible))
 
     def _on_ndisplay(self, event: Any = None) -> None:
-        follow_view(self._viewer.layers, self._viewer)
         layer = self._present("tokens")
         if layer is not None:
             layer.colormap = token_colormap(self._stages, in_3d=self._viewer.dims.ndisplay == 3)
@@ -312,7 +310,7 @@ class Overlays:
             metadata={SCAN: prediction.scan, MASK_LABELS: prediction.labels},
             **self._placed(placed(prediction.scan.geometry)),
         )
-        set_outline(layer, 1, self._viewer)  # so that tokens and scan stay in sight
+        set_outline(layer, 1)  # so that tokens and scan stay in sight
         _lock(layer)
         return layer
 
