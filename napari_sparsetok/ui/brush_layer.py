@@ -36,9 +36,28 @@ class Labels(napari.layers.Labels):
 
     def paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
         """Paint a disc in the slice, or a ball."""
-        places = self._around(coord)
+        places = self.under_brush(coord)
         if places is not None:
             self._put(places, new_label, refresh)
+
+    def under_brush(self, coord: Sequence[float]) -> Places | None:
+        """The voxels whose middles lie in the brush; at least the one under the cursor."""
+        axes, middle = self._painted_axes(), [round(float(c)) for c in coord]
+        radius = max(self.brush_mm / 2, 1e-6)
+        ranges: list[NDArray[np.intp]] = []
+        distance: Any = 0.0
+        for axis, (k, n) in enumerate(zip(middle, self.data.shape, strict=True)):
+            step = abs(float(self.scale[axis]))
+            reach = int(radius / step) if axis in axes else 0
+            side = np.arange(max(0, k - reach), min(n, k + reach + 1))
+            ranges.append(side)
+            shape = [1] * self.ndim
+            shape[axis] = -1
+            distance = distance + (((side - k) * step) ** 2).reshape(shape)
+        if any(len(side) == 0 for side in ranges):
+            return None
+        inside = np.nonzero(distance <= radius**2)
+        return tuple(side[at] for side, at in zip(ranges, inside, strict=True))
 
     def fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
         """Fill the area of one label that is seen at a voxel in its slice; not the open background."""
@@ -76,25 +95,6 @@ class Labels(napari.layers.Labels):
 
     def _painted_axes(self) -> list[int]:
         return [axis for axis in range(self.ndim) if self.n_edit_dimensions == 3 or axis != self.across]
-
-    def _around(self, coord: Sequence[float]) -> Places | None:
-        """The voxels whose middles lie in the brush; at least the one under the cursor."""
-        axes, middle = self._painted_axes(), [round(float(c)) for c in coord]
-        radius = max(self.brush_mm / 2, 1e-6)
-        ranges: list[NDArray[np.intp]] = []
-        distance: Any = 0.0
-        for axis, (k, n) in enumerate(zip(middle, self.data.shape, strict=True)):
-            step = abs(float(self.scale[axis]))
-            reach = int(radius / step) if axis in axes else 0
-            side = np.arange(max(0, k - reach), min(n, k + reach + 1))
-            ranges.append(side)
-            shape = [1] * self.ndim
-            shape[axis] = -1
-            distance = distance + (((side - k) * step) ** 2).reshape(shape)
-        if any(len(side) == 0 for side in ranges):
-            return None
-        inside = np.nonzero(distance <= radius**2)
-        return tuple(side[at] for side, at in zip(ranges, inside, strict=True))
 
     def _put(self, places: Places, value: int, refresh: bool) -> None:
         if self.allowed is not None:

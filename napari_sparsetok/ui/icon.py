@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QByteArray, QEvent, QRectF, QSize, Qt
+from collections.abc import Callable
+
+from qtpy.QtCore import QByteArray, QEvent, QObject, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtSvg import QSvgRenderer
 from qtpy.QtWidgets import QPushButton, QWidget
@@ -36,28 +38,39 @@ def icon(name: str, color: QColor) -> QIcon:
     return QIcon(picture)
 
 
+class Tint(QObject):
+    """Has pictures drawn in the colour of a widget's words, and anew with another theme.
+
+    Parameters
+    ----------
+    draw : gets the colour.
+    """
+
+    _EVENTS = (QEvent.PaletteChange, QEvent.StyleChange, QEvent.Show)  # a hidden widget may not know its style sheet
+
+    def __init__(self, widget: QWidget, draw: Callable[[QColor], None]) -> None:
+        super().__init__(widget)
+        self._widget, self._draw, self._name = widget, draw, ""
+        widget.installEventFilter(self)
+        self._follow()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Look at the colour again."""
+        if event.type() in self._EVENTS:
+            self._follow()
+        return False
+
+    def _follow(self) -> None:
+        color = self._widget.palette().text().color()
+        if color.name() != self._name:
+            self._name = color.name()
+            self._draw(color)
+
+
 class IconButton(QPushButton):
     """A button with a picture that keeps the colour of the theme's words."""
 
     def __init__(self, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._name, self._tint = name, ""
         self.setIconSize(QSize(_SIDE // 2, _SIDE // 2))
-        self._draw()
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Another theme: draw anew."""
-        super().changeEvent(event)
-        if event.type() in (QEvent.PaletteChange, QEvent.StyleChange):
-            self._draw()
-
-    def showEvent(self, event: QEvent) -> None:
-        """Only a widget that is shown knows its style sheet's colours."""
-        super().showEvent(event)
-        self._draw()
-
-    def _draw(self) -> None:
-        color = self.palette().buttonText().color()
-        if color.name() != self._tint:
-            self._tint = color.name()
-            self.setIcon(icon(self._name, color))
+        self._tint = Tint(self, lambda color: self.setIcon(icon(name, color)))

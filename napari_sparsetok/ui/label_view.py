@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_sparsetok.ui.icon import icon
+from napari_sparsetok.ui.icon import Tint, icon
 
 _SHOW, _LOCK = 4, 5
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
@@ -39,7 +39,6 @@ class LabelView(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, 6, parent)
         self._rows: tuple[LabelRow, ...] = ()
-        self._tint = ""
         self.setHorizontalHeaderLabels(["Label", "Voxels", "mL", "Δ mL", "", ""])
         self.horizontalHeaderItem(3).setToolTip("What your corrections changed, in mL")
         self.setSelectionBehavior(QAbstractItemView.SelectRows)
@@ -62,6 +61,7 @@ class LabelView(QTableWidget):
         self.setIconSize(QSize(12, 12))
         self.setShowGrid(False)
         self.setWordWrap(True)
+        self._tint = Tint(self, self._draw)
         self._fit_later = QTimer(self)  # once Qt has laid out all columns
         self._fit_later.setSingleShot(True)
         self._fit_later.timeout.connect(self._fit)
@@ -102,23 +102,9 @@ class LabelView(QTableWidget):
         if self._rows:
             self.selectRow((self.currentRow() + by) % len(self._rows))
 
-    def changeEvent(self, event: QEvent) -> None:
-        """Another theme: other colours for the pictures in the heading."""
-        super().changeEvent(event)
-        if event.type() in (QEvent.PaletteChange, QEvent.StyleChange):
-            self._draw()
-
-    def showEvent(self, event: QEvent) -> None:
-        """Only a widget that is shown knows its style sheet's colours."""
-        super().showEvent(event)
-        self._draw()
-
-    def _draw(self) -> None:
-        color = self.palette().text().color()
-        if color.name() != self._tint:
-            self._tint = color.name()
-            for column, name in _PICTURES.items():
-                self.horizontalHeaderItem(column).setIcon(icon(name, color))
+    def _draw(self, color: QColor) -> None:
+        for column, name in _PICTURES.items():
+            self.horizontalHeaderItem(column).setIcon(icon(name, color))
 
     def _write(self, k: int, row: LabelRow) -> None:
         name = QTableWidgetItem(row.name)

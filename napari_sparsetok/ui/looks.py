@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.guest import Guest
 from napari_sparsetok.ui.look_form import LookForm
 from napari_sparsetok.ui.outline import set_outline
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays, label_colormap
@@ -31,7 +32,7 @@ class Looks(QObject):
         self._filled, self._opacity = False, 0.95
         self._hidden: frozenset[int] = frozenset()
         self._layer: Labels | None = None  # the mask layer that already looks so
-        self._difference: Labels | None = None
+        self._difference = Guest(viewer)
         self._blink = QTimer(self)
         self._blink.setInterval(_BLINK_MS)
         self._blink.timeout.connect(self._on_blink)
@@ -45,8 +46,7 @@ class Looks(QObject):
     @property
     def difference(self) -> Labels | None:
         """The layer that draws the difference, if it is there."""
-        layer = self._difference
-        return layer if layer is not None and layer in self._viewer.layers else None
+        return self._difference.layer
 
     def set_filled(self, filled: bool) -> None:
         """Draw areas instead of outlines."""
@@ -144,19 +144,14 @@ class Looks(QObject):
             metadata={OVERLAY: "difference"},
             **placed(scan.geometry),
         )
-        layer.editable = False
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection = selected
-        self._difference = layer
+        self._difference.put(layer)
         self._compare(Region.whole(scan.shape))  # what changed while it was computed
         self._overlays.set_visible("mask", False)
         self._overlays.visibility_changed.emit("mask", False)
 
     def _drop_difference(self) -> None:
-        layer, self._difference = self.difference, None
-        if layer is not None:
-            self._viewer.layers.remove(layer)
+        if self.difference is not None:
+            self._difference.hide()
             self._overlays.set_visible("mask", True)
             self._overlays.visibility_changed.emit("mask", True)
 

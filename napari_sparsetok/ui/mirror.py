@@ -12,8 +12,8 @@ from superqt.utils import qthrottled
 
 from napari_sparsetok.ui.overlays import OVERLAY
 
-CROSS = "cross"
-"""Under the key `OVERLAY`, what marks a layer as a viewer's own cross, which is not copied."""
+CROSS, UNDER_BRUSH = "cross", "under the brush"
+"""Under the key `OVERLAY`, what marks a layer as a viewer's own: its cross, what goes with its cursor. Not copied."""
 
 _EVERY_MS = 60
 _OF_ALL = ("visible", "opacity", "blending", "scale", "translate")
@@ -78,7 +78,7 @@ class Mirror:
                 self._target.layers.move(at, place)
 
     def _add(self, layer: Layer) -> None:
-        if layer.metadata.get(OVERLAY) == CROSS or layer.ndim < 3:
+        if layer.metadata.get(OVERLAY) in (CROSS, UNDER_BRUSH) or layer.ndim < 3:
             return
         data, arguments, kind = layer.as_layer_data_tuple()
         copy = Layer.create(data, arguments, kind)

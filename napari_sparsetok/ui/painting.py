@@ -16,6 +16,7 @@ from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.brush_layer import Labels, Places
+from napari_sparsetok.ui.brush_preview import Aim, BrushPreview
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.corrections import RESTORE
 from napari_sparsetok.ui.overlays import Overlays
@@ -51,7 +52,9 @@ class Painting(QObject):
         panel.paint.mode_chosen.connect(self.set_mode)
         panel.paint.brush_changed.connect(self._set_brush)
         panel.labels.label_chosen.connect(self._on_label)
+        panel.limits.changed.connect(self._take_aim)
         viewer.dims.events.order.connect(self._set_brush)
+        self.preview = BrushPreview(viewer, self)
 
     def begin(self, scan: Scan, layer: Labels, keys: Mapping[str, Callable[[], None]]) -> None:
         """Paint in this layer, with the brush in hand. `keys` are further ones that count in it."""
@@ -83,6 +86,7 @@ class Painting(QObject):
 
     def shut_down(self) -> None:
         """Let go of the viewer and the layer, which stays."""
+        self.preview.shut_down()
         self._viewer.dims.events.order.disconnect(self._set_brush)
         layer, self._layer = self._layer, None
         if layer is not None:
@@ -122,6 +126,16 @@ class Painting(QObject):
             layer.n_edit_dimensions = 3 if paint.is_ball and str(layer.mode) in ("paint", "erase") else 2
             # Only for the circle at the cursor and for the steps along a stroke: napari counts it in voxels.
             layer.brush_size = max(1, round(paint.brush_mm / self._finest(layer)))
+        self._take_aim()
+
+    def _take_aim(self) -> None:
+        """Show what the brush would paint, while it keeps to grey values."""
+        layer, scan = self._layer, self._scan
+        aim = None
+        if layer is not None and scan is not None and not scan.is_lazy and str(layer.mode) == "paint":
+            value = int(layer.selected_label)
+            aim = Aim(layer, scan, value, self._may) if self._limits_for(value) is not None else None
+        self.preview.set_aim(aim)
 
     def _finest(self, layer: Labels) -> float:
         return min(abs(float(step)) for axis, step in enumerate(layer.scale) if axis != layer.across)
@@ -132,12 +146,14 @@ class Painting(QObject):
         if layer is not None and not self._writing:
             self._panel.paint.set_brush_mm(layer.brush_size * self._finest(layer))
             layer.brush_mm = self._panel.paint.brush_mm
+            self._take_aim()
 
     def _on_label(self, label: int) -> None:
         layer = self._layer
         if layer is not None and layer.selected_label not in _SPECIAL.values():
             with self._quietly():
                 layer.selected_label = label
+            self._take_aim()
 
     def _on_napari(self, event: Any = None) -> None:
         """The person may also use napari's own buttons and keys."""
@@ -152,6 +168,7 @@ class Painting(QObject):
         if mode == "paint" and label in _SPECIAL.values():
             found = "eraser" if label == NOT_TISSUE else "restore"
         self._panel.set_mode(found)
+        self._take_aim()
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -162,30 +179,33 @@ class Painting(QObject):
             self._writing = before
 
     def _allowed(self, places: Places, value: int) -> NDArray[np.bool_]:
+        """As `_may`, and says what is in the way of everything."""
+        if value in self._locked():
+            self._session.say("This label is locked; unlock it first.")
+        elif self._scan is not None and self._scan.is_lazy and self._limits_for(value) is not None:
+            self._session.say("The scan stays on disk, so the brush cannot look at its grey values while you paint.")
+        return self._may(places, value)
+
+    def _may(self, places: Places, value: int) -> NDArray[np.bool_]:
         """Where a value may be painted: not over locked labels, and only in the grey values that were chosen."""
         may = np.ones(len(places[0]), dtype=bool)
         locked, mask, scan = self._locked(), self._overlays.mask, self._scan
         if value in locked:
-            self._session.say("This label is locked; unlock it first.")
             return ~may
         if locked and mask is not None:
             may &= ~np.isin(mask[places], list(locked))
             prediction = self._session.state.prediction
             if value == RESTORE and prediction is not None:  # what would show again is part of a locked label too
                 may &= ~np.isin(prediction.mask[places], list(locked))
-        limits = self._panel.limits.limits
-        if limits is not None and scan is not None and value != RESTORE:
-            may &= self._within(limits, places, scan)
+        limits = self._limits_for(value)
+        if limits is not None and scan is not None and not scan.is_lazy:
+            voxels = scan.voxels if not scan.leading else scan.voxels[0]
+            grey = voxels[places]
+            may &= (grey >= limits[0]) & (grey <= limits[1])
         return may
 
-    def _within(self, limits: tuple[float, float], places: Places, scan: Scan) -> NDArray[np.bool_]:
-        if scan.is_lazy:
-            self._session.say("The scan stays on disk, so the brush cannot look at its grey values while you paint.")
-            return np.ones(len(places[0]), dtype=bool)
-        voxels = scan.voxels if not scan.leading else scan.voxels[0]
-        grey = voxels[places]
-        inside: NDArray[np.bool_] = (grey >= limits[0]) & (grey <= limits[1])
-        return inside
+    def _limits_for(self, value: int) -> tuple[float, float] | None:
+        return None if value == RESTORE else self._panel.limits.limits
 
 
 def _doing(do: Callable[[str], None], what: str) -> Callable[[], None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from napari.components import ViewerModel
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
+from napari_sparsetok.ui.guest import Guest
 from napari_sparsetok.ui.overlays import OVERLAY
 
 ADDED, TAKEN = 1, 2
@@ -29,19 +29,14 @@ def changes(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.u
     return kind
 
 
-class Preview:
-    """At most one layer, as small as the change; nobody can paint on it."""
-
-    def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = viewer
-        self.layer: Labels | None = None
+class Preview(Guest):
+    """Draws a change, in a layer as small as the change."""
 
     def show(self, scan: Scan, region: Region, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
         """Draw a change in a box of a scan, instead of what was drawn before."""
-        self.hide()
         geometry = scan.geometry
         origin = np.asarray(geometry.origin) + np.asarray(region.start) * np.asarray(geometry.spacing)
-        self.layer = Labels(
+        layer = Labels(
             changes(before, after),
             name="preview",
             colormap=change_colormap(),
@@ -52,13 +47,4 @@ class Preview:
             axis_labels=AXIS_LABELS,
             metadata={OVERLAY: "preview"},
         )
-        self.layer.editable = False
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
-
-    def hide(self) -> None:
-        """Take it away."""
-        layer, self.layer = self.layer, None
-        if layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        self.put(layer)

@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from napari.components import ViewerModel
 from napari.layers import Points
 
 from napari_sparsetok.scan import AXIS_LABELS
+from napari_sparsetok.ui.guest import Guest
 from napari_sparsetok.ui.overlays import OVERLAY
 
 _ROOM = 1.5  # the ring is this much larger than what it surrounds, so that it hides nothing
 _SMALLEST = 6.0  # mm
 
 
-class Ring:
-    """At most one, seen only in the slice of its place."""
-
-    def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = viewer
-        self.layer: Points | None = None
+class Ring(Guest):
+    """Seen only in the slice of its place."""
 
     def show(self, world: Sequence[float], size: float) -> None:
         """Draw it around something of `size` mm at a point of the viewer."""
-        self.hide()
-        self.layer = Points(
+        layer = Points(
             np.asarray([world[-3:]], dtype=float),
             name="look here",
             size=max(_SMALLEST, _ROOM * size),
@@ -36,13 +31,4 @@ class Ring:
             axis_labels=AXIS_LABELS,
             metadata={OVERLAY: "ring"},
         )
-        self.layer.editable = False
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
-
-    def hide(self) -> None:
-        """Take it away."""
-        layer, self.layer = self.layer, None
-        if layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        self.put(layer)

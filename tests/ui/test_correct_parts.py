@@ -19,11 +19,12 @@ from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.review import Doubt
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.tool import ToolRequest
+from napari_sparsetok.ui.brush_preview import HERE, NEAR
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.icon import DRAWINGS
 from napari_sparsetok.ui.label_view import LabelRow
 from napari_sparsetok.ui.paint_form import MODES
-from napari_sparsetok.ui.preview import ADDED, TAKEN
+from napari_sparsetok.ui.preview import ADDED, COLORS, TAKEN
 from napari_sparsetok.ui.tool_form import TOOLS
 
 SHRINK = ToolRequest("shrink", 1.0, False)
@@ -79,6 +80,87 @@ def test_the_threshold_brush_paints_only_the_chosen_grey_values(correcting):
     form._on.setChecked(False)
     desk.desk.layers.layer.paint((8, 10, 6), 1)
     assert np.count_nonzero(desk.desk.array) == 49
+
+
+def keeping_to_bright(desk: Room) -> Any:
+    """The brush keeps to some grey values; its preview."""
+    form = desk.panel.limits
+    form._low.setValue(100)
+    form._high.setValue(1000)
+    form._on.setChecked(True)
+    return desk.desk.painting.preview
+
+
+def drawn(desk: Room, kind: int) -> set[tuple[int, ...]]:
+    """The voxels of the scan that the preview marks."""
+    layer, geometry = desk.desk.painting.preview.layer, desk.session.state.scan.geometry
+    start = np.round((np.asarray(layer.translate) - geometry.origin) / geometry.spacing).astype(int)
+    return {tuple(int(n) for n in at) for at in np.argwhere(np.asarray(layer.data) == kind) + start}
+
+
+@pytest.mark.parametrize("voxel", [(8, 10, 6), (0, 0, 0), (15, 19, 11)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("ball", [False, True])
+def test_the_threshold_brush_shows_what_a_click_would_paint(correcting, voxel, order, ball):
+    desk, scan = correcting, correcting.session.state.scan
+    desk.viewer.dims.order = order
+    desk.viewer.dims.point = voxel
+    desk.panel.paint._size.setValue(7)
+    desk.panel.paint._ball.setChecked(ball)
+    preview = keeping_to_bright(desk)
+    desk.viewer.cursor.position = [float(k) for k in voxel]
+    desk.until(lambda: preview.layer is not None)
+    preview.draw()
+    here, near = drawn(desk, HERE), drawn(desk, NEAR)
+    assert desk.viewer.layers.selection.active is desk.desk.layers.layer
+    desk.desk.layers.layer.paint(voxel, 1)
+    painted = {tuple(int(n) for n in at) for at in np.argwhere(np.asarray(desk.desk.array) == 1)}
+    across = order[0]
+    assert here == {at for at in painted if at[across] == voxel[across]}
+    assert here
+    assert near
+    assert not here & near
+    assert all(scan.voxels[at] >= 100 for at in near)
+    assert {at[across] for at in near | here} == {voxel[across]}
+    missed = {at for at in np.ndindex(scan.shape) if scan.voxels[at] >= 100 and at[across] == voxel[across]}
+    close = {at for at in missed if max(abs(a - b) for a, b in zip(at, voxel, strict=True)) <= 6}
+    assert close <= near | here
+
+
+@pytest.mark.filterwarnings("ignore:Contours are not displayed")
+def test_the_preview_of_the_brush_is_there_only_while_it_keeps_to_grey_values(correcting):
+    desk = correcting
+    preview = keeping_to_bright(desk)
+    desk.viewer.cursor.position = (8.0, 10.0, 6.0)
+    desk.until(lambda: preview.layer is not None)
+    count = len(desk.viewer.layers)
+    for mode in ("look", "restore", "fill", "polygon"):
+        desk.desk.painting.set_mode(mode)
+        assert preview.layer is None, mode
+        assert len(desk.viewer.layers) == count - 1
+    desk.desk.painting.set_mode("eraser")
+    desk.until(lambda: preview.layer is not None)
+    assert preview.layer.metadata["color"] == COLORS[TAKEN]
+    desk.desk.painting.set_mode("brush")
+    desk.until(lambda: preview.layer is not None and preview.layer.metadata["color"] == COLORS[ADDED])
+    desk.panel.labels.lock_toggled.emit(1, True)
+    preview.draw()
+    assert not np.any(preview.layer.data)
+    desk.panel.labels.lock_toggled.emit(1, False)
+    desk.viewer.cursor.position = (8.0, 400.0, 6.0)
+    desk.until(lambda: preview.layer is None)
+    desk.viewer.cursor.position = (8.0, 10.0, 6.0)
+    desk.until(lambda: preview.layer is not None)
+    desk.viewer.dims.ndisplay = 3
+    desk.until(lambda: preview.layer is None)
+    desk.viewer.dims.ndisplay = 2
+    desk.until(lambda: preview.layer is not None)
+    desk.viewer.layers.remove(preview.layer)  # a person may
+    desk.viewer.cursor.position = (8.0, 11.0, 6.0)
+    desk.until(lambda: preview.layer is not None)
+    desk.panel.limits._on.setChecked(False)
+    assert preview.layer is None
+    assert desk.session.state.message is None
 
 
 def test_no_brush_changes_a_locked_label(correcting):
