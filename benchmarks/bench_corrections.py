@@ -152,6 +152,26 @@ def strokes(viewer: napari.Viewer, dock: Dock) -> dict[str, object]:
     }
 
 
+def preview(viewer: napari.Viewer, dock: Dock) -> dict[str, object]:
+    """What the threshold brush shows at each move of the mouse: the time that the GUI is held up by it."""
+    limits, shown, rng = dock.correct_panel.limits, dock.correct.painting.preview, np.random.default_rng(3)
+    limits._low.setValue(500)
+    limits._high.setValue(1500)
+    limits._on.setChecked(True)
+    QTest.qWait(500)
+    seconds = []
+    for _ in range(STROKES):
+        y, x = rng.integers(100, 400, 2)
+        viewer.cursor.position = (SHAPE[0] // 2 * SPACING[0], float(y * SPACING[1]), float(x * SPACING[2]))
+        shown._soon.stop()
+        started = time.perf_counter()
+        shown.draw()
+        seconds.append(time.perf_counter() - started)
+        QApplication.processEvents()
+    limits._on.setChecked(False)
+    return {"brush_preview_ms": spread(seconds[1:])}
+
+
 def composing(dock: Dock) -> dict[str, object]:
     """The whole mask: the pure function, and what the window does when the model says something new."""
     prediction, said = dock.session.state.prediction.mask, np.asarray(dock.correct.array)
@@ -234,7 +254,7 @@ def measure() -> dict[str, object]:
     """All of it."""
     with tempfile.TemporaryDirectory() as name:
         viewer, dock = opened(Path(name))
-        found = strokes(viewer, dock) | composing(dock) | autosave(dock, Path(name))
+        found = strokes(viewer, dock) | preview(viewer, dock) | composing(dock) | autosave(dock, Path(name))
         dock.shut_down()
         dock.session.wait(30)
         viewer.close()
