@@ -1,11 +1,12 @@
 """What each part of the training brings: short runs of one small network that differ in one thing each.
 
-    python benchmarks/ablation.py DATASET RESULT.json [--steps 500] [--only NAME …]
+    python benchmarks/ablation.py DATASET RESULT.json [--steps 500] [--only NAME …] [--weights FOLDER]
 
 DATASET is the hippocampus set of the Medical Segmentation Decathlon with a train and a val split. The network is the
 bundled model's, narrowed, so that a run takes minutes on two cores. Every run starts from the same seed. What is said
-of each: Dice at several keep ratios, agreement with its own dense prediction, the area under the ROC of its scores,
-and seconds a step. A finished variant is not run again; delete its entry to do so.
+of each: Dice at several keep ratios, agreement with its own dense prediction, the area under the ROC of its scores, by
+how much its Dice is better than with random tokens or those of the largest norm, and seconds a step. A finished variant
+is not run again; delete its entry to do so.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 
 from napari_sparsetok.metrics import dice
-from napari_sparsetok.model import SCD
+from napari_sparsetok.model import SCD, Rule
 from napari_sparsetok.training.case import Case
 from napari_sparsetok.training.configuration import Recipe, preset
 from napari_sparsetok.training.dataset import open_dataset
+from napari_sparsetok.training.evaluation import summary
 from napari_sparsetok.training.loop import Examples, train
 from napari_sparsetok.training.run import Feedback, Hardware, read_split
 from napari_sparsetok.training.validation import mean_dice, predict
@@ -85,18 +88,48 @@ def agreement(model: SCD, cases: list[Case], keep_ratio: float) -> float:
     return float(np.nanmean(found))
 
 
-def measure(recipe: Recipe, cases: list[Case], val: list[Case]) -> dict[str, Any]:
+def mean_by_case(model: SCD, cases: list[Case], keep_ratio: float, selection: str) -> np.ndarray[Any, Any]:
+    """Mean Dice of each case with the tokens that a rule picks."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rule(tokens: int) -> Rule:
+        if selection == "random":
+            return Rule("random", given=torch.rand(1, tokens, generator=generator))
+        return Rule(selection)
+
+    means = []
+    for case in cases:
+        labels = predict(model, case, keep_ratio, rule).labels
+        means.append(np.mean([dice(labels == k, case.labels == k) for k in range(1, model.config.out_channels)]))
+    return np.asarray(means)
+
+
+def advantage(model: SCD, cases: list[Case]) -> dict[str, dict[str, float]]:
+    """By how much Dice is better with the learned scores, case by case, with 95 % bootstrap intervals."""
+    found = {}
+    for keep_ratio in (0.25, 0.1):
+        learned = mean_by_case(model, cases, keep_ratio, "learned")
+        for other in ("random", "norm"):
+            gained = summary(learned - mean_by_case(model, cases, keep_ratio, other))
+            found[f"{other} at {keep_ratio}"] = {key: round(value, 4) for key, value in gained.items()}
+    return found
+
+
+def measure(recipe: Recipe, cases: list[Case], val: list[Case], weights: Path | None) -> dict[str, Any]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         fabric: Fabric = Hardware("cpu").fabric()
         model = train(fabric, recipe, Examples(cases, []), Path(out))
     seconds = time.monotonic() - started
+    if weights:
+        save_file(model.state_dict(), weights)
     by_ratio = {str(r): [round(d, 4) for d in mean_dice(model, val, r)] for r in KEEP_RATIOS}
     return {
         "dice": by_ratio,
         "mean_dice": {ratio: round(float(np.mean(values)), 4) for ratio, values in by_ratio.items()},
         "agreement_with_dense_at_0.1": round(agreement(model, val, 0.1), 4),
         "score_roc_auc": round(score_area(model, val), 4),
+        "learned_minus": advantage(model, val),
         "seconds_per_step": round(seconds / recipe.training.steps, 3),
     }
 
@@ -107,6 +140,7 @@ def main() -> None:
     parser.add_argument("result", type=Path)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--weights", type=Path, help="keep the weights here")
     args = parser.parse_args()
     recipe, dataset = base(args.steps), open_dataset(args.dataset)
     cases, val = (read_split(dataset, split, recipe, Feedback()) for split in ("train", "val"))
@@ -118,7 +152,8 @@ def main() -> None:
         changed = replace(
             recipe, training=replace(recipe.training, **training), network=replace(recipe.network, **network)
         )
-        document["variants"][name] = measure(changed, cases, val)
+        weights = args.weights / f"{name.replace(' ', '-')}.safetensors" if args.weights else None
+        document["variants"][name] = measure(changed, cases, val, weights)
         document |= {"cases": len(val), "load_average": os.getloadavg()[0], "torch": torch.__version__}
         args.result.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         print(name, json.dumps(document["variants"][name]), flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_sparsetok.metrics import dice
-from napari_sparsetok.model import SCD
+from napari_sparsetok.model import SCD, Rule
+from napari_sparsetok.model.scd import LEARNED
 from napari_sparsetok.training.case import Case
 
 
@@ -36,15 +37,18 @@ def mean_dice(model: SCD, cases: Sequence[Case], keep_ratio: float) -> list[floa
 
 
 @torch.inference_mode()
-def predict(model: SCD, case: Case, keep_ratio: float) -> Seen:
-    """Run a network over one case, by overlapping windows as large as its own."""
+def predict(model: SCD, case: Case, keep_ratio: float, rule: Callable[[int], Rule] = lambda tokens: LEARNED) -> Seen:
+    """Run a network over one case, by overlapping windows as large as its own.
+
+    `rule` says what ranks the tokens of a window, from how many it has.
+    """
     shape, patch = case.labels.shape, model.config.patch
     pads = [(-side) % patch for side in shape]
     padded = np.pad(case.image, [(0, 0), *((0, p) for p in pads)], mode="edge")
     window = [min(w, n) for w, n in zip(model.config.window, padded.shape[1:], strict=True)]
 
     def run(image: Tensor) -> Tensor:
-        logits, record = model(image, keep_ratio)
+        logits, record = model(image, keep_ratio, rule(math.prod(n // patch for n in image.shape[2:])))
         pruned = record.stage[:, None].float()
         for axis in (2, 3, 4):
             pruned = pruned.repeat_interleave(patch, axis)
