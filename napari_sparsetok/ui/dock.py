@@ -19,6 +19,7 @@ from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.ui import where as places
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
+from napari_sparsetok.ui.gaze import Gaze
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
@@ -35,7 +36,6 @@ from napari_sparsetok.ui.showing import Showing
 
 _SAY = {"info": show_info, "warning": show_warning, "error": show_error}
 _BUSY_LATER_MS = 200  # while the slider moves
-_STILL = 4  # pixels that a click may slip
 
 
 @ensure_main_thread(await_return=False)
@@ -58,7 +58,6 @@ class Dock(QWidget):
         self._viewer = viewer = napari_viewer
         self._alive = True
         self._where: places.Where = "whole"
-        self._clicked: Shape | None = None  # where the person last clicked on this scan
         self._frame: Frame | None = None
         self.session = session or self._default_session()
         self._model = self.session.state.settings.model
@@ -98,8 +97,7 @@ class Dock(QWidget):
         self._alive = False
         for emitter, slot in self._connections:
             emitter.disconnect(slot)
-        if self._on_mouse in self._viewer.mouse_drag_callbacks:
-            self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self._gaze.shut_down()
         self.correct.shut_down()
         self.inspect.shut_down()
         self.showing.shut_down()
@@ -185,7 +183,7 @@ class Dock(QWidget):
         ]
         for emitter, slot in self._connections:
             emitter.connect(slot)
-        self._viewer.mouse_drag_callbacks.append(self._on_mouse)
+        self._gaze = Gaze(self._viewer, lambda: self.session.state.scan, self._on_click)
 
     # The viewer changed
 
@@ -222,32 +220,14 @@ class Dock(QWidget):
         box.setAttribute(Qt.WA_DeleteOnClose)
         box.open()
 
-    def _on_mouse(self, viewer: ViewerModel, event: Any) -> Any:
-        """A click, not a drag: what lies there comes first, and alone if the person chose "around a click"."""
-        scan = self.session.state.scan
-        if scan is None or event.button != 1 or not self._is_looking():
-            return
-        pressed = event.pos
-        yield
-        while event.type == "mouse_move":
-            yield
-        slipped = max(abs(a - b) for a, b in zip(event.pos, pressed, strict=True))
-        if slipped <= _STILL and places.is_inside(event.position, scan):
-            self._on_click(places.voxel_at(event.position, scan), scan)
-
     def _on_click(self, voxel: Shape, scan: Scan) -> None:
-        self._clicked = voxel
+        """What lies there comes first, and alone if the person chose "around a click"."""
         self.session.set_focus(voxel)
         if self._where == "cursor":
             self.session.set_region(places.region_around(voxel, scan, self.session.card))
             self.session.run()
         elif self.session.is_segmenting:  # go on there instead; what was computed already is not computed again
             self.session.run()
-
-    def _is_looking(self) -> bool:
-        """Whether a click is meant for no tool, and says where it is: in 3-D it does not."""
-        active = self._viewer.layers.selection.active
-        return self._viewer.dims.ndisplay == 2 and (active is None or str(active.mode) == "pan_zoom")
 
     # The person asked
 
@@ -297,7 +277,6 @@ class Dock(QWidget):
     # The state changed
 
     def _on_scan(self, scan: Scan | None) -> None:
-        self._clicked = None
         self.overlays.set_scan(scan, self._frame)
         self.orientation.set_shown(scan is not None and scan.sides_known)
         self.showing.set_scan(scan, self._scans.chosen[0] if self._scans.chosen else None)
@@ -389,27 +368,15 @@ class Dock(QWidget):
         self.panel.set_where(self._where, places.hint(self._where, self.session.state.scan, self.session.card))
 
     def _set_focus(self) -> None:
-        scan = self.session.state.scan
-        if scan is None:
-            return
-        middle, hidden = places.voxel_at(self._view_centre(), scan), self._viewer.dims.not_displayed
-        last = self._clicked
-        here = last is not None and bool(hidden) and all(last[axis] == middle[axis] for axis in hidden)
-        self.session.set_focus(last if last is not None and here else middle)
+        voxel = self._gaze.voxel
+        if voxel is not None:
+            self.session.set_focus(voxel)
 
     def _around_view(self) -> Region | None:
-        scan = self.session.state.scan
-        if scan is None:
+        scan, middle = self.session.state.scan, self._gaze.middle
+        if scan is None or middle is None:
             return None
-        return places.region_around(places.voxel_at(self._view_centre(), scan), scan, self.session.card)
-
-    def _view_centre(self) -> list[float]:
-        """The middle of the view, in the slice that is shown."""
-        dims = self._viewer.dims
-        world = list(dims.point)
-        for axis, centre in zip(dims.displayed, self._viewer.scene.camera.center[-len(dims.displayed) :], strict=True):
-            world[axis] = centre
-        return world
+        return places.region_around(middle, scan, self.session.card)
 
 
 def _timer(parent: QWidget, milliseconds: int, slot: Callable[[], None]) -> QTimer:

@@ -498,7 +498,7 @@ class Click:
         self.position, self.button, self.type, self.pos, self.slip = position, button, "mouse_press", (50, 50), slip
 
     def do(self, desk: Desk) -> None:
-        generator = desk.dock._on_mouse(desk.viewer, self)
+        generator = desk.dock._gaze._on_mouse(desk.viewer, self)
         try:
             next(generator)
             self.type, self.pos = "mouse_move", (50, 50 + self.slip)
@@ -705,7 +705,7 @@ def test_closing_while_computing_neither_hangs_nor_crashes(
         assert [layer.name for layer in viewer.layers] == ["scan"]
         viewer.add_image(np.zeros((4, 4, 4)), units="mm")  # nobody listens any more
         assert desk.state.scan.name == "scan"
-        assert desk.dock._on_mouse not in viewer.mouse_drag_callbacks
+        assert desk.dock._gaze._on_mouse not in viewer.mouse_drag_callbacks
 
 
 def test_a_save_outlives_the_viewer(desk: Desk, tmp_path: Path) -> None:
