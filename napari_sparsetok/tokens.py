@@ -58,10 +58,14 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     """
     keep = count_kept(tokens.window_tokens, keep_ratio)
     stage = np.where(tokens.rank < keep, tokens.stages + 1, 1).astype(np.uint8)
-    stage[tokens.rank < 0] = 0
     windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
-    per_window = tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)
-    return replace(tokens, stage=stage, left=tuple(n * windows for n in per_window), passed=None)
+    left = [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)]
+    if tokens.forced is not None:  # what a person chose holds whatever the share
+        stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
+        must, never = (int(np.count_nonzero(chosen)) for chosen in (tokens.forced > 0, tokens.forced < 0))
+        left[1:] = [min(max(n, must), left[0] - never) for n in left[1:]]
+    stage[tokens.rank < 0] = 0
+    return replace(tokens, stage=stage, left=tuple(left), passed=None)
 
 
 # One token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -107,6 +108,20 @@ def test_the_preview_keeps_the_best_ranks_of_every_window(n: int, windows: int, 
         assert ((stage == 1) == (ranks >= keep)).all()
     assert preview.left == tuple(k * windows for k in tokens_left(n, ratio, 3))
     assert preview.importance is before.importance
+
+
+def test_the_preview_obeys_what_was_chosen_by_hand_whatever_the_share() -> None:
+    before = token_map(8, 1, 0)
+    forced = np.zeros(before.stage.shape, dtype=np.int8)
+    order = np.argsort(before.rank.ravel())[8:]  # the others lie where nobody looked
+    forced.ravel()[order[[5, 6, 7]]], forced.ravel()[order[0]] = 1, -1
+    chosen = dataclasses.replace(before, forced=forced)
+    few, all_of_them = first_stage_preview(chosen, 0.125), first_stage_preview(chosen, 1.0)
+    for preview in (few, all_of_them):
+        assert (preview.stage[forced > 0] == before.stages + 1).all()
+        assert (preview.stage[forced < 0] == 1).all()
+    assert few.left[1] == 3
+    assert all_of_them.left[1] == before.left[0] - 1
 
 
 def test_the_preview_leaves_its_source_alone() -> None:

@@ -54,9 +54,9 @@ class PrefixCache:
         return self._memory.nbytes + self._near.nbytes
 
     @property
-    def budget(self) -> int:
-        """Bytes that may be held, on the device and in memory."""
-        return self._memory.budget + self._near.budget
+    def near_budget(self) -> int:
+        """Bytes that may be held on the device."""
+        return self._near.budget
 
     def place(self, device: torch.device, budget: int) -> None:
         """Forget all. From here on entries come from a device, and up to a budget of bytes they stay there."""
@@ -78,11 +78,6 @@ class PrefixCache:
         fallen = self._near.put(key, entry) if self._near.budget else [(key, entry)]
         for old, value in fallen:
             self._memory.put(old, value.to(_MEMORY) if self._device != _MEMORY else value)
-
-    def give_up(self) -> None:
-        """Hold nothing from here on."""
-        self.clear()
-        self._memory.budget = self._near.budget = 0
 
     def clear(self) -> None:
         """Forget all."""

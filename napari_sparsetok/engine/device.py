@@ -54,7 +54,7 @@ def choose(choice: DeviceChoice) -> Device:
     if choice == "cuda" or (choice == "auto" and cuda):
         if not cuda:
             raise ScanError(f"no NVIDIA GPU can be used here ({_why_no_cuda()}); choose the device “auto” or “cpu”")
-        half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}", half, half, batch=4)
     if choice == "mps" or (choice == "auto" and mps):
         if not mps:

@@ -92,17 +92,20 @@ class SCDSegmenter:
         """See `napari_sparsetok.engine.contract.Warming.warm_up`."""
         network = self._load(settings)
         config = network.model.config
-        windows = prefixes(network, torch.zeros(1, config.in_channels, *config.window))
-        finish(network, windows, _WARM_RATIOS[0], Rule())  # the first run chooses kernels; its time says nothing
-        for keep_ratio in _WARM_RATIOS:
-            if should_stop():
-                return
-            started = time.perf_counter()
-            finish(network, windows, keep_ratio, Rule())
-            seconds = time.perf_counter() - started
-            yield keep_ratio, seconds
-            if seconds > _LONG_WARM_UP:
-                return
+        try:
+            windows = prefixes(network, torch.zeros(1, config.in_channels, *config.window))
+            finish(network, windows, _WARM_RATIOS[0], Rule())  # the first run chooses kernels; its time says nothing
+            for keep_ratio in _WARM_RATIOS:
+                if should_stop():
+                    return
+                started = time.perf_counter()
+                finish(network, windows, keep_ratio, Rule())
+                seconds = time.perf_counter() - started
+                yield keep_ratio, seconds
+                if seconds > _LONG_WARM_UP:
+                    return
+        except torch.OutOfMemoryError:
+            return  # the first run will meet it too, and say what it does about it
 
     def segment(
         self,
@@ -158,8 +161,11 @@ class SCDSegmenter:
         if index < 0:
             raise ScanError("the network did not look here: no window covers this place")
         key = (volume.key, settings, index)
-        if self._probe is None or self._probe[0] != key:
-            self._probe = (key, self._opened(volume, settings, index))
+        while self._probe is None or self._probe[0] != key:
+            try:
+                self._probe = (key, self._opened(volume, settings, index))
+            except torch.OutOfMemoryError:
+                self._make_room(Watch())
         probe = self._probe[1]
         return probe, place_in(probe.box, token)
 
@@ -191,7 +197,12 @@ class SCDSegmenter:
         if old and old.card is card and old.asked == settings.device:
             return old
         device = devices.choose(settings.device)
-        network = Network.on(card, load_model(card), device, settings.device)
+        model = load_model(card)
+        try:
+            network = Network.on(card, model, device, settings.device)
+        except torch.OutOfMemoryError:
+            device = devices.cpu("CPU (the GPU is full)", "The GPU has no room for this model, so the CPU computes.")
+            network = Network.on(card, model, device, settings.device)
         self._cache.place(device.device, devices.free_memory(device) // 4)
         self._volume = self._probe = None
         self._network = network
@@ -256,15 +267,16 @@ class SCDSegmenter:
         if network.device.batch > 1:
             watch.on_notice("The GPU is out of memory; going on with fewer windows at a time.")
             self._network = replace(network, device=replace(network.device, batch=network.device.batch // 2))
-        elif self._cache.budget:
-            watch.on_notice("The GPU is out of memory; going on without the cache, so the slider is slower.")
-            self._cache.give_up()
+        elif self._cache.near_budget:
+            watch.on_notice("The GPU is out of memory; going on without the cache on it, so the slider is slower.")
+            self._cache.place(network.device.device, 0)
         else:
             watch.on_notice("The GPU is out of memory; going on with the CPU, which is slower.")
             device = devices.cpu("CPU (the GPU ran out of memory)")
             self._network = Network.on(network.card, network.model, device, network.asked)
             self._cache.place(device.device, 0)
         self._cache.clear()
+        self._probe = None  # it may lie where the model is no more
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

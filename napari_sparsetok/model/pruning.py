@@ -32,11 +32,15 @@ class ScoreNetwork(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) tokens to (B, N) log-sigmoid scores, at most 0."""
-        x = self.in_mlp(tokens)
-        local, shared = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]  # B N C/2 each
-        shared = shared.mean(dim=1, keepdim=True).expand_as(shared)
-        return F.logsigmoid(self.out_mlp(torch.cat([local, shared], dim=-1)).squeeze(-1))
+        """(B, N, C) tokens to (B, N) log-sigmoid scores, at most 0.
+
+        Always in float32: in bfloat16 many tokens would score the same, and which of them are kept would be chance.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            x = self.in_mlp(tokens.float())
+            local, shared = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]  # B N C/2 each
+            shared = shared.mean(dim=1, keepdim=True).expand_as(shared)
+            return F.logsigmoid(self.out_mlp(torch.cat([local, shared], dim=-1)).squeeze(-1))
 
 
 class Split(NamedTuple):

@@ -87,7 +87,7 @@ def test_without_room_on_the_gpu_entries_lie_in_memory_and_are_given_on_the_gpu(
     assert cache.get("a").device == GPU
 
 
-def test_given_up_it_holds_nothing_and_another_device_forgets_what_was_there():
+def test_another_device_forgets_what_was_there_and_memory_keeps_its_budget():
     cache = PrefixCache(2)
     cache.place(GPU, 2)
     cache.put("a", Entry("a"))
@@ -95,9 +95,10 @@ def test_given_up_it_holds_nothing_and_another_device_forgets_what_was_there():
     assert cache.get("a") is None
     cache.put("b", Entry("b", device=MEMORY))
     assert cache.get("b").device == MEMORY
-    cache.give_up()
-    cache.put("c", Entry("c", device=MEMORY))
-    assert len(cache) == cache.nbytes == cache.budget == 0
+    cache.place(GPU, 0)
+    assert len(cache) == cache.nbytes == cache.near_budget == 0
+    cache.put("c", Entry("c"))
+    assert cache.nbytes == 1
 
 
 def test_moving_an_entry_keeps_every_number():

@@ -303,6 +303,7 @@ def gpu(monkeypatch):
     """The GPU is played by a device of another name, on which three windows run at a time."""
     played = devices.Device(torch.device("meta"), "GPU: played", batch=3)
     monkeypatch.setattr(devices, "choose", lambda choice: played)
+    monkeypatch.setattr(devices, "free_memory", lambda device: 2**30 if device is played else 0)
     monkeypatch.setattr(SCD, "to", lambda self, device: self)
     monkeypatch.setattr(Network, "autocast", lambda self: torch.autocast("cpu", enabled=False))
     real = torch.Tensor.to
@@ -357,6 +358,62 @@ def test_out_of_gpu_memory_each_way_out_is_taken_and_said_once(segmenter, gpu, m
     # The next run does not try the GPU again, and says the same as a machine without one.
     assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
     assert np.array_equal(segmenter.segment(scan, SETTINGS).tokens.stage, prediction.tokens.stage)
+
+
+def test_a_gpu_without_room_for_the_model_is_said_and_left(segmenter, gpu, monkeypatch):
+    real = Network.on.__func__
+
+    def on(cls, card, model, device, asked):
+        if device.device.type == "meta":
+            raise torch.OutOfMemoryError("played")
+        return real(cls, card, model, device, asked)
+
+    monkeypatch.setattr(Network, "on", classmethod(on))
+    report = segmenter.prepare(SETTINGS)
+    assert report.name == "CPU (the GPU is full)"
+    assert "no room for this model" in report.warning
+    assert segmenter.segment(make_scan(), SETTINGS).complete
+
+
+def test_a_warm_up_that_finds_the_gpu_full_ends_and_the_run_deals_with_it(segmenter, gpu, monkeypatch):
+    fails, real = iter([True] + [False] * 100), engine.finish
+
+    def finish(*args):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return real(*args)
+
+    monkeypatch.setattr(engine, "finish", finish)
+    assert list(segmenter.warm_up(SETTINGS, lambda: False)) == []
+    assert segmenter.segment(make_scan(), SETTINGS).complete
+
+
+def test_a_click_that_finds_the_gpu_full_is_answered_all_the_same(segmenter, gpu, monkeypatch):
+    fails, real = iter([True, True, True] + [False] * 100), SCDSegmenter._opened
+
+    def opened(self, *args):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return real(self, *args)
+
+    monkeypatch.setattr(SCDSegmenter, "_opened", opened)
+    probe, _ = segmenter.probe(make_scan((40, 40, 24)), SETTINGS, (20, 20, 12))
+    assert probe is not None
+    assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
+
+
+def test_the_cache_works_again_on_the_cpu_after_the_gpu_was_given_up(segmenter, gpu, monkeypatch):
+    fails, real = iter([True, True, True] + [False] * 100), engine.finish
+
+    def finish(*args):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return real(*args)
+
+    monkeypatch.setattr(engine, "finish", finish)
+    scan = make_scan((40, 40, 24))
+    segmenter.segment(scan, SETTINGS)
+    assert segmenter.segment(scan, SETTINGS).timing.cached == 1
 
 
 def test_the_presets_are_models_that_a_card_can_describe():

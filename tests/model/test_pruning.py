@@ -125,6 +125,15 @@ def test_scores_are_log_probabilities_and_see_all_tokens() -> None:
     torch.testing.assert_close(network(tokens[:, order]), scores[:, order])
 
 
+def test_scores_are_in_full_precision_where_the_rest_is_not() -> None:
+    torch.manual_seed(0)
+    network, tokens = ScoreNetwork(16), torch.randn(2, 10, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = network(tokens)
+    assert reduced.dtype == torch.float32
+    assert torch.equal(reduced, network(tokens))
+
+
 def test_without_an_opinion_a_rule_counts_and_ranks_as_the_scores_do() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.4, 0.4]])
     assert Rule().count(scores, 0.5, 1) == count_kept(4, 0.5, 1)
