@@ -12,7 +12,11 @@ from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import Scan, ScanError
 
 if TYPE_CHECKING:
+    from napari_sparsetok.ui.opening import Opening
     from napari_sparsetok.ui.scan_layer import LayerData
+
+_NO_LAYER: Any = (None,)
+"""How a reader tells napari that it took a file and that no layer is to be made of it here."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -24,14 +28,32 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 def read(path: str | Sequence[str]) -> list[LayerData]:
     """Open scans as image layers, and masks of scans that are open as labels.
 
-    Of several scans in one place the likeliest is opened, and said so: napari's readers cannot ask.
+    Where the panel is open, it reads them, on its own thread and asking what must be asked; napari is told that no
+    layer comes from here. Without the panel they are read at once; of several scans in one place the likeliest is
+    opened, and said so: napari's readers cannot ask.
 
     Raises
     ------
     ScanError : it cannot be opened, or not without a repair that somebody must agree to.
     """
     paths = [path] if isinstance(path, str) else list(path)
+    opening = _panels_opening()
+    if opening is not None:
+        opening.take([Path(p) for p in paths])
+        return [_NO_LAYER]
     return [layer for p in paths for layer in _read_one(Path(p))]
+
+
+def _panels_opening() -> Opening | None:
+    """What opens scans in the panel of the viewer in use, if that has one."""
+    import napari
+
+    from napari_sparsetok.ui.opening import Opening
+
+    viewer = napari.current_viewer()
+    docked = viewer.window.dock_widgets.values() if viewer is not None else ()
+    found = (getattr(widget, "opening", None) for widget in docked)
+    return next((opening for opening in found if isinstance(opening, Opening)), None)
 
 
 def _read_one(path: Path) -> list[LayerData]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
 
 from napari_sparsetok.files import RepairableScanError, SeriesInfo, find_series, open_labels, open_scan
@@ -21,6 +21,7 @@ _SUFFIXES = "nii nii.gz hdr img dcm dicom ima zip nrrd nhdr mha mhd mgz mgh tif 
 SCANS = (
     f"Scans ({' '.join(f'*.{s}' for s in _SUFFIXES.split())} DICOMDIR);;All files, such as DICOM without a suffix (*)"
 )
+_SLICES = ("", ".dcm", ".dicom", ".ima")
 MASKS = "Masks (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.mgz *.dcm);;All files (*)"
 
 
@@ -82,6 +83,11 @@ def look(wish: Wish, watch: Watch) -> Found:
     return Found(mask=mask) if mask else Found(layers=tuple(layer_data(scan)))
 
 
+def _may_be_slice(path: Path) -> bool:
+    """By its name alone."""
+    return path.suffix.lower() in _SLICES and not path.is_dir()
+
+
 class Opening(QObject):
     """Asks for a path, reads it in the background, asks what must be asked, and hands layers over.
 
@@ -103,6 +109,10 @@ class Opening(QObject):
         super().__init__(widget)
         self._widget, self._session, self._show, self._show_mask = widget, session, show, show_mask
         self._folder = ""
+        self._taken: list[Path] = []
+        self._soon = QTimer(self)  # once all that was dropped together is known
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._open_taken)
         self.dialog: QDialog | None = None
 
     def ask_file(self) -> None:
@@ -131,6 +141,16 @@ class Opening(QObject):
         what = f"opening {path.name}" if chosen is None else f"opening {chosen.description}"
         wish = Wish(path, chosen, repair, self._session.state.scan)
         self._session.follow(lambda watch: look(wish, watch), lambda found: self._on_found(path, found), what)
+
+    def take(self, paths: Sequence[Path]) -> None:
+        """Open these, which were dropped or chosen together, soon; of slices that lie in one folder, their series."""
+        self._taken += paths
+        self._soon.start(0)
+
+    def _open_taken(self) -> None:
+        paths, self._taken = self._taken, []
+        for path in dict((path.parent if _may_be_slice(path) else path, path) for path in reversed(paths)).values():
+            self.open(path)
 
     def open_mask(self, path: Path, scan: Scan) -> None:
         """Open a mask of a scan."""
@@ -199,10 +219,10 @@ class Opening(QObject):
 
     def _ask(self, dialog: QDialog) -> None:
         self.dialog = dialog
-        dialog.finished.connect(self._on_answered)
+        dialog.finished.connect(lambda: self._on_answered(dialog))
         dialog.open()
 
-    def _on_answered(self) -> None:
-        dialog, self.dialog = self.dialog, None
-        if dialog is not None:
-            dialog.deleteLater()
+    def _on_answered(self, dialog: QDialog) -> None:
+        if self.dialog is dialog:  # and not that of another file that was dropped with it
+            self.dialog = None
+        dialog.deleteLater()
