@@ -42,6 +42,8 @@ _SMALLEST, _LARGEST = 1e-7, 1e6
 _SAME_PLACE = 0.01  # mm; headers in single precision differ by less
 _FLATTEST = 1e-3  # volume of a voxel whose sides were of length 1: below it two axes coincide
 
+_SAMPLED = 500_000  # voxels
+
 Shape = tuple[int, int, int]
 
 
@@ -345,12 +347,18 @@ class Scan:
         """Whether the voxels stay on disk until they are asked for."""
         return not isinstance(self.voxels, np.ndarray)
 
-    def sampled(self, count: int = 500_000) -> NDArray[Any]:
-        """About `count` voxel values, one-dimensional: evenly spread ones, or of a lazy scan a few boxes of it."""
+    @cached_property
+    def sample(self) -> NDArray[Any]:
+        """About half a million voxel values, one-dimensional: evenly spread, or of a lazy scan 27 boxes, read once."""
         if not self.is_lazy:
-            return self.voxels.flat[:: max(1, self.voxels.size // count)]
-        side = max(1, round((count / 27) ** (1 / 3)))
+            return self.voxels.flat[:: max(1, self.voxels.size // _SAMPLED)]
+        side = max(1, round((_SAMPLED / 27) ** (1 / 3)))
         return np.concatenate([np.asarray(self.voxels[box]).ravel() for box in self._boxes(side)])
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether `sample` can be had without reading."""
+        return not self.is_lazy or "sample" in self.__dict__
 
     def _boxes(self, side: int) -> Iterator[tuple[Any, ...]]:
         """27 small boxes, evenly spread."""

@@ -279,7 +279,7 @@ class Dock(QWidget):
     def _on_scan(self, scan: Scan | None) -> None:
         self.overlays.set_scan(scan, self._frame)
         self.orientation.set_shown(scan is not None and scan.sides_known)
-        self.showing.set_scan(scan, self._scans.chosen[0] if self._scans.chosen else None)
+        self.showing.set_scan(scan, self._scans.chosen)
         self.panel.set_scan(scan)
         self.panel.set_can_run(scan is not None and self.session.card is not None)
         if scan is not None:

@@ -77,7 +77,7 @@ def mask_layer(given: GivenMask, name: str) -> LayerData:
 def _looks_like_labels(scan: Scan) -> bool:
     if scan.leading or scan.is_lazy or scan.voxels.dtype.kind not in "biu":
         return False
-    values = np.unique(scan.sampled())
+    values = np.unique(scan.sample)
     return len(values) <= _MOST_LABELS and int(values[0]) == 0 and int(values[-1]) < NOT_TISSUE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.panel import Panel
-from napari_sparsetok.ui.window_level import modality
+from napari_sparsetok.ui.window_preset import modality
 from napari_sparsetok.weights import Card
 
 

@@ -68,7 +68,7 @@ class Painting(QObject):
             layer.events.selected_label.connect(self._on_napari)
             layer.events.brush_size.connect(self._on_brush_size)
             if not scan.is_lazy:
-                low, high = np.percentile(scan.sampled(20_000), (25, 75)).tolist()
+                low, high = np.percentile(scan.sample, (25, 75)).tolist()
                 self._panel.limits.propose(low, high)
         self.set_mode("brush")
 

@@ -16,7 +16,7 @@ from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Scan, Shape
 from napari_sparsetok.ui.scan_layer import SCAN
 from napari_sparsetok.ui.where import is_inside, voxel_at
-from napari_sparsetok.ui.window_level import modality
+from napari_sparsetok.ui.window_preset import modality
 
 _EVERY_MS = 40
 _TO_CONVENTION = {"RAS": (1, 1, 1), "LPS": (-1, -1, 1)}

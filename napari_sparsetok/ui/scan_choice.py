@@ -103,11 +103,12 @@ class ScanChoice:
 
     def _read(self, layers: Sequence[Layer], frame: Frame | None) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
-        if len(scans) == 1:
-            return scans[0]
-        if list(layers) == self._agreed:
+        if len(scans) > 1 and list(layers) == self._agreed:
             scans = [scans[0], *(resampled_to(scan, scans[0].geometry) for scan in scans[1:])]
-        return stack_channels(scans)
+        made = scans[0] if len(scans) == 1 else stack_channels(scans)
+        if made.is_lazy:
+            _ = made.sample  # read here, so that windows need not be read for on the GUI thread
+        return made
 
     def _one(self, layer: Layer, frame: int) -> Scan:
         """One object for one frame, so that results find their scan again; another when the voxels were replaced."""

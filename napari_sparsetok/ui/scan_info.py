@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QPushButton, QTextBrowser,
 from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.reading import explained
 from napari_sparsetok.scan import Scan
-from napari_sparsetok.ui.window_level import modality
+from napari_sparsetok.ui.window_preset import modality
 
 Rows = list[tuple[str, str]]
 

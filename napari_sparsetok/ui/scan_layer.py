@@ -10,6 +10,7 @@ import numpy as np
 from napari.layers import Image, Layer
 
 from napari_sparsetok.scan import AXIS_LABELS, SIDES_UNKNOWN, Geometry, Scan, ScanError
+from napari_sparsetok.ui.window_preset import OTHER
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -73,21 +74,9 @@ def _one(scan: Scan) -> LayerData:
     voxels, place = scan.voxels, placed(scan.geometry)
     if voxels.ndim == 4:
         place = Frame(0).before(place)
-    low, high = _contrast(voxels)
-    limits = {"colormap": "gray", "contrast_limits": (low, high)}
+    limits = {"colormap": "gray", "contrast_limits": OTHER[0].limits(scan)}
     arguments = {"name": scan.name, "metadata": {SCAN: scan}, **limits, **place}
     return voxels, arguments, "image"
-
-
-def _contrast(voxels: Any) -> tuple[float, float]:
-    """Limits that a few bright voxels do not spoil."""
-    strides = [max(1, n // 80) for n in voxels.shape]
-    sample = voxels[tuple(slice(None, None, step) for step in strides)]
-    sample = sample[np.isfinite(sample)].astype(np.float64)
-    if not sample.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(sample, [0.5, 99.8]))
-    return (low, high) if high > low else (low, low + 1.0)
 
 
 def scan_of(layer: Layer, frame: int = 0) -> Scan:

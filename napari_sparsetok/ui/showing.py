@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
@@ -17,6 +18,7 @@ from napari_sparsetok.ui.planes import show_plane, step_slice
 from napari_sparsetok.ui.preferences import convention
 from napari_sparsetok.ui.readout import Mask, Readout
 from napari_sparsetok.ui.scan_info import Rows, ScanInfo, facts, identifying
+from napari_sparsetok.ui.scan_layer import SCAN
 from napari_sparsetok.ui.shortcuts import HelpSheet, Shortcut, Shortcuts
 from napari_sparsetok.ui.view_bar import ViewBar
 from napari_sparsetok.ui.views import Views
@@ -53,24 +55,26 @@ class Showing(QObject):
         self.shortcuts.follow(viewer)
         self._connect()
 
-    def set_scan(self, scan: Scan | None, layer: Layer | None) -> None:
-        """Another scan is shown, by this layer."""
-        image = layer if isinstance(layer, Image) else None
-        self.window.set_scan(None, None)
-        self.bar.set_presets(())
+    def set_scan(self, scan: Scan | None, layers: Sequence[Layer | None]) -> None:
+        """Another scan is shown, by these layers: one for each channel."""
+        images = [layer for layer in layers if isinstance(layer, Image)]
+        image = images[0] if images else None
         self.bar.set_has_scan(scan is not None)
+        self.window.set_channels(() if scan is None else _channels(scan, images))
         self.readout.set_scan(scan)
         self.views.set_reference(image if scan is not None else None, scan is not None and scan.sides_known)
         if scan is not None and image is not None:
-            self.window.set_scan(scan, image)
-            self.bar.set_presets(self.window.presets)
-            self.window.tell()
             self._go_to(scan)
 
     def shut_down(self) -> None:
         """Let go of the viewer, and of the bar, which may be gone already."""
         self._alive = False
-        for signal in (self.window.changed, self.readout.changed, self.views.shown_changed):
+        for signal in (
+            self.window.presets_changed,
+            self.window.changed,
+            self.readout.changed,
+            self.views.shown_changed,
+        ):
             signal.disconnect()
         self.views.shut_down()
         self.shortcuts.shut_down()
@@ -85,6 +89,7 @@ class Showing(QObject):
         bar.views_toggled.connect(self.views.toggle)
         bar.info_requested.connect(self.show_info)
         bar.help_requested.connect(self.show_help)
+        self.window.presets_changed.connect(bar.set_presets)
         self.window.changed.connect(bar.set_window)
         self.readout.changed.connect(bar.set_readout)
         self.views.shown_changed.connect(bar.set_views)
@@ -192,3 +197,14 @@ class Showing(QObject):
         self.readout.leave(model)
         self.shortcuts.leave(model)
         self.window.leave(model)
+
+
+def _channels(scan: Scan, images: Sequence[Image]) -> list[tuple[Scan, Image]]:
+    """Each layer with the scan whose grey values it shows."""
+    if scan.leading != "channel":
+        return [(scan, image) for image in images[:1]]
+    own = [image.metadata.get(SCAN) for image in images]
+    return [
+        (found if isinstance(found, Scan) and not found.leading else replace(scan, voxels=voxels, leading=""), image)
+        for found, voxels, image in zip(own, scan.voxels, images, strict=False)
+    ]

@@ -8,7 +8,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 from superqt.utils import signals_blocked
 
-from napari_sparsetok.ui.window_level import CUSTOM, Preset
+from napari_sparsetok.ui.window_level import CUSTOM
+from napari_sparsetok.ui.window_preset import Preset
 
 _NOTHING = "Point at the scan to read position and value."
 _WINDOW = (

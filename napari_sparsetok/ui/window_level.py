@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,91 +17,13 @@ from napari.layers import Image
 from platformdirs import user_state_path
 from psygnal import Signal
 
-from napari_sparsetok.files.dicom_reference import DicomHeader
 from napari_sparsetok.scan import Scan
+from napari_sparsetok.ui.window_preset import CT, Preset, modality, presets
 
 CUSTOM = "by hand"
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_MODALITIES = {
-    **dict.fromkeys((_STORAGE + "2", _STORAGE + "2.1", _STORAGE + "2.2"), "CT"),
-    **dict.fromkeys((_STORAGE + "4", _STORAGE + "4.1", _STORAGE + "4.3", _STORAGE + "4.4"), "MR"),
-    **dict.fromkeys((_STORAGE + "128", _STORAGE + "130", _STORAGE + "128.1"), "PT"),
-    _STORAGE + "20": "NM",
-    **dict.fromkeys((_STORAGE + "3.1", _STORAGE + "6.1", _STORAGE + "6.2"), "US"),
-}
-"""What each kind of DICOM image is."""
 
-_AIR = -500  # HU: only CT goes down there
 _NARROWEST = 1e-6  # of the span of the voxels
 _DRAGGED = 300  # pixels that widen the window to double
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A window with a name: of fixed level and width, or from one percentile of the voxels to another."""
-
-    name: str
-    level: float = 0.0
-    width: float = 0.0
-    percentiles: tuple[float, float] | None = None
-
-    def limits(self, scan: Scan) -> tuple[float, float]:
-        """The values shown black and white."""
-        if self.percentiles is None:
-            return self.level - self.width / 2, self.level + self.width / 2
-        values = scan.sampled()
-        values = values[np.isfinite(values)]
-        if not values.size:
-            return 0.0, 1.0
-        low, high = (float(v) for v in np.percentile(values, self.percentiles))
-        return (low, high) if high > low else (low, low + 1.0)
-
-    @property
-    def words(self) -> str:
-        """What it does, for a tooltip."""
-        if self.percentiles is None:
-            return f"level {self.level:g}, width {self.width:g} HU"
-        low, high = self.percentiles
-        return f"from the {low:g}th to the {high:g}th percentile of the grey values"
-
-
-CT = (
-    Preset("soft tissue", 40, 400),
-    Preset("lung", -600, 1500),
-    Preset("bone", 400, 1800),
-    Preset("brain", 40, 80),
-    Preset("stroke", 32, 8),
-    Preset("subdural", 75, 215),
-    Preset("liver", 60, 160),
-    Preset("vessels", 300, 600),
-    Preset("everything", percentiles=(0, 100)),
-)
-OTHER = (
-    Preset("usual", percentiles=(0.5, 99.8)),
-    Preset("strong contrast", percentiles=(5, 98)),
-    Preset("bright parts", percentiles=(50, 99.9)),
-    Preset("dark parts", percentiles=(0.5, 75)),
-    Preset("everything", percentiles=(0, 100)),
-)
-
-
-def modality(scan: Scan) -> str:
-    """As the file says, as in "MR"; "CT" where the values go down to air in Hounsfield units; "" where nobody knows."""
-    header = scan.source.header if scan.source is not None else None
-    if isinstance(header, DicomHeader) and header.slices and header.slices[0]:
-        return _MODALITIES.get(header.slices[0][0].sop_class, "")
-    if scan.is_lazy:
-        return ""
-    values = scan.sampled(20_000)
-    values = values[np.isfinite(values)]
-    return "CT" if values.size and float(np.percentile(values, 1)) < _AIR else ""
-
-
-def presets(scan: Scan) -> tuple[Preset, ...]:
-    """What there is to choose from. Nothing for a scan that stays on disk: percentiles would have to read it."""
-    if scan.is_lazy:
-        return ()
-    return CT if modality(scan) == "CT" else OTHER
 
 
 class WindowMemory:
@@ -135,8 +57,22 @@ class WindowMemory:
             os.replace(beside, self._path)
 
 
+@dataclass(eq=False)
+class _Channel:
+    """One scan that is shown, its layer, and the name of its window."""
+
+    scan: Scan
+    layer: Image
+    kind: str
+    presets: tuple[Preset, ...]
+    name: str = CUSTOM
+
+
 class WindowLevel:
-    """The window of the scan that is shown: by preset, by key, or by dragging with Shift and the right button.
+    """The window of what is shown: by preset, by key, or by dragging with Shift and the right button.
+
+    Of several channels each has a window of its own. A preset is laid on all of them, on each by its own grey values;
+    dragging changes the one that is chosen in the list of layers, else the topmost that is visible.
 
     Parameters
     ----------
@@ -145,17 +81,17 @@ class WindowLevel:
     """
 
     changed = Signal(str, float, float)  # name of the preset, level, width
+    presets_changed = Signal(tuple)
 
     def __init__(self, viewer: ViewerModel, memory: WindowMemory | None = None) -> None:
         self._memory = memory or WindowMemory()
+        self._main = viewer
         self._viewers: list[ViewerModel] = []
-        self._layer: Image | None = None
-        self._scan: Scan | None = None
-        self._kind = ""
-        self._name = CUSTOM
+        self._channels: list[_Channel] = []
+        self._names: weakref.WeakKeyDictionary[Image, str] = weakref.WeakKeyDictionary()
         self._writing = False
-        self._seen: weakref.WeakSet[Image] = weakref.WeakSet()
-        self.presets: tuple[Preset, ...] = ()
+        self._offered: tuple[Preset, ...] = ()
+        viewer.layers.selection.events.active.connect(self.tell)
         self.follow(viewer)
 
     def follow(self, viewer: ViewerModel) -> None:
@@ -171,100 +107,131 @@ class WindowLevel:
                 viewer.mouse_drag_callbacks.remove(self._on_drag)
 
     def shut_down(self) -> None:
-        """Let go of viewers and layer."""
+        """Let go of viewers and layers."""
+        self._main.layers.selection.events.active.disconnect(self.tell)
         for viewer in list(self._viewers):
             self.leave(viewer)
-        self.set_scan(None, None)
+        self.set_channels(())
 
-    def set_scan(self, scan: Scan | None, layer: Image | None) -> None:
-        """From now on window this layer. One that is new gets the window last used for its modality."""
-        if self._layer is not None:
-            self._layer.events.contrast_limits.disconnect(self._on_limits)
-        self._scan, self._layer = (scan, layer) if scan is not None and layer is not None else (None, None)
-        self.presets = presets(self._scan) if self._scan is not None else ()
-        if self._scan is None or self._layer is None:
-            return
-        self._kind = modality(self._scan) or "other"
-        self._layer.events.contrast_limits.connect(self._on_limits)
-        if self._layer not in self._seen:
-            self._seen.add(self._layer)
-            self._begin()
-        else:
-            self._name = CUSTOM
-            self.tell()
+    def set_channels(self, shown: Sequence[tuple[Scan, Image]]) -> None:
+        """From now on window these layers. One that is new gets the window last used for its modality."""
+        for channel in self._channels:
+            channel.layer.events.contrast_limits.disconnect(self._on_limits)
+            channel.layer.events.visible.disconnect(self.tell)
+        self._channels = [_Channel(scan, layer, modality(scan) or "other", presets(scan)) for scan, layer in shown]
+        for channel in self._channels:
+            channel.layer.events.contrast_limits.connect(self._on_limits)
+            channel.layer.events.visible.connect(self.tell)
+            if channel.layer in self._names:
+                channel.name = self._names[channel.layer]
+            else:
+                self._begin(channel)
+        self.tell()
+
+    @property
+    def presets(self) -> tuple[Preset, ...]:
+        """What there is to choose from."""
+        current = self._current
+        return current.presets if current is not None else ()
 
     @property
     def name(self) -> str:
         """The preset in use."""
-        return self._name
+        current = self._current
+        return current.name if current is not None else CUSTOM
 
     def choose(self, name: str) -> None:
-        """Use a preset."""
-        for preset in self.presets:
-            if preset.name == name and self._scan is not None:
-                self._memory[self._kind] = name
-                self._set(preset.limits(self._scan), name)
+        """Use a preset, on every channel that has it."""
+        for channel in self._channels:
+            if self._use(channel, name):
+                self._memory[channel.kind] = name
+        self.tell()
 
     def step(self, by: int) -> None:
         """The next preset, or the one before."""
         names = [preset.name for preset in self.presets]
         if names:
-            at = names.index(self._name) if self._name in names else (-1 if by > 0 else 0)
+            at = names.index(self.name) if self.name in names else (-1 if by > 0 else 0)
             self.choose(names[(at + by) % len(names)])
+
+    def tell(self, event: Any = None) -> None:
+        """Say again what the window is."""
+        if self.presets is not self._offered:
+            self._offered = self.presets
+            self.presets_changed.emit(self._offered)
+        current = self._current
+        if current is not None:
+            low, high = current.layer.contrast_limits
+            self.changed.emit(current.name, (low + high) / 2, high - low)
 
     # Details
 
-    def _begin(self) -> None:
-        before = self._memory[self._kind]
-        if isinstance(before, tuple):
-            self._set(before, CUSTOM)
-        elif before in [preset.name for preset in self.presets]:
-            self.choose(str(before))
-        elif self._scan is not None and self.presets is CT:
-            self._set(CT[0].limits(self._scan), CT[0].name)
-        else:
-            self._name = OTHER[0].name if self.presets else CUSTOM  # which it was opened with
-            self.tell()
+    @property
+    def _current(self) -> _Channel | None:
+        """The channel that the person means."""
+        by_layer = {channel.layer: channel for channel in self._channels}
+        active = self._main.layers.selection.active
+        if active in by_layer:
+            return by_layer[active]
+        seen = [layer for layer in self._main.layers if layer in by_layer and layer.visible]
+        return by_layer[seen[-1]] if seen else next(iter(self._channels), None)
 
-    def _set(self, limits: tuple[float, float], name: str) -> None:
-        if self._layer is None:
-            return
-        self._name, self._writing = name, True
+    def _begin(self, channel: _Channel) -> None:
+        before = self._memory[channel.kind]
+        if isinstance(before, tuple):
+            self._set(channel, before, CUSTOM)
+        elif not (before and self._use(channel, before)):
+            usual = channel.presets[0].name if channel.presets else CUSTOM
+            if channel.presets is not CT or not self._use(channel, usual):
+                self._name(channel, usual)  # which it was opened with
+
+    def _use(self, channel: _Channel, name: str) -> bool:
+        """Whether the channel has a preset of this name."""
+        for preset in channel.presets:
+            if preset.name == name:
+                self._set(channel, preset.limits(channel.scan), name)
+                return True
+        return False
+
+    def _name(self, channel: _Channel, name: str) -> None:
+        channel.name = self._names[channel.layer] = name
+
+    def _set(self, channel: _Channel, limits: tuple[float, float], name: str) -> None:
+        self._name(channel, name)
+        self._writing = True
         try:
-            self._layer.contrast_limits = limits
+            channel.layer.contrast_limits = limits
         finally:
             self._writing = False
-        self.tell()
-
-    def tell(self) -> None:
-        """Say again what the window is."""
-        if self._layer is not None:
-            low, high = self._layer.contrast_limits
-            self.changed.emit(self._name, (low + high) / 2, high - low)
 
     def _on_limits(self, event: Any = None) -> None:
         """The person may also use napari's own slider."""
-        if not self._writing:
-            self._name = CUSTOM
-            self.tell()
+        if self._writing:
+            return
+        for channel in self._channels:
+            if event is None or channel.layer is event.source:
+                self._name(channel, CUSTOM)
+        self.tell()
 
     def _on_drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         """To the right: wider. Up: brighter, which is a lower level."""
-        layer = self._layer
+        channel = self._current
         wanted = event.button == 2 and set(event.modifiers) == {"Shift"} and viewer.dims.ndisplay == 2
-        if not wanted or layer is None:
+        if not wanted or channel is None:
             return
         event.handled = True
         begun = np.asarray(event.pos, dtype=float)
-        low, high = (float(v) for v in layer.contrast_limits)
+        low, high = (float(v) for v in channel.layer.contrast_limits)
         with _brush_down(viewer):
             yield
             while event.type == "mouse_move":
                 event.handled = True
-                self._set(dragged((low, high), *(np.asarray(event.pos) - begun)), CUSTOM)
+                self._set(channel, dragged((low, high), *(np.asarray(event.pos) - begun)), CUSTOM)
+                self.tell()
                 yield
-        if self._kind == "CT":  # elsewhere the numbers of one scan say nothing about another
-            self._memory[self._kind] = tuple(float(v) for v in layer.contrast_limits)  # type: ignore[assignment]
+        if channel.kind == "CT":  # elsewhere the numbers of one scan say nothing about another
+            low, high = (float(v) for v in channel.layer.contrast_limits)
+            self._memory["CT"] = (low, high)
 
 
 @contextmanager

@@ -25,4 +25,6 @@ def test_a_region_of_a_lazy_scan_is_segmented(tmp_path):
     found = segmenter.segment(lazy, Settings("tiny", 0.5), region=box)
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert found.scan.content_hash.endswith("-sampled")
-    assert lazy.sampled(1000).size >= 500
+    assert not lazy.is_sampled
+    assert lazy.sample.size >= 500
+    assert lazy.is_sampled

@@ -49,7 +49,7 @@ class Room:
         layer = self.viewer.add_image(data, **arguments)
         self.session.set_scan(scan)
         self.overlays.set_scan(scan)
-        self.showing.set_scan(scan, layer)
+        self.showing.set_scan(scan, [layer])
         return layer
 
     def press(self, key: str) -> None:

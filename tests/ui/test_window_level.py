@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dicom_maker import CT as CT_STORAGE
@@ -15,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 
-from napari_sparsetok.files import open_scan
+from napari_sparsetok.files import open_scan, raw
 from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.ui.scan_layer import layer_data
-from napari_sparsetok.ui.window_level import CT, CUSTOM, OTHER, WindowLevel, WindowMemory, dragged, modality, presets
+from napari_sparsetok.ui.window_level import CUSTOM, WindowLevel, WindowMemory, dragged
+from napari_sparsetok.ui.window_preset import CT, OTHER, modality, presets
 
 
 def ct(name: str = "ct") -> Scan:
@@ -41,7 +44,7 @@ class Bench:
     def add(self, scan: Scan) -> Any:
         ((data, arguments, _),) = layer_data(scan)
         layer = self.viewer.add_image(data, **arguments)
-        self.window.set_scan(scan, layer)
+        self.window.set_channels([(scan, layer)])
         return layer
 
     def drag(self, *moves: tuple[int, int], button: int = 2, modifiers: Any = ("Shift",)) -> Any:
@@ -162,8 +165,8 @@ def test_coming_back_to_a_scan_leaves_its_window_alone(bench: Bench) -> None:
     layer = bench.add(scan)
     layer.contrast_limits = (0, 10)
     assert bench.window.name == CUSTOM
-    bench.window.set_scan(None, None)
-    bench.window.set_scan(scan, layer)
+    bench.window.set_channels(())
+    bench.window.set_channels([(scan, layer)])
     assert layer.contrast_limits == [0, 10]
 
 
@@ -217,3 +220,99 @@ def test_letting_go_leaves_the_viewer_as_it_was(bench: Bench) -> None:
     heard = len(bench.heard)
     layer.contrast_limits = (0, 5)
     assert len(bench.heard) == heard
+
+
+# Scans that stay on disk
+
+
+@pytest.fixture(params=["MR", "CT"])
+def on_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scan:
+    monkeypatch.setattr(raw, "LARGEST_IN_MEMORY", 1000)
+    values = np.random.default_rng(0).integers(0, 900, (30, 40, 50)).astype(np.int16)
+    values[:12] = -1000 if request.param == "CT" else 0
+    nib.save(nib.Nifti1Image(values, np.diag([-1, 2, 3, 1])), tmp_path / "large.nii")
+    scan = open_scan(tmp_path / "large.nii")
+    assert scan.is_lazy
+    return scan
+
+
+def test_a_scan_on_disk_has_windows_once_its_layer_was_made(bench: Bench, on_disk: Scan) -> None:
+    assert presets(on_disk) == (), "nothing was read yet"
+    layer = bench.add(on_disk)
+    kind = modality(on_disk)
+    assert bench.window.presets is (CT if kind == "CT" else OTHER)
+    assert bench.window.name == ("soft tissue" if kind == "CT" else "usual")
+    bench.window.choose("everything")
+    whole = np.asarray(on_disk.voxels)
+    assert layer.contrast_limits == pytest.approx((whole.min(), whole.max()), rel=0.02)
+
+
+def test_choosing_a_window_reads_nothing_from_disk(
+    bench: Bench, on_disk: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(on_disk)
+    monkeypatch.setattr(raw.StoredVoxels, "_read", lambda *_: pytest.fail("read while the window waits"))
+    for _ in bench.window.presets:
+        bench.window.step(1)
+
+
+# Several channels
+
+
+def pair(bench: Bench, *scans: Scan) -> list[Any]:
+    layers = []
+    for scan in scans:
+        ((data, arguments, _),) = layer_data(scan)
+        layers.append(bench.viewer.add_image(data, **arguments))
+    bench.window.set_channels(list(zip(scans, layers, strict=True)))
+    return layers
+
+
+def mr(factor: float) -> Scan:
+    return replace(make_scan(), voxels=make_scan().voxels * factor)
+
+
+def test_a_preset_is_laid_on_every_channel_by_its_own_values(bench: Bench) -> None:
+    t1, t2 = mr(1), mr(10)
+    layers = pair(bench, t1, t2)
+    bench.window.choose("strong contrast")
+    for scan, layer in zip((t1, t2), layers, strict=True):
+        np.testing.assert_allclose(layer.contrast_limits, np.percentile(scan.voxels, (5, 98)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_dragging_windows_the_channel_that_is_chosen_in_the_list(bench: Bench, which: int) -> None:
+    layers = pair(bench, mr(1), mr(10))
+    before = [list(layer.contrast_limits) for layer in layers]
+    bench.viewer.layers.selection.active = layers[which]
+    bench.drag((400, 100))
+    assert list(layers[1 - which].contrast_limits) == before[1 - which]
+    assert list(layers[which].contrast_limits) != before[which]
+    assert bench.window.name == CUSTOM
+    bench.viewer.layers.selection.active = layers[1 - which]
+    assert bench.heard[-1][0] == "usual", "the other keeps its own"
+
+
+def test_with_none_chosen_it_is_the_topmost_that_is_seen(bench: Bench) -> None:
+    layers = pair(bench, mr(1), mr(10))
+    bench.viewer.layers.selection.active = None
+    layers[1].visible = False
+    before = list(layers[1].contrast_limits)
+    bench.drag((400, 100))
+    assert list(layers[1].contrast_limits) == before
+    layers[1].visible = True
+    low, high = layers[1].contrast_limits
+    assert bench.heard[-1][1:] == pytest.approx(((low + high) / 2, high - low))
+
+
+def test_the_presets_are_those_of_the_channel_that_is_chosen(bench: Bench) -> None:
+    offered: list[Any] = []
+    bench.window.presets_changed.connect(offered.append)
+    scan = ct()
+    layers = pair(bench, scan, Scan(np.abs(scan.voxels), scan.geometry, name="pet"))
+    bench.viewer.layers.selection.active = layers[0]
+    assert bench.window.presets is CT
+    bench.viewer.layers.selection.active = layers[1]
+    assert offered[-1] is bench.window.presets is OTHER
+    bench.window.choose("everything")
+    assert layers[0].contrast_limits == [scan.voxels.min(), scan.voxels.max()]
