@@ -79,7 +79,7 @@ def find_series(
     if kind is Format.OME_ZARR:
         from napari_sparsetok.files import ome_zarr
 
-        return ome_zarr.find_levels(path)
+        return ome_zarr.find_levels(path, watch)
     return []
 
 
@@ -219,7 +219,7 @@ def _read(path: Path, kind: Format, series: SeriesInfo | str | None, opening: _O
     if kind is Format.OME_ZARR:
         from napari_sparsetok.files import ome_zarr
 
-        return ome_zarr.read(path, series.key if isinstance(series, SeriesInfo) else series)
+        return ome_zarr.read(path, series.key if isinstance(series, SeriesInfo) else series, opening.watch)
     if series is not None:
         raise ScanError(f"{path.name} holds one scan, so there is no series {series} to choose")
     return _one_file_reader(kind)(path, opening.watch)

@@ -93,7 +93,7 @@ def _read(opener: Opener, item: Item) -> list[Frame]:
     with explained("a DICOM file here"):
         if not is_dicom(opener.first_bytes(item)):
             return []
-        with opener.open(item) as stream:
+        with opener.open_head(item) as stream:
             return read_frames(item, stream)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID
 
+from napari_sparsetok.files import decoder, decoder_pool
+from napari_sparsetok.files.decoder_pool import Task
 from napari_sparsetok.files.dicom_header import Frame, Head, is_compressed
 from napari_sparsetok.files.dicom_source import Opener
 from napari_sparsetok.files.reading import Watch, check_memory, explained
@@ -28,7 +30,6 @@ _MISSING_DECODER = (
     'pip install "napari-sparsetok[dicom]"'
 )
 _WHOLE = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32)
-_MOST_PIXELS = 1 << 28  # of a compressed frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +78,15 @@ def load(volumes: Sequence[Sequence[Frame]], watch: Watch) -> Pixels:
     for t, volume in enumerate(volumes):
         for z, frame in enumerate(volume):
             places[frame.item].append(_Place(frame, t, z))
-    padded: dict[tuple[int, int], NDArray[np.bool_]] = {}
-    progress = _Progress(watch, len(frames))
-    with Opener() as opener:
-        for here in places.values():
-            padded |= _load_file(opener, sorted(here, key=lambda place: place.frame.number), values, progress)
-    watch.step(len(frames), len(frames))
-    notes = [*_cleared(values, padded)]
+    target = _Target(values)
+    progress = _Progress(watch, 2 * len(frames))
+    files = [sorted(here, key=lambda place: place.frame.number) for here in places.values()]
+    if not _load_elsewhere(files, target, progress):
+        with Opener() as opener:
+            for here in files:
+                _load_file(opener, here, target, progress)
+    progress.step()
+    notes = [*_cleared(values, target.padded)]
     if any(_is_inverted(frame.head) for frame in frames):
         notes.append("The file stores bright as low (MONOCHROME1); values are turned round, so that bright is high.")
     return Pixels(values, tuple(notes))
@@ -98,46 +101,88 @@ class _Place:
     slice: int
 
 
+@dataclass(eq=False)
+class _Target:
+    """Where values go: (volumes, slices, rows, columns), and which of them are padding, by volume and slice."""
+
+    values: NDArray[Any]
+    padded: dict[tuple[int, int], NDArray[np.bool_]] = field(default_factory=dict)
+
+    def put(self, place: _Place, plane: NDArray[Any]) -> None:
+        """Take the pixels of a frame as stored."""
+        frame, at = place.frame, (place.volume, place.slice)
+        if frame.head.padding is not None:
+            low, high = frame.head.padding
+            self.padded[at] = (plane >= low) & (plane <= high)
+        self.values[at] = scaled(plane, frame, self.values.dtype)
+
+
 @dataclass
 class _Progress:
-    """How many frames were read."""
+    """How far it is: each frame counts twice, once for its bytes and once for what is made of them."""
 
     watch: Watch
     total: int
     done: int = 0
 
-    def step(self) -> None:
-        self.watch.step(self.done, self.total)
-        self.done += 1
+    def step(self, further: int = 0) -> None:
+        self.watch.step(self.done + further, self.total)
 
 
-def _load_file(
-    opener: Opener, here: Sequence[_Place], values: NDArray[Any], progress: _Progress
-) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """Fill in the frames of one file, a frame at a time; returns where their padding is.
+def _load_elsewhere(files: Sequence[Sequence[_Place]], target: _Target, progress: _Progress) -> bool:
+    """Fill in the frames by other processes, if they are compressed and worth it; whether that was done."""
+    frames = [here[0].frame for here in files]
+    count = sum(map(len, files))
+    if count < decoder_pool.FEWEST or not all(is_compressed(frame.head.transfer_syntax) for frame in frames):
+        return False
+    wanted = [
+        task
+        for frame, here in zip(frames, files, strict=True)
+        for task in decoder_pool.tasks(
+            Task(
+                frame.item,
+                frame.head.transfer_syntax,
+                tuple(place.frame.number for place in here),
+                tuple(partial(target.put, place) for place in here),
+                _words(frame),
+            )
+        )
+    ]
+    if not decoder_pool.run(wanted, lambda done: progress.step(2 * done)):
+        return False
+    progress.done = progress.total
+    return True
+
+
+def _words(frame: Frame) -> str:
+    return f"slice {frame.instance} of this series"
+
+
+def _load_file(opener: Opener, here: Sequence[_Place], target: _Target, progress: _Progress) -> None:
+    """Fill in the frames of one file, a frame at a time.
 
     Parameters
     ----------
     here : rising by frame number.
     """
     first = here[0].frame
-    padded = {}
-    k = -1
+    count = 0
     progress.step()
-    with explained(f"slice {first.instance} of this series"), opener.open(first.item) as stream:
+
+    def reading(done: int) -> None:
+        progress.step(len(here) * min(done, first.item.size) // first.item.size)
+
+    with explained(_words(first)), opener.open(first.item, reading) as stream:
         dataset = dcmread(stream, force=True)
+        progress.done += len(here)
         planes = _stored(dataset, first.head, [place.frame.number for place in here])
-        for k, (place, plane) in enumerate(zip(here, planes, strict=False)):  # more than announced are no fault
-            if k:
-                progress.step()
-            frame, at = place.frame, (place.volume, place.slice)
-            if frame.head.padding is not None:
-                low, high = frame.head.padding
-                padded[at] = (plane >= low) & (plane <= high)
-            values[at] = scaled(plane, frame, values.dtype)
-        if k + 1 < len(here):
+        for place, plane in zip(here, planes, strict=False):  # more than announced are no fault
+            progress.step()
+            target.put(place, plane)
+            progress.done += 1
+            count += 1
+        if count < len(here):
             raise EOFError
-    return padded
 
 
 def thumbnail_plane(frame: Frame) -> NDArray[Any]:
@@ -154,50 +199,21 @@ def thumbnail_plane(frame: Frame) -> NDArray[Any]:
 
 def _stored(dataset: Dataset, head: Head, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
     """The pixels (rows, columns) of some frames as stored, rising by number."""
-    compressed = is_compressed(head.transfer_syntax)
-    if compressed:
-        _check_stream(dataset)
+    if is_compressed(head.transfer_syntax):
+        try:
+            yield from decoder.decoded(dataset, head.transfer_syntax, numbers)
+        except decoder.DamagedError as error:
+            raise ScanError(str(error)) from None
+        return
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = UID(head.transfer_syntax)
-    # Other decoders of run lengths end the whole program on damaged ones.
-    plugin = "pydicom" if head.transfer_syntax == RLELossless else ""
-    # Without indices a compressed object is gone through once, instead of from its start for each frame.
-    indices = None if len(numbers) == int(dataset.get("NumberOfFrames") or 1) else numbers
     allocated, stored, high = head.bits
-    for array in iter_pixels(dataset, raw=True, indices=indices, decoding_plugin=plugin):
-        if compressed or array.dtype.kind == "f" or stored == allocated:
+    for array in iter_pixels(dataset, raw=True, indices=numbers):
+        if array.dtype.kind == "f" or stored == allocated:
             yield array
         else:
             # Other data may hide in the bits that a pixel does not use; a shift up and down fills them with the sign.
             yield (array << (allocated - 1 - high)) >> (allocated - stored)
-
-
-def _check_stream(dataset: Dataset) -> None:
-    """A compressed frame must announce the size that the header says, before a decoder takes memory for it."""
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows * columns > _MOST_PIXELS:
-        raise ScanError("its pictures are larger than any scanner's; export the series again")
-    frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
-    for frame in frames:
-        announced = stream_size(frame)
-        if announced and announced != (rows, columns):
-            raise ScanError("a compressed picture has another size than its header says; export the series again")
-
-
-def stream_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream announces; None where it is another kind."""
-    if data[:4] == b"\xff\x4f\xff\x51" and len(data) >= 24:
-        wide, high, left, top = (int.from_bytes(data[8 + 4 * k : 12 + 4 * k], "big") for k in range(4))
-        return high - top, wide - left
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        at += 2 + length
-    return None
 
 
 def value_type(frames: Sequence[Frame]) -> np.dtype[Any]:

@@ -10,22 +10,23 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pydicom import dcmread
 
-from napari_sparsetok.files.reading import Watch, check_memory
+from napari_sparsetok.files.reading import Watch, Watched, check_memory
 from napari_sparsetok.scan import ScanError
 
 MOST_FILES = 200_000
 _LARGEST_MEMBER = 4 << 30  # bytes of one file in a zip
 _SUSPICIOUS = 200  # times that an image of some size is never deflated
 _SMALL = 64 << 20  # bytes that may be deflated as much as they like
+_LARGE = 1 << 22  # bytes: a file of more says how far it is
 _LOOKS = 64  # files that a quick look opens
 _LOOK_DEPTH = 3  # folders down
 
@@ -61,13 +62,32 @@ class Opener:
         self._archives.clear()
         self._stack.close()
 
-    def open(self, item: Item) -> BinaryIO:
-        """The bytes of an item, seekable."""
+    @contextmanager
+    def open(self, item: Item, before: Callable[[int], None] = lambda done: None) -> Iterator[BinaryIO]:
+        """The bytes of an item, seekable.
+
+        Parameters
+        ----------
+        before : gets the number of bytes that were read so far, before each piece of them.
+        """
         if not item.member:
-            return item.path.open("rb")
+            with item.path.open("rb") as raw:
+                yield cast(BinaryIO, Watched(raw, before)) if item.size > _LARGE else raw
+            return
         check_memory(2 * item.size, "a file in this zip")
         with self._archive(item.path).open(item.member) as stream:
-            return io.BytesIO(stream.read(item.size))
+            whole = Watched(stream, before).read(item.size)
+        yield io.BytesIO(whole)
+
+    @contextmanager
+    def open_head(self, item: Item) -> Iterator[BinaryIO]:
+        """The bytes of an item of which only the first are needed."""
+        if not item.member:
+            with item.path.open("rb") as raw:
+                yield raw
+            return
+        with self._archive(item.path).open(item.member) as stream:
+            yield cast(BinaryIO, stream)
 
     def first_bytes(self, item: Item, count: int = 132) -> bytes:
         """How an item begins; nothing more of it is read."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import raw
 from napari_sparsetok.files.raw import RawBlock, StoredVoxels
-from napari_sparsetok.files.reading import Watch, check_memory, explained, oblique_note
+from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, oblique_note
 from napari_sparsetok.files.stack import LPS_TO_RAS
 from napari_sparsetok.files.text_header import META, NRRD, Claim, checked_header
 from napari_sparsetok.files.whole_file import written_whole
@@ -74,7 +74,7 @@ def read(path: Path, watch: Watch) -> Scan:
 
 
 def _found(path: Path, claim: Claim, watch: Watch) -> _Found:
-    """The voxels as they lie where that is simple, and through SimpleITK, in one step, where it is not."""
+    """The voxels through SimpleITK; raw ones as they lie, since those can be left there or read in pieces."""
     if claim.raw:
         reader = _information(path)
         plain = reader.GetNumberOfComponents() == 1 and min(reader.GetSpacing()) > 0
@@ -84,8 +84,13 @@ def _found(path: Path, claim: Claim, watch: Watch) -> _Found:
             check_memory(2 * claim.bytes, path.name)
             return _Found(_header(reader), raw.read_whole(claim.raw, watch).T)
     check_memory(2 * claim.bytes, path.name)
-    image = _sitk().ReadImage(str(path))
-    return _Found(_header(image), _sitk().GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel() > 1)
+    sitk = _sitk()
+
+    def read_image() -> _Found:
+        image = sitk.ReadImage(str(path))
+        return _Found(_header(image), sitk.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel() > 1)
+
+    return in_one_step(read_image, watch)
 
 
 def _left_or_read(shown: NDArray[Any], block: RawBlock | None) -> Any:

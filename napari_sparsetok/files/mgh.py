@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.volumeutils import array_from_file
 from numpy.typing import NDArray
 
 from napari_sparsetok.files import raw
-from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, read_bytes
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, watched
 from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".mgz", ".mgh")
@@ -54,11 +55,12 @@ def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
         shape = _shape(header, path, packed=packed)
         count = math.prod(shape)
         dtype = header.get_data_dtype()
-        data = read_bytes(stream, count * dtype.itemsize, watch)
+        source = watched(stream, count * dtype.itemsize, watch)
+        array = array_from_file(shape, dtype, source, _HEADER, order="F", mmap=False)
         while packed and stream.read(1 << 20):  # to the checksum at the end
             if stream.tell() > 16 * count * dtype.itemsize + (1 << 24):
                 break
-    return header, raw.native(data.view(dtype).reshape(shape, order="F"))
+    return header, raw.native(array)
 
 
 def _shape(header: Any, path: Path, *, packed: bool) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""NIfTI-1 and NIfTI-2 in one file or a pair, and Analyze 7.5; nibabel knows the header, the voxels are read here.
+"""NIfTI-1 and NIfTI-2 in one file or a pair, and Analyze 7.5, through nibabel, checked on the way.
 
-The voxels are read by hand so that nothing is believed before it is checked: a file may claim any size, may end
-early, and its checksum stands behind the last voxel, where a reader that stops at that voxel never looks.
+nibabel reads header and voxels, one after the other, so that nothing is believed before it is checked: a file may
+claim any size, may end early, and its checksum stands behind the last voxel, where a reader that stops at that voxel
+never looks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import logging
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +26,13 @@ from nibabel.nifti1 import Nifti1PairHeader
 from nibabel.nifti2 import Nifti2PairHeader
 from nibabel.spatialimages import HeaderDataError
 from nibabel.spm99analyze import Spm99AnalyzeHeader
+from nibabel.volumeutils import array_from_file
 from numpy.typing import NDArray
 
 from napari_sparsetok.files import pair, raw
 from napari_sparsetok.files.pair import Files
 from napari_sparsetok.files.raw import RawBlock, StoredVoxels
-from napari_sparsetok.files.reading import Watch, check_claim, check_memory, oblique_note, read_bytes
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, watched
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
@@ -75,7 +76,7 @@ class _Found:
 
 def read(path: Path, watch: Watch = Watch()) -> Scan:  # noqa: B008 - frozen
     """Read one file, or either half of a pair; see `napari_sparsetok.files.open_scan`."""
-    with _explained(path):
+    with explained(path.name):
         found = _found(path, pair.files_of(path), watch)
         header = found.header
         geometry = Geometry(tuple(header.get_data_shape()[:3]), _affine(header))
@@ -121,7 +122,7 @@ def read_labels(path: str | Path) -> LabelTable | None:
     ScanError : the file cannot be read as NIfTI.
     """
     path = Path(path)
-    with _explained(path), _opened(path) as stream:
+    with explained(path.name), _opened(path) as stream:
         header = _raw_header(stream, path)
         if not 0 < float(header["vox_offset"]) <= _LARGEST_NOTE:
             return None
@@ -141,27 +142,6 @@ def _labels_in(content: str | bytes) -> LabelTable | None:
         return LabelTable.from_json(json.loads(content)["labels"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading into a sentence; numbers that are none are looked for, not warned of."""
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            yield
-    except ScanError:
-        raise
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise ScanError(f"{path.name} is cut short or damaged; copy it again from its source") from None
-    except PermissionError:
-        raise ScanError(f"{path.name} may not be read by you; ask its owner for permission, or copy it") from None
-    except OSError as error:
-        reason = error.strerror or "the disk failed"
-        raise ScanError(f"{path.name} cannot be read ({reason}); check the disk, or copy it again") from None
-    except (HeaderDataError, ValueError, OverflowError):
-        raise ScanError(f"{path.name} has a header that contradicts itself or NIfTI; export it again") from None
-    except MemoryError:
-        raise ScanError(f"{path.name} does not fit into this computer's memory; crop it first") from None
 
 
 @contextmanager
@@ -252,10 +232,10 @@ def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
 def _stored(block: RawBlock, watch: Watch) -> NDArray[Any]:
     """The voxels as the file has them, in its order: (x, y, z) or (x, y, z, t)."""
     with _opened(block.path) as stream:
-        stream.seek(block.offset)
-        data = read_bytes(stream, block.bytes, watch)
+        source = watched(stream, block.bytes, watch)
+        stored = array_from_file(block.shape, block.dtype, source, block.offset, order="F", mmap=False)
         _check_end(stream)
-    return raw.native(data.view(block.dtype).reshape(block.shape, order="F"))
+    return raw.native(stored)
 
 
 def _check_end(stream: Stream) -> None:

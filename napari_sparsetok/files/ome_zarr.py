@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_sparsetok.files.reading import check_memory, explained, size_text
+from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, size_text
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Shape, Source
 
@@ -64,17 +64,18 @@ def is_ome_zarr(path: Path) -> bool:
         return False
 
 
-def find_levels(path: Path) -> list[SeriesInfo]:
+def find_levels(path: Path, watch: Watch) -> list[SeriesInfo]:
     """The resolution levels, finest first; `key` is the level's number.
 
     Raises
     ------
     ScanError : the metadata are damaged.
+    OpeningStopped : `watch` asked for it.
     """
     name = _name(path)
     with explained(name):
         image = _opened(path)
-        picture = _thumbnail(image.levels[-1])
+        picture = in_one_step(lambda: _thumbnail(image.levels[-1]), watch)
         return [
             SeriesInfo(
                 key=str(k),
@@ -90,7 +91,7 @@ def find_levels(path: Path) -> list[SeriesInfo]:
         ]
 
 
-def read(path: Path, key: str | None = None) -> Scan:
+def read(path: Path, key: str | None, watch: Watch) -> Scan:
     """Open one level without reading its voxels; see `napari_sparsetok.files.open_scan`.
 
     Parameters
@@ -115,7 +116,7 @@ def read(path: Path, key: str | None = None) -> Scan:
             if leading
             else geometry.to_shown(voxels)
         )
-        identity = _identity(image, int(key or 0))
+        identity = in_one_step(lambda: _identity(image, int(key or 0)), watch)
     return Scan(
         voxels=shown,
         geometry=geometry,
@@ -174,24 +175,43 @@ def _multiscales(document: Mapping[str, Any]) -> list[Any]:
 
 def _opened(path: Path) -> _Image:
     try:
+        import ome_zarr_models  # noqa: F401
         import zarr
     except ImportError:
         raise ScanError(
-            'OME-Zarr is read by zarr, which is not installed; pip install "napari-sparsetok[zarr]"'
+            'what reads OME-Zarr (zarr, ome-zarr-models) is not installed; pip install "napari-sparsetok[zarr]"'
         ) from None
     document = _document(path)
+    scale = _checked(document)
+    group = zarr.open_group(str(path), mode="r")
+    whole = scale.coordinateTransformations or ()
+    axes = tuple(axis.model_dump() for axis in scale.axes)
+    levels = []
+    for data in scale.datasets:
+        array = group[_inside(data.path)]
+        levels.append(_level(array, axes, [*data.coordinateTransformations, *whole]))
+    return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
+
+
+def _checked(document: Mapping[str, Any]) -> Any:
+    """The first image of the metadata, as the models of OME-Zarr 0.4 or 0.5 understand it."""
+    from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
+    from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
+    from pydantic import ValidationError
+
     scales = _multiscales(document)
     if not scales:
         raise ScanError("this folder is no OME-Zarr image; choose the folder that holds the image's levels")
-    scale = scales[0]
-    axes = tuple({"name": axis} if isinstance(axis, str) else axis for axis in scale.get("axes") or "tczyx")
-    group = zarr.open_group(str(path), mode="r")
-    whole = scale.get("coordinateTransformations") or ()
-    levels = []
-    for data in scale["datasets"]:
-        array = group[_inside(str(data["path"]))]
-        levels.append(_level(array, axes, [*(data.get("coordinateTransformations") or ()), *whole]))
-    return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
+    try:
+        if "ome" in document.get("attributes", document):
+            return Multiscale05.model_validate(scales[0])
+        return Multiscale04.model_validate({"version": "0.4", **scales[0]})  # its version may be left out
+    except ValidationError as error:
+        where = ", ".join(dict.fromkeys(str(part) for problem in error.errors() for part in problem["loc"][:1]))
+        raise ScanError(
+            f"the metadata of this OME-Zarr do not follow version 0.4 or 0.5 of the format ({where or 'multiscales'}); "
+            "export it again"
+        ) from None
 
 
 def _inside(name: str) -> str:
@@ -201,7 +221,7 @@ def _inside(name: str) -> str:
     return name
 
 
-def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> _Level:
+def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Any]) -> _Level:
     names = [str(axis.get("name", "")).lower() for axis in axes]
     if array.ndim != len(names) or not {"z", "y", "x"} <= set(names):
         raise ScanError("this OME-Zarr has no axes z, y and x; a scan needs a stack of slices")
@@ -217,11 +237,11 @@ def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mappin
         raise ScanError("this OME-Zarr has both channels and a time axis; export one channel or one time point")
     scale, shift = np.ones(array.ndim), np.zeros(array.ndim)
     for step in steps:
-        if step.get("type") == "scale":
-            scale, shift = scale * np.asarray(step["scale"], float), shift * np.asarray(step["scale"], float)
-        elif step.get("type") == "translation":
-            shift = shift + np.asarray(step["translation"], float)
-    units = [_MILLIMETRES.get(str(axes[k].get("unit", "millimeter")), 1.0) for k in spatial]
+        if step.type == "scale":
+            scale, shift = scale * np.asarray(step.scale, float), shift * np.asarray(step.scale, float)
+        elif step.type == "translation":
+            shift = shift + np.asarray(step.translation, float)
+    units = [_MILLIMETRES.get(str(axes[k].get("unit") or "millimeter"), 1.0) for k in spatial]
     z, y, x = (float(abs(scale[k]) * u) for k, u in zip(spatial, units, strict=True))
     a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))
     return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None)

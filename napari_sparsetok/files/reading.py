@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import logging
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from napari_sparsetok.files.series import SeriesInfo
 
 _CHUNK = 1 << 24  # bytes between two looks at whether to stop
+_LOOK = 0.05  # seconds between two looks, while a library reads in one step
+T = TypeVar("T")
+
 _TALKATIVE = ("pydicom", "tifffile", "nibabel.global", "highdicom")
 
 DEFLATE = 1032
@@ -82,6 +87,66 @@ class Watch:
         self.on_progress(done, total)
 
 
+class Watched:
+    """A stream that is read in pieces; before each, whoever waits is told, and may stop it.
+
+    Parameters
+    ----------
+    stream : what is read.
+    before : gets the number of bytes that were read so far.
+    """
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, before: Callable[[int], None]) -> None:
+        self._stream, self._before = stream, before
+        self._done = self._told = 0
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes: so many, or all that are left."""
+        if 0 <= count <= _CHUNK:
+            return self._piece(count)
+        pieces, left = [], count
+        while left:
+            piece = self._piece(_CHUNK if left < 0 else min(_CHUNK, left))
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece) if left > 0 else 0
+        return b"".join(pieces)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there is something to fill it with; returns how far."""
+        view, at = memoryview(buffer).cast("B"), 0
+        while at < len(view):
+            piece = self._piece(min(_CHUNK, len(view) - at))
+            if not piece:
+                break
+            view[at : at + len(piece)] = piece
+            at += len(piece)
+        return at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of the stream."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of the stream."""
+        return self._stream.tell()
+
+    def _piece(self, count: int) -> bytes:
+        if not self._told or self._done - self._told >= _CHUNK or count == _CHUNK:
+            self._before(self._done)
+            self._told = self._done or 1
+        piece = self._stream.read(count)
+        self._done += len(piece)
+        return piece
+
+
+def watched(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> Watched:
+    """A stream of which `count` bytes are to be read."""
+    total = -(-count // _CHUNK)
+    return Watched(stream, lambda done: watch.step(min(done // _CHUNK, total), total))
+
+
 def read_bytes(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> NDArray[np.uint8]:
     """The next `count` bytes, a piece at a time.
 
@@ -91,16 +156,33 @@ def read_bytes(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> N
     OpeningStopped : `watch` asked for it.
     """
     buffer = np.empty(count, dtype=np.uint8)
-    pieces = -(-count // _CHUNK)
-    filled = 0
-    while filled < count:
-        watch.step(filled // _CHUNK, pieces)
-        chunk = stream.read(min(_CHUNK, count - filled))
-        if not chunk:
-            raise EOFError
-        buffer[filled : filled + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-        filled += len(chunk)
+    if watched(stream, count, watch).readinto(buffer.data) < count:
+        raise EOFError
     return buffer
+
+
+def in_one_step(work: Callable[[], T], watch: Watch) -> T:
+    """What a library does in one step, on a thread of its own.
+
+    If this is asked to stop meanwhile, the library is left to itself, and what it reads is dropped; until it ends then,
+    it keeps the memory that it took.
+
+    Raises
+    ------
+    OpeningStopped : `watch` asked for it.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="sparsetok-one-step", daemon=True).start()
+    while not wait([result], timeout=_LOOK).done:
+        watch.step(0, 0)
+    return result.result()
 
 
 @contextmanager

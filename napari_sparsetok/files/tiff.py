@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained
+from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, in_one_step
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".tif", ".tiff")
@@ -22,8 +22,8 @@ _MILLIMETRES = {
 _LARGEST_XML = 16 << 20  # bytes
 
 
-def read(path: Path, _watch: Watch) -> Scan:
-    """Read one file, in one step; see `napari_sparsetok.files.open_scan`."""
+def read(path: Path, watch: Watch) -> Scan:
+    """Read one file, page by page; see `napari_sparsetok.files.open_scan`."""
     import tifffile
 
     with explained(path.name):
@@ -32,7 +32,7 @@ def read(path: Path, _watch: Watch) -> Scan:
                 series = file.series[0]
                 axes = _checked(series, path)
                 spacing = _spacing(file)
-                array: NDArray[Any] = series.asarray()
+                array = _stored(series, watch)
         except tifffile.TiffFileError:
             raise ScanError(f"{path.name} is not a TIFF file that can be read; export it again") from None
     volumes, leading = _volumes(array, axes)
@@ -41,6 +41,18 @@ def read(path: Path, _watch: Watch) -> Scan:
     notes = (SIDES_UNKNOWN, *([_UNSPACED.format(axes=", ".join(unknown))] if unknown else []))
     name = path.name.rsplit(".", 2 if path.stem.lower().endswith(".ome") else 1)[0]
     return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), notes)
+
+
+def _stored(series: Any, watch: Watch) -> NDArray[Any]:
+    """The pixels in the order of the axes, a page at a time where each page is a picture of its own."""
+    pages = series.pages
+    if len(pages) < 2 or any(page is None or page.size * len(pages) != series.size for page in pages):
+        return np.asarray(in_one_step(series.asarray, watch))
+    array = np.empty((len(pages), *pages[0].shape), series.dtype)
+    for number, page in enumerate(pages):
+        watch.step(number, len(pages))
+        array[number] = page.asarray()
+    return array.reshape(series.shape)
 
 
 def _checked(series: Any, path: Path) -> str:

@@ -14,6 +14,7 @@ import tifffile
 import zarr
 
 from napari_sparsetok.files import can_open, find_series, ome_zarr, open_labels, open_scan, save_mask
+from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Region, ScanError
 
@@ -292,8 +293,8 @@ def write_zarr(tmp_path):
         ]
         for axis in described:
             axis.update(axis_fields.get(axis["name"], {}))
-        scales = [{"version": "0.5", "axes": described, "datasets": datasets}]
-        inner = {"version": "0.5", "multiscales": scales}
+        scales = [{"version": {3: "0.5", 2: "0.4"}[version], "axes": described, "datasets": datasets}]
+        inner = {"version": scales[0]["version"], "multiscales": scales}
         group.attrs.update({"ome": inner} if version == 3 else inner)
         return tmp_path / name
 
@@ -382,7 +383,7 @@ def test_a_missing_zarr_is_named(write_zarr, monkeypatch):
     path = write_zarr(voxels((12, 10, 8)))
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ScanError, match=r'pip install "napari-sparsetok\[zarr\]"'):
-        ome_zarr.read(path)
+        ome_zarr.read(path, None, Watch())
 
 
 def test_a_mask_of_an_ome_zarr(write_zarr, tmp_path):
@@ -414,3 +415,14 @@ def test_a_scan_is_resampled_to_anothers_grid(scan_of):
     far[:3, 3] += 1000
     with pytest.raises(ScanError, match="lies somewhere else"):
         resampled_to(first, Geometry((5, 4, 3), far))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("axes", list("zyx")), ("axes", None), ("datasets", []), ("datasets", [{"path": "0"}])]
+)
+def test_ome_zarr_metadata_that_break_their_own_rules_are_named(field, value, write_zarr):
+    path = write_zarr(voxels((12, 10, 8)))
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["ome"]["multiscales"][0][field] = value
+    (path / "zarr.json").write_text(json.dumps(document))
+    assert f"do not follow version 0.4 or 0.5 of the format ({field})" in refused(path)

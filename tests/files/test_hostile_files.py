@@ -215,7 +215,8 @@ def test_an_ome_zarr_of_a_size_that_no_disk_holds(tmp_path, endings):
     group.create_array("0", shape=(10**7, 10**7, 10**7), dtype="u1", chunks=(64, 64, 64))
     group.create_array("1", shape=(10**6, 10**6, 10**6), dtype="u1", chunks=(512, 512, 512))
     axes = [{"name": name, "type": "space"} for name in "zyx"]
-    datasets = [{"path": str(k), "coordinateTransformations": []} for k in range(2)]
+    scale = [{"type": "scale", "scale": [1, 1, 1]}]
+    datasets = [{"path": str(k), "coordinateTransformations": scale} for k in range(2)]
     group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": datasets}]}
     assert "choose a coarser one" in endings(tmp_path / "a.zarr")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import zipfile
 
 import dicom_maker as make
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from dicom_maker import Series
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from napari_sparsetok.files import OpeningStopped, open_scan, reading
+from napari_sparsetok.scan import ScanError
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
@@ -28,6 +32,12 @@ def enhanced(path, syntax=None, times=2):
     made.save_as(path, enforce_file_format=True)
 
 
+def zipped(path):
+    enhanced(path.with_suffix(".dcm"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path.with_suffix(".dcm"), "a")
+
+
 WRITERS = {
     "a.nii": lambda path: nib.save(nib.Nifti1Image(voxels(), AFFINE), path),
     "a.nii.gz": lambda path: nib.save(nib.Nifti1Image(voxels(), AFFINE), path),
@@ -36,7 +46,10 @@ WRITERS = {
     "a.mgz": lambda path: nib.save(nib.MGHImage(voxels(), AFFINE), path),
     "a.nrrd": lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=False),
     "a.mha": lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=False),
+    "pages.tif": lambda path: tifffile.imwrite(path, voxels(), photometric="minisblack", compression="zlib"),
+    "imagej.tif": lambda path: tifffile.imwrite(path, voxels(), imagej=True),
     "a.dcm": enhanced,
+    "a.zip": lambda path: zipped(path),
     "j2k.dcm": lambda path: enhanced(path, JPEG2000Lossless),
     "rle.dcm": lambda path: enhanced(path, RLELossless),
 }
@@ -69,6 +82,60 @@ def test_it_stops_in_the_middle(path):
     with pytest.raises(OpeningStopped):
         open_scan(path, on_progress=progress, should_stop=lambda: len(seen) >= 3)
     assert len(seen) == 3
+
+
+# What a library reads in one step
+
+IN_ONE_STEP = {
+    "packed.nrrd": (
+        lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=True),
+        (sitk, "ReadImage"),
+    ),
+    "packed.mha": (
+        lambda path: sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(path), useCompression=True),
+        (sitk, "ReadImage"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_ONE_STEP)
+def test_one_long_step_is_left_to_itself_when_it_is_to_stop(name, tmp_path, monkeypatch):
+    write, (owner, method) = IN_ONE_STEP[name]
+    write(tmp_path / name)
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    real = getattr(owner, method)
+
+    def slow(*args, **options):
+        begun.set()
+        assert go.wait(20)
+        try:
+            return real(*args, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(owner, method, slow)
+    steps = []
+    with pytest.raises(OpeningStopped):
+        open_scan(
+            tmp_path / name,
+            on_progress=lambda *step: steps.append(step),
+            should_stop=lambda: begun.is_set() and (0, 0) in steps,
+        )
+    assert not ended.is_set(), "nobody waited for it"
+    assert (0, 0) in steps, "busy, without a measure"
+    go.set()
+    assert ended.wait(20)
+
+
+def test_an_error_in_one_long_step_is_told(tmp_path, monkeypatch):
+    IN_ONE_STEP["packed.nrrd"][0](tmp_path / "a.nrrd")
+
+    def broken(name):
+        raise RuntimeError("deep inside")
+
+    monkeypatch.setattr(sitk, "ReadImage", broken)
+    with pytest.raises(ScanError, match=r"a\.nrrd is damaged"):
+        open_scan(tmp_path / "a.nrrd")
 
 
 def test_what_is_stopped_was_not_read(tmp_path, monkeypatch):
