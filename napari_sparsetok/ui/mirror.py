@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from superqt.utils import qthrottled
 
+from napari_sparsetok.ui import brush_layer, plane_brush
 from napari_sparsetok.ui.overlays import OVERLAY
 
 CROSS, UNDER_BRUSH = "cross", "under the brush"
@@ -22,7 +23,7 @@ _OF_LABELS = ("contour", "colormap")
 
 
 class Mirror:
-    """Shows the layers of `source` in `target`. Nothing that happens in `target` leads back.
+    """Shows the layers of `source` in `target`. Of what happens in `target`, only painting in corrections leads back.
 
     Voxels are shared, not copied. A layer that is written in place and refreshed is refreshed in `target` too, at most
     every few hundredths of a second.
@@ -40,11 +41,13 @@ class Mirror:
             (events.inserted, self._on_inserted),
             (events.removed, self._on_removed),
             (events.reordered, self._on_reordered),
+            (source.layers.selection.events.active, self._on_active),
         ]
         for emitter, slot in self._own:
             emitter.connect(slot)
         for layer in source.layers:
             self._add(layer)
+        self._on_active()
 
     def copy_of(self, layer: Layer) -> Layer | None:
         """The copy of a layer, if there is one."""
@@ -63,6 +66,7 @@ class Mirror:
     def _on_inserted(self, event: Any) -> None:
         self._add(event.value)
         self._on_reordered()
+        self._on_active()
 
     def _on_removed(self, event: Any) -> None:
         copy = self._copies.get(event.value)
@@ -80,16 +84,14 @@ class Mirror:
     def _add(self, layer: Layer) -> None:
         if layer.metadata.get(OVERLAY) in (CROSS, UNDER_BRUSH) or layer.ndim < 3:
             return
-        data, arguments, kind = layer.as_layer_data_tuple()
-        copy = Layer.create(data, arguments, kind)
-        if isinstance(copy, Labels):
-            copy.editable = False
+        copy = self._copied(layer)
         self._copies[layer] = copy
         self._target.layers.append(copy)
         self._connections[layer] = []
         self._points[layer] = tuple(self._source.dims.point)
         names = (*_OF_ALL, *(_OF_IMAGES if isinstance(layer, Image) else ()))
         names = (*names, *(_OF_LABELS if isinstance(layer, Labels) else ()))
+        names = (*names, *(plane_brush.FOLLOWED if isinstance(copy, plane_brush.Labels) else ()))
         for name in names:
             follow = self._follower(layer, copy, name)
             follow()  # napari does not hand on all of them when a layer is made
@@ -98,6 +100,22 @@ class Mirror:
         self._connect(layer, "set_data", lambda event=None: self._on_set_data(layer))
         if isinstance(layer, Labels):
             self._connect(layer, "labels_update", lambda event=None: self._mark(layer))
+
+    def _copied(self, layer: Layer) -> Layer:
+        data, arguments, kind = layer.as_layer_data_tuple()
+        if isinstance(layer, brush_layer.Labels):
+            return plane_brush.Labels(layer, self._target, **arguments)
+        copy = Layer.create(data, arguments, kind)
+        if isinstance(copy, Labels):
+            copy.editable = False
+        return copy
+
+    def _on_active(self, event: Any = None) -> None:
+        """A tool in hand in the main canvas is in hand here too."""
+        active = self._source.layers.selection.active
+        copy = self._copies.get(active) if active is not None else None
+        if copy is None or copy in self._target.layers:
+            self._target.layers.selection.active = copy
 
     def _connect(self, layer: Layer, name: str, slot: Callable[..., None]) -> None:
         emitter = getattr(layer.events, name)

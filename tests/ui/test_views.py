@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import PATIENCE, make_prediction, make_scan
+from fakes import LABELS, PATIENCE, make_prediction, make_scan
 from napari.components import ViewerModel
 from napari.layers import Labels, Vectors
 from napari.utils.colormaps import DirectLabelColormap
@@ -205,6 +205,105 @@ def test_without_a_window_nothing_opens(pair: Pair) -> None:
     views.toggle()
     assert heard == [False]
     assert not views.is_shown
+
+
+# Painting in a further canvas
+
+
+class Painting(Pair):
+    """With corrections in hand, and the target showing the sagittal plane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predict()
+        self.corrections = CorrectionsLayer(self.source)
+        self.corrections.set_scan(self.scan)
+        self.own = self.corrections.show(LABELS)
+        self.own.brush_mm = 3.0
+        show_plane(self.target, "sagittal")
+        self.copy: Any = self.mirror.copy_of(self.own)
+
+    @property
+    def painted(self) -> np.ndarray:
+        return np.argwhere(np.asarray(self.corrections.array))
+
+
+@pytest.fixture
+def painting(qtbot: Any) -> Iterator[Painting]:
+    painting = Painting()
+    yield painting
+    painting.mirror.shut_down()
+    painting.corrections.let_go()
+
+
+def stroke(layer: Any, *places: tuple[int, int, int]) -> None:
+    """As napari paints while the mouse is dragged."""
+    with layer.block_history():
+        for place in places:
+            layer.paint(place, 1, refresh=False)
+
+
+def test_a_stroke_lies_in_the_plane_of_its_canvas(painting: Painting) -> None:
+    stroke(painting.copy, (3, 4, 5))
+    assert set(painting.painted[:, 2]) == {5}, "across the sagittal plane it is one voxel thick"
+    assert len(set(painting.painted[:, 0])) > 1 or len(set(painting.painted[:, 1])) > 1
+    assert painting.own.across == 0, "the main canvas paints as before"
+
+
+def test_both_canvases_have_one_history(painting: Painting) -> None:
+    stroke(painting.own, (1, 2, 2))
+    after_first = painting.painted
+    stroke(painting.copy, (3, 4, 5), (3, 5, 5))
+    stroke(painting.own, (3, 4, 5))
+    painting.copy.undo()
+    painting.copy.undo()
+    np.testing.assert_array_equal(painting.painted, after_first)
+    painting.own.undo()
+    assert not len(painting.painted)
+    painting.copy.redo()
+    np.testing.assert_array_equal(painting.painted, after_first)
+
+
+def test_a_stroke_is_seen_in_both_and_told(painting: Painting, qtbot: Any) -> None:
+    boxes: list[Region] = []
+    painting.corrections.changed.connect(boxes.append)
+    painting.source.dims.point = painting.target.dims.point = (11.0, -2.0, 12.0)
+    stroke(painting.copy, (3, 4, 5))
+    assert boxes
+    qtbot.waitUntil(lambda: bool(np.asarray(painting.copy._slice.image.raw).any()), timeout=MS)
+    assert np.asarray(painting.own._slice.image.raw).any()
+
+
+def test_the_tool_in_hand_is_in_hand_in_every_canvas(painting: Painting) -> None:
+    painting.own.mode = "paint"
+    painting.own.selected_label = 2
+    painting.own.brush_size = 7
+    assert painting.target.layers.selection.active is painting.copy
+    assert (str(painting.copy.mode), painting.copy.selected_label, painting.copy.brush_size) == ("paint", 2, 7)
+    pressed: list[str] = []
+    painting.own.bind_key("B", lambda layer: pressed.append("B"), overwrite=True)
+    assert painting.copy.keymap is painting.own.keymap
+    painting.source.layers.selection.active = painting.layer
+    assert painting.target.layers.selection.active is painting.mirror.copy_of(painting.layer)
+
+
+def test_what_may_not_be_painted_may_not_be_painted_anywhere(painting: Painting) -> None:
+    painting.own.allowed = lambda places, value: np.zeros(len(places[0]), bool)
+    stroke(painting.copy, (3, 4, 5))
+    assert not len(painting.painted)
+
+
+def test_filling_and_polygons_go_the_same_way(painting: Painting) -> None:
+    painting.own.seen = None
+    painting.own.data[2:5, 2:6, 5] = 1
+    painting.own.data[3, 3:5, 5] = 0
+    painting.copy.fill((3, 3, 5), 2)
+    assert {tuple(at) for at in np.argwhere(np.asarray(painting.corrections.array) == 2).tolist()} == {
+        (3, 3, 5),
+        (3, 4, 5),
+    }
+    painting.copy.paint_polygon([(1, 1, 7), (1, 6, 7), (6, 6, 7)], 1)
+    assert (np.asarray(painting.corrections.array)[:, :, 7] == 1).any()
 
 
 # In a window

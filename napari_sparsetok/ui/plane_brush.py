@@ -1,0 +1,75 @@
+"""The corrections in a further canvas: what is painted there is painted in the main canvas's layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from napari.components import ViewerModel
+
+from napari_sparsetok.ui import brush_layer
+
+FOLLOWED = ("mode", "selected_label", "brush_size", "n_edit_dimensions")
+"""What the copy takes over from the layer of the main canvas."""
+
+
+class Labels(brush_layer.Labels):
+    """A copy that owns nothing: strokes, fills, polygons and undo all go to its source, in the plane of its own canvas.
+
+    So there is one history, in the order in which things were done, whichever canvas they were done in.
+
+    Parameters
+    ----------
+    source : the layer of the main canvas; its voxels are shared.
+    viewer : the canvas that this copy is shown in.
+    """
+
+    def __init__(self, source: brush_layer.Labels, viewer: ViewerModel, **arguments: Any) -> None:
+        self._main_layer, self._canvas_viewer = source, viewer
+        super().__init__(source.data, **arguments)
+
+    @property
+    def keymap(self) -> Any:
+        """Keys that count in the main canvas count here."""
+        return self._main_layer.keymap
+
+    @keymap.setter
+    def keymap(self, value: Any) -> None:
+        """It has none of its own."""
+
+    def paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
+        """Paint in the source."""
+        self._in_this_plane(lambda: self._main_layer.paint(coord, new_label))
+
+    def fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
+        """Fill in the source."""
+        self._in_this_plane(lambda: self._main_layer.fill(coord, new_label))
+
+    def paint_polygon(self, points: Any, new_label: int) -> None:
+        """Paint a polygon in the source."""
+        self._in_this_plane(lambda: self._main_layer.paint_polygon(points, new_label))
+
+    def undo(self) -> None:
+        """Undo what was done last, wherever."""
+        self._main_layer.undo()
+
+    def redo(self) -> None:
+        """Do again what was undone last."""
+        self._main_layer.redo()
+
+    @contextmanager
+    def block_history(self) -> Iterator[None]:
+        """What is painted meanwhile is one step of the source's history."""
+        with self._main_layer.block_history():
+            yield
+
+    def _in_this_plane(self, do: Callable[[], None]) -> None:
+        source, dims = self._main_layer, self._canvas_viewer.dims
+        first = dims.ndim - 3
+        before = source.across
+        source.across = next((axis for axis in dims.order if axis >= first), first) - first
+        try:
+            do()
+        finally:
+            source.across = before
