@@ -70,7 +70,8 @@ class Cross:
         layer, dims = self._layer, self._viewer.dims
         if layer not in self._viewer.layers or dims.ndim != layer.ndim:
             return
-        layer.visible = dims.ndisplay == 2
+        if layer.visible != (dims.ndisplay == 2):  # napari builds the whole scene anew whenever it is set
+            layer.visible = dims.ndisplay == 2
         scale, begin = np.asarray(layer.scale), np.asarray(layer.translate)
         point = (np.asarray(dims.point) - begin) / scale
         ends = np.array([(np.array([r.start, r.stop])) for r in dims.range]).T

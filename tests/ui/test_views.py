@@ -189,6 +189,18 @@ def test_the_cross_runs_through_the_point_in_every_plane(pair: Pair, plane: str)
     assert not crosses(viewer)
 
 
+def test_another_slice_moves_the_lines_and_nothing_else(pair: Pair) -> None:
+    """Napari builds its whole scene anew when a layer's visibility is set, even to what it was."""
+    cross = Cross(pair.source, pair.layer)
+    (layer,) = crosses(pair.source)
+    heard: list[Any] = []
+    layer.events.visible.connect(heard.append)
+    for k in range(4):
+        pair.source.dims.set_current_step(1, k)
+    assert not heard
+    cross.shut_down()
+
+
 def test_a_cross_is_not_mirrored(pair: Pair) -> None:
     cross = Cross(pair.source, pair.layer)
     assert not any(isinstance(layer, Vectors) for layer in pair.target.layers)
