@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -59,15 +60,23 @@ class Kept:
 class CorrectionStore:
     """Keeps, lists and gives back corrections. Nothing is ever removed but by `remove`.
 
-    What was kept before this store came to be, and was not asked back from it, is set aside before the same scan's
-    corrections are kept anew: a person who starts afresh loses nothing by it.
+    What is kept for a scan is overwritten only by corrections of the same lineage: those that were kept there last, or
+    that go on with what was given back. Anything else that lies there is set aside first, also what another window
+    wrote: a person who starts afresh loses nothing by it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
-        self._continued: set[str] = set()  # scans whose kept corrections are those that the person goes on with
+        self._given: dict[str, int] = {}  # when the files were written that were given back
+        self._known: dict[str, tuple[object, int]] = {}  # whose corrections lie there, and when they were written
 
-    def keep(self, scan: str, corrections: NDArray[np.uint8], notes: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    def keep(
+        self,
+        scan: str,
+        corrections: NDArray[np.uint8],
+        notes: Mapping[str, Any] = MappingProxyType({}),
+        lineage: object = None,
+    ) -> Path:
         """Write the corrections (z, y, x) of a scan, whole or not at all.
 
         Parameters
@@ -75,6 +84,7 @@ class CorrectionStore:
         scan : its content hash.
         corrections : may be painted on meanwhile; what comes too late is in the next keeping.
         notes : what else is to come back with them, ready for JSON; nothing of the patient's.
+        lineage : the same object for as long as the corrections go on with what was kept before; see `go_on`.
 
         Raises
         ------
@@ -92,12 +102,22 @@ class CorrectionStore:
             notes=np.frombuffer(json.dumps(dict(notes)).encode(), dtype=np.uint8),
         )
         path = self._path(scan)
-        if scan not in self._continued:
+        written = _written_at(path)
+        if written is not None and self._known.get(scan) != (lineage, written):
             self._set_aside(path, scan)
         with written_whole(path, words=_NOT_KEPT) as part:
             part.write_bytes(buffer.getvalue())
-        self._continued.add(scan)
+        self._known[scan] = (lineage, _written_at(path) or 0)
         return path
+
+    def go_on(self, name: str, lineage: object) -> None:
+        """The corrections of this lineage go on with what `give_back` gave last: they may be kept in its place."""
+        if name in self._given:
+            self._known[name] = (lineage, self._given[name])
+
+    def goes_on(self, name: str, lineage: object) -> bool:
+        """Whether what was last kept or given back under a name is of this lineage."""
+        return name in self._known and self._known[name][0] is lineage
 
     def find(self, scan: str) -> Kept | None:
         """What is kept for a scan, if anything is."""
@@ -113,10 +133,11 @@ class CorrectionStore:
         """
         try:
             with self._path(scan).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                written = os.fstat(file.fileno()).st_mtime_ns
                 shape = tuple(int(n) for n in stored["shape"])
                 corrections = np.zeros(int(np.prod(shape)), dtype=np.uint8)
                 corrections[np.cumsum(stored["steps"], dtype=np.int64)] = stored["values"]
-                self._continued.add(scan)
+                self._given[scan] = written
                 return corrections.reshape(shape)
         except (*_DAMAGED, IndexError) as error:
             raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
@@ -161,6 +182,14 @@ class CorrectionStore:
             return None
         at_time = datetime.fromtimestamp(at, UTC)
         return Kept(path.name.removesuffix(_SUFFIX), at_time, voxels, path.stat().st_size, shape)
+
+
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _opinions(corrections: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

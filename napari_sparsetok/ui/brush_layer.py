@@ -9,6 +9,8 @@ import napari.layers
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_sparsetok.scan import Scan
+
 Places = tuple[NDArray[np.intp], ...]
 Allowed = Callable[[Places, int], NDArray[np.bool_]]
 Seen = Callable[[], NDArray[np.uint8] | None]
@@ -26,6 +28,7 @@ class Labels(napari.layers.Labels):
     allowed : says which of some voxels may get a value; None allows all.
     seen : the mask (z, y, x) that a person sees and so means when filling an area; None means this layer.
     refused : is told, in words, why something was not painted.
+    scan : what is painted on; it lives as long as the layer does.
     """
 
     brush_mm: float = 4.0
@@ -33,6 +36,7 @@ class Labels(napari.layers.Labels):
     allowed: Allowed | None = None
     seen: Seen | None = None
     refused: Callable[[str], None] | None = None
+    scan: Scan | None = None
 
     def paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
         """Paint a disc in the slice, or a ball."""

@@ -12,12 +12,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QWidget
-from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.correction import Edit
-from napari_sparsetok.files.autosave import CorrectionStore, Kept
+from napari_sparsetok.files.autosave import CorrectionStore
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Region, Scan
@@ -25,7 +24,8 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.tool import Scene, ToolRequest
 from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.correct_panel import CorrectPanel
-from napari_sparsetok.ui.corrections import CorrectionsLayer
+from napari_sparsetok.ui.corrections import CorrectionsLayer, Sheet
+from napari_sparsetok.ui.keeping import Keeping
 from napari_sparsetok.ui.kept_dialog import KeptDesk
 from napari_sparsetok.ui.label_view import LabelRow
 from napari_sparsetok.ui.looks import Looks
@@ -38,7 +38,6 @@ from napari_sparsetok.ui.teaching import Teaching
 from napari_sparsetok.ui.tooling import Tooling, Work
 from napari_sparsetok.ui.where import voxel_at
 
-_KEEP_AFTER_MS = 2000  # from the first stroke that is not kept, however many follow
 _PAUSE = 60.0  # seconds without a stroke after which nobody is taken to be working
 
 
@@ -69,13 +68,10 @@ class CorrectDesk(QObject):
         self._hidden: frozenset[int] = frozenset()
         self._notes: WeakKeyDictionary[Scan, Notes] = WeakKeyDictionary()
         self._last_stroke = 0.0
-        self._keeping = False
         self.layers = CorrectionsLayer(viewer)
         self.layers.changed.connect(self._on_changed)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_KEEP_AFTER_MS)
-        self._timer.timeout.connect(self._on_due)
+        self.keeping = Keeping(self, session, self._store, lambda scan: self._notes.get(scan, Notes()))
+        self.keeping.said.connect(panel.set_said)
         self._make_parts(dialogs or panel)
         self._connect_panel()
         events = session.state.events
@@ -91,15 +87,17 @@ class CorrectDesk(QObject):
         self.review = Reviewing(viewer, session, overlays, panel.review, self)
         self.looks = Looks(viewer, session, overlays, panel.looks)
         self.saving = Saving(dialogs, viewer, session, lambda: self.array, self.remarks)
+        self.saving.guard.is_refused = lambda: self.keeping.refused
         self.saving.saved.connect(self._write_saved)
         self.measuring = Measuring(dialogs, session, overlays)
         self.teaching = Teaching(session, panel.teach, lambda: self.array)
-        self.kept = KeptDesk(dialogs, session, self._store, self._on_bring_back)
+        self.kept = KeptDesk(dialogs, session, self.keeping, self.layers, self._install)
+        self.kept.offered.connect(panel.set_offer)
 
     def _connect_panel(self) -> None:
         panel = self._panel
         panel.start_requested.connect(self.start)
-        panel.bring_back_requested.connect(self._on_bring_back)
+        panel.bring_back_requested.connect(lambda: self.kept.bring_back())
         panel.leave_requested.connect(lambda: panel.set_offer(""))
         panel.labels.lock_toggled.connect(self._on_lock)
         panel.labels.show_toggled.connect(self._on_show)
@@ -124,10 +122,11 @@ class CorrectDesk(QObject):
 
     def set_notes(self, notes: Notes) -> None:
         """They are kept, and saved, with the corrections."""
-        scan = self.layers.scan
+        scan, sheet = self.layers.scan, self.layers.sheet
         if scan is not None and notes != self.notes:
             self._notes[scan] = notes
-            self._keep_soon()
+            if sheet is not None:
+                self.keeping.soon(sheet)
 
     def remarks(self) -> dict[str, Any]:
         """What the record of a mask says of how it was corrected."""
@@ -153,29 +152,12 @@ class CorrectDesk(QObject):
         self.painting.begin(scan, layer, {"K": self.review.toggle_slice, "J": self.looks.toggle_blinking})
 
     def keep(self) -> None:
-        """Write the corrections to the store, in the background."""
-        self._timer.stop()
-        scan, array, notes = self.layers.scan, self.layers.array, self.notes
-        if scan is None or array is None:
-            return
-        store = self._store
-        self._keeping = True
-
-        def work() -> None:
-            try:
-                store.keep(scan.content_hash, array, notes.to_json())
-            except BaseException:
-                self._tell_not_kept()  # why is said by the session
-                raise
-            finally:
-                self._keeping = False
-
-        self._session.write(work, self._on_kept, "keeping your corrections safe")
+        """Write what has changed to the store, in the background."""
+        self.keeping.now()
 
     def shut_down(self) -> None:
         """Keep what is not kept yet, and let go."""
-        if self._timer.isActive():
-            self.keep()
+        self.keeping.now()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for part in (self.saving, self.tooling, self.review, self.looks, self.painting):
             part.shut_down()
@@ -184,47 +166,34 @@ class CorrectDesk(QObject):
     # The state changed
 
     def _on_scan(self, scan: Scan | None) -> None:
-        if self._timer.isActive():  # what is not kept yet of the scan before
-            self.keep()
+        self.keeping.now()  # what is not kept yet of the scan before
         self.layers.set_scan(scan)
         self._overlays.set_corrections(self.layers.array)
         self._last_stroke = 0.0
         self._panel.set_active(self.layers.layer is not None)
         self._panel.set_offer("")
-        self._panel.set_said("")
+        self._panel.set_said(self.keeping.words)
         self._panel.set_possible(scan is not None)
         self._write_rows()
         self._write_saved()
         if scan is not None and self.layers.array is None:
-            self._look_for_kept(scan)
+            self.kept.look()
 
-    def _look_for_kept(self, scan: Scan) -> None:
-        def found(kept: Kept | None) -> None:
-            if kept is not None and kept.voxels and scan is self._session.state.scan and self.layers.array is None:
-                when = kept.at.astimezone().strftime("%d %B %Y, %H:%M")
-                self._panel.set_offer(f"Corrections of this scan were kept on {when}: {kept.voxels} voxels.")
-
-        self._session.load(lambda: self._store.find(scan.content_hash), found, "looking for kept corrections")
-
-    def _on_bring_back(self, kept: Kept | None = None) -> None:
-        """Those that were kept last, or others that were set aside."""
-        scan = self._session.state.scan
+    def _install(self, corrections: NDArray[np.uint8], notes: Notes, name: str) -> None:
+        """Go on with corrections of the current scan that were kept under this name."""
+        scan = self.layers.scan
         if scan is None:
             return
-        store = self._store
-
-        def read() -> tuple[NDArray[np.uint8], dict[str, Any]]:
-            name = kept.scan if isinstance(kept, Kept) else scan.content_hash
-            return store.give_back(name), store.notes(name)
-
-        def back(found: tuple[NDArray[np.uint8], dict[str, Any]]) -> None:
-            corrections, notes = found
-            if scan is self._session.state.scan and self.layers.array is None:
-                self._notes[scan] = Notes.from_json(notes)
-                self.start(corrections)
-                self._on_changed(Region.whole(scan.shape))
-
-        self._session.load(read, back, "bringing corrections back")
+        self._notes[scan] = notes
+        is_there = self.layers.array is not None
+        self.start(corrections)
+        if is_there:
+            self.layers.replace(corrections)
+        sheet = self.layers.sheet
+        if sheet is not None:
+            sheet.lineage = object()
+            self._store.go_on(name, sheet.lineage)
+            self._on_changed(Region.whole(scan.shape), sheet)
 
     def _on_prediction(self, prediction: Any) -> None:
         self._write_rows()
@@ -232,36 +201,19 @@ class CorrectDesk(QObject):
     def _on_removed(self, event: Any) -> None:
         self._panel.set_active(self.layers.layer is not None)
 
-    def _on_changed(self, box: Region) -> None:
-        self._overlays.recompose(box)
-        self._write_rows()
-        scan = self.layers.scan
+    def _on_changed(self, box: Region, sheet: Sheet) -> None:
+        if sheet is self.layers.sheet:
+            self._overlays.recompose(box)
+            self._write_rows()
+        scan = sheet.scan
         if scan is not None:
             now = time.monotonic()
             spent = now - self._last_stroke if self._last_stroke else 0.0
             self._last_stroke = now
-            self._notes[scan] = replace(self.notes, seconds=self.notes.seconds + (spent if spent < _PAUSE else 0.0))
+            notes = self._notes.get(scan, Notes())
+            self._notes[scan] = replace(notes, seconds=notes.seconds + (spent if spent < _PAUSE else 0.0))
             self.saving.mark(scan)
-        self._keep_soon()
-
-    def _keep_soon(self) -> None:
-        self._panel.set_said("Not kept safe yet …")
-        if not self._timer.isActive():  # not put off by what follows: who paints without a pause is safe too
-            self._timer.start()
-
-    def _on_kept(self) -> None:
-        if not self._timer.isActive():
-            self._panel.set_said("Your corrections are kept safe on this computer.")
-
-    @ensure_main_thread(await_return=False)
-    def _tell_not_kept(self) -> None:
-        self._panel.set_said("Not kept safe: the disk refused. The next stroke tries again; save the mask now.")
-
-    def _on_due(self) -> None:
-        if self._keeping:  # a slow disk: one at a time
-            self._timer.start()
-        else:
-            self.keep()
+        self.keeping.soon(sheet)
 
     # The person asked
 

@@ -7,6 +7,8 @@ of some of these by events and of others (undo) not at all; so the array itself 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary, ref
 
@@ -65,27 +67,50 @@ def written_box(key: Any, shape: tuple[int, ...]) -> Region:
     return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
 
 
-class CorrectionsLayer:
-    """Keeps one array of corrections for each scan, and shows that of the current scan when it is wanted.
+@dataclass(eq=False)
+class Sheet:
+    """The corrections of one scan.
 
-    The array outlives its layer: a person who deletes the layer loses nothing, and gets it back with `show`.
-
-    changed : the box that was written. It is not emitted for a scan's array while another scan is the current one.
+    array : (z, y, x) uint8.
+    lineage : of what the array goes on with; see `napari_sparsetok.files.autosave.CorrectionStore.go_on`.
     """
 
-    changed = Signal(Region)
+    of: ref[Scan]  # a plain reference would keep the scan alive for ever
+    array: WatchedArray
+    lineage: object = field(default_factory=object)
+    shown: ref[Labels] | None = None
+
+    @property
+    def scan(self) -> Scan | None:
+        """None once nobody has it any more."""
+        return self.of()
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer that shows it; the layer keeps its scan alive."""
+        return None if self.shown is None else self.shown()
+
+
+class CorrectionsLayer:
+    """Keeps one sheet of corrections for each scan, and shows that of the current scan when it is wanted.
+
+    The sheet outlives its layer: a person who deletes the layer loses nothing, and gets it back with `show`.
+
+    changed : the box that was written, and in which sheet: the person may have gone on in the layer of another scan.
+    """
+
+    changed = Signal(Region, object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._scan: Scan | None = None
-        self._arrays: WeakKeyDictionary[Scan, WatchedArray] = WeakKeyDictionary()
-        self._layers: WeakKeyDictionary[Scan, Labels] = WeakKeyDictionary()
+        self._sheets: WeakKeyDictionary[Scan, Sheet] = WeakKeyDictionary()
 
     def set_scan(self, scan: Scan | None) -> None:
         """From now on this scan is corrected; the layers of others are hidden."""
-        for other, layer in self._layers.items():
-            if other is not scan and scan is not None:
-                layer.visible = False
+        for other, sheet in self._sheets.items():
+            if other is not scan and scan is not None and sheet.layer is not None:
+                sheet.layer.visible = False
         self._scan = scan
 
     @property
@@ -94,14 +119,19 @@ class CorrectionsLayer:
         return self._scan
 
     @property
+    def sheet(self) -> Sheet | None:
+        """The current scan's; None before there is any layer."""
+        return None if self._scan is None else self._sheets.get(self._scan)
+
+    @property
     def array(self) -> NDArray[np.uint8] | None:
         """The current scan's corrections (z, y, x), 0 where there is no opinion; None before there is any layer."""
-        return None if self._scan is None else self._arrays.get(self._scan)
+        return None if self.sheet is None else self.sheet.array
 
     @property
     def layer(self) -> Labels | None:
         """The current scan's layer, if it is in the viewer."""
-        layer = None if self._scan is None else self._layers.get(self._scan)
+        layer = None if self.sheet is None else self.sheet.layer
         return layer if layer is not None and layer in self._viewer.layers else None
 
     def show(self, labels: LabelTable, given: NDArray[np.uint8] | None = None) -> Labels:
@@ -121,7 +151,6 @@ class CorrectionsLayer:
         layer = self.layer
         if layer is None:
             layer = self._new_layer(self._scan, labels, given)
-            self._layers[self._scan] = layer
             self._viewer.add_layer(layer)
         layer.visible = True
         self._viewer.layers.selection = {layer}
@@ -139,22 +168,29 @@ class CorrectionsLayer:
         if len(edit):
             self.layer.data_setitem(edit.at, edit.values)
 
+    def replace(self, corrections: NDArray[np.uint8]) -> None:
+        """Put these corrections (z, y, x) in the place of those there are, as one undo step.
+
+        Raises
+        ------
+        RuntimeError : the layer is not shown.
+        """
+        at = np.nonzero(np.asarray(self.array) != corrections)
+        self.apply(Edit(at, corrections[at]))
+
     def let_go(self) -> None:
         """Stop listening to the arrays; the layers stay."""
-        for array in self._arrays.values():
-            array.on_write = None
-        self._layers.clear()
+        for sheet in self._sheets.values():
+            sheet.array.on_write = sheet.shown = None
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:
-        array = self._arrays.get(scan)
-        if array is None:
+        sheet = self._sheets.get(scan)
+        if sheet is None:
             values = np.zeros(scan.shape, dtype=np.uint8) if given is None else np.array(given, dtype=np.uint8)
-            array = cast(WatchedArray, values.view(WatchedArray))
-            mine = ref(scan)  # a plain reference from the array would keep the scan alive for ever
-            array.on_write = lambda box: self.changed.emit(box) if self._scan is mine() else None
-            self._arrays[scan] = array
+            sheet = self._sheets[scan] = Sheet(ref(scan), cast(WatchedArray, values.view(WatchedArray)))
+            sheet.array.on_write = partial(self._on_write, sheet)
         layer = Labels(
-            array,
+            sheet.array,
             name=f"corrections · {scan.name}",
             colormap=_colormap(labels),
             features=_features(labels),
@@ -164,7 +200,11 @@ class CorrectionsLayer:
         )
         layer.selected_label = next((label.id for label in labels), 1)
         layer.brush_size = 5
+        layer.scan, sheet.shown = scan, ref(layer)
         return layer
+
+    def _on_write(self, sheet: Sheet, box: Region) -> None:
+        self.changed.emit(box, sheet)
 
 
 def _colormap(labels: LabelTable) -> DirectLabelColormap:

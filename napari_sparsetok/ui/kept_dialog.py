@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -19,32 +22,121 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparsetok.files.autosave import CorrectionStore, Kept
+from napari_sparsetok.files.autosave import Kept
+from napari_sparsetok.review import Notes
+from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.corrections import CorrectionsLayer, Sheet
+from napari_sparsetok.ui.keeping import Keeping
 
 _HEADINGS = ("Kept on", "Scan", "Voxels corrected", "Size")
 
 
+@dataclass(frozen=True, eq=False)
+class _Back:
+    """Corrections of a scan that were read, and the name that they were kept under."""
+
+    scan: Scan
+    name: str
+    corrections: NDArray[np.uint8]
+    notes: Notes
+
+
 class KeptDesk(QObject):
-    """Opens the list.
+    """Offers what is kept, brings it back, and opens the list.
+
+    offered : what is kept for the current scan, in words; "" takes the offer back.
 
     Parameters
     ----------
-    bring_back : puts kept corrections on the scan that is open.
+    keeping : whose store it is.
+    layers : the corrections that there are.
+    install : puts corrections on the current scan; with the notes on them, and the name that they were kept under.
     """
 
+    offered = Signal(str)
+
     def __init__(
-        self, dialogs: QWidget, session: Session, store: CorrectionStore, bring_back: Callable[[Kept], None]
+        self,
+        dialogs: QWidget,
+        session: Session,
+        keeping: Keeping,
+        layers: CorrectionsLayer,
+        install: Callable[[NDArray[np.uint8], Notes, str], None],
     ) -> None:
         super().__init__(dialogs)
-        self._dialogs, self._session, self._store, self._bring_back = dialogs, session, store, bring_back
+        self._dialogs, self._session, self._keeping, self._layers = dialogs, session, keeping, layers
+        self._store = keeping.store
+        self._install = install
         self.dialog: KeptDialog | None = None
+        self.question: QMessageBox | None = None
+
+    def look(self) -> None:
+        """Offer what is kept for the current scan."""
+        scan, store = self._session.state.scan, self._store
+        if scan is None:
+            return
+
+        def found(kept: Kept | None) -> None:
+            if kept is None or not kept.voxels or scan is not self._session.state.scan:
+                return
+            sheet = self._layers.sheet
+            if sheet is None or not store.goes_on(kept.scan, sheet.lineage):  # these are not those on the screen
+                when = kept.at.astimezone().strftime("%d %B %Y, %H:%M")
+                self.offered.emit(f"Corrections of this scan were kept on {when}: {kept.voxels} voxels.")
+
+        self._session.load(lambda: store.find(scan.content_hash), found, "looking for kept corrections")
+
+    def bring_back(self, kept: Kept | None = None) -> None:
+        """Those that were kept last, or others that were set aside."""
+        scan, store = self._session.state.scan, self._store
+        if scan is None:
+            return
+
+        def read() -> _Back:
+            name = scan.content_hash if kept is None else kept.scan
+            return _Back(scan, name, store.give_back(name), Notes.from_json(store.notes(name)))
+
+        self._session.load(read, self._on_read, "bringing corrections back")
+
+    def _on_read(self, back: _Back) -> None:
+        if back.scan is not self._session.state.scan:
+            return
+        sheet = self._layers.sheet
+        if sheet is None or not np.asarray(sheet.array).any():
+            self._put(back)
+        else:
+            self._ask(back, sheet)
+
+    def _ask(self, back: _Back, sheet: Sheet) -> None:
+        box = self.question = QMessageBox(self._dialogs)
+        box.setIcon(QMessageBox.Question)
+        box.setWindowTitle("This scan has corrections")
+        box.setText("This scan has other corrections now. Put the kept ones in their place?")
+        box.setInformativeText("Those you have now are set aside first. You find them in the list of kept corrections.")
+        put = box.addButton("&Put in their place", QMessageBox.AcceptRole)
+        put.setToolTip("Set aside what you have now, then bring the kept corrections back")
+        put.clicked.connect(lambda: self._keeping.copy(sheet, lambda: self._put(back)))
+        cancel = box.addButton("&Cancel", QMessageBox.RejectRole)
+        cancel.setToolTip("Go on with what you have now")
+        box.setDefaultButton(cancel)
+        box.setAttribute(Qt.WA_DeleteOnClose)
+        box.finished.connect(self._on_answered)
+        box.open()
+
+    def _on_answered(self, result: int) -> None:
+        self.question = None
+
+    def _put(self, back: _Back) -> None:
+        if back.scan is self._session.state.scan:
+            self.offered.emit("")
+            self._install(back.corrections, back.notes, back.name)
 
     def show(self) -> None:
         """Read what is there, then show it."""
         dialog = self.dialog = KeptDialog(self._dialogs)
         dialog.delete_requested.connect(self._delete)
-        dialog.bring_back_requested.connect(self._bring_back)
+        dialog.bring_back_requested.connect(self.bring_back)
         dialog.show()
         self._refresh()
 
@@ -133,7 +225,7 @@ class KeptDialog(QDialog):
 
     def _buttons(self) -> QHBoxLayout:
         self._back, self._delete = QPushButton("&Bring back"), QPushButton("&Delete…")
-        self._back.setToolTip("Put these corrections on the scan that is open; only if it has none yet")
+        self._back.setToolTip("Put these corrections on the scan that is open; asks if it has others")
         self._delete.setToolTip("Delete what is selected, after asking")
         close = QPushButton("&Close")
         close.setToolTip("Close this window")

@@ -23,6 +23,13 @@ MARK = "● unsaved corrections – "
 """Before the window's title while a scan's corrections are in no saved mask."""
 
 
+_STAY = "If you close without saving, they stay on this computer, and opening the scan again offers them back."
+_MAY_BE_LOST = (
+    "The disk refused to keep them safe. If you close without saving, they may be lost. Save the mask on another disk, "
+    "or make room first."
+)
+
+
 class Saving(QObject):
     """Saves the current mask and knows which scans have corrections that are in no saved mask.
 
@@ -125,6 +132,7 @@ class ClosingGuard(QObject):
         self._widget, self._saving = widget, saving
         self._window: QWidget | None = None
         self._agreed = False
+        self.is_refused: Callable[[], bool] = lambda: False  # whether the disk keeps the corrections from being safe
         self.question: QMessageBox | None = None
         widget.installEventFilter(self)
 
@@ -163,13 +171,12 @@ class ClosingGuard(QObject):
         box.setIcon(QMessageBox.Warning)
         box.setWindowTitle("Corrections are not saved")
         box.setText(f"Your corrections of {' and '.join(names)} are in no saved mask.")
-        box.setInformativeText(
-            "If you close without saving, they stay on this computer, and opening the scan again offers them back."
-        )
+        refused = self.is_refused()
+        box.setInformativeText(_MAY_BE_LOST if refused else _STAY)
         save = box.addButton("&Save…" if self._saving.path is None else "&Save", QMessageBox.AcceptRole)
         save.setToolTip("Save the mask of the scan that is shown, then close")
         leave = box.addButton("Close &without saving", QMessageBox.DestructiveRole)
-        leave.setToolTip("Close; the corrections stay kept on this computer")
+        leave.setToolTip("Close; they may be lost" if refused else "Close; the corrections stay kept on this computer")
         box.setEscapeButton(box.addButton("&Cancel", QMessageBox.RejectRole))
         box.setDefaultButton(save)
         save.clicked.connect(lambda: self._saving.save(self._close_again))

@@ -137,9 +137,36 @@ def test_corrections_that_were_not_brought_back_are_set_aside_and_never_overwrit
 
 def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
     CorrectionStore(tmp_path).keep(HASH, np.full((2, 2, 2), 1, np.uint8))
-    later = CorrectionStore(tmp_path)
-    later.keep(HASH, later.give_back(HASH) * 2)
+    later, mine = CorrectionStore(tmp_path), object()
+    back = later.give_back(HASH)
+    later.go_on(HASH, mine)
+    assert later.goes_on(HASH, mine)
+    later.keep(HASH, back * 2, {}, mine)
+    later.keep(HASH, back * 3, {}, mine)
     assert len(later.all()) == 1
+
+
+def test_only_what_goes_on_with_what_is_kept_takes_its_place(tmp_path):
+    """Looking at what is kept is not going on with it, and neither is having kept something else there before."""
+    store, first, second = CorrectionStore(tmp_path), object(), object()
+    arrays = [np.full((2, 2, 2), k, np.uint8) for k in (1, 2, 3)]
+    store.keep(HASH, arrays[0], {}, first)
+    store.give_back(HASH)
+    store.keep(HASH, arrays[1], {}, second)
+    store.keep(HASH, arrays[2], {}, first)
+    kept = {int(store.give_back(one.scan)[0, 0, 0]) for one in store.all()}
+    assert kept == {1, 2, 3}
+    assert int(store.give_back(HASH)[0, 0, 0]) == 3
+
+
+def test_what_another_window_kept_meanwhile_is_set_aside(tmp_path):
+    mine, theirs = CorrectionStore(tmp_path), CorrectionStore(tmp_path)
+    mine.keep(HASH, np.full((2, 2, 2), 1, np.uint8))
+    theirs.give_back(HASH)
+    theirs.go_on(HASH, None)
+    theirs.keep(HASH, np.full((2, 2, 2), 2, np.uint8))
+    mine.keep(HASH, np.full((2, 2, 2), 3, np.uint8))
+    assert {int(mine.give_back(one.scan)[0, 0, 0]) for one in mine.all()} == {2, 3}
 
 
 def test_if_the_disk_is_full_the_corrections_of_another_day_are_still_found(tmp_path, monkeypatch):

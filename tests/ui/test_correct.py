@@ -13,7 +13,7 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.record import read_record
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.tool import ToolRequest
-from napari_sparsetok.ui import correct as module
+from napari_sparsetok.ui import keeping as module
 
 
 def test_a_stroke_shows_in_the_mask_and_in_the_table(correcting):
@@ -91,7 +91,7 @@ def test_what_is_saved_is_what_is_seen(correcting, tmp_path):
 
 
 def test_corrections_are_kept_by_themselves_and_offered_back_to_the_same_scan(correcting, qtbot, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_KEEP_AFTER_MS", 10)
+    monkeypatch.setattr(module, "_SOON_MS", 10)
     room = correcting
     paint(room, (5, 10, 10), NOT_TISSUE)
     said = np.array(room.desk.array)

@@ -140,10 +140,11 @@ def test_another_scan_has_corrections_of_its_own():
     assert layers.array is None
     layers.show(LABELS)
     assert not np.any(layers.array)
-    boxes = []
-    layers.changed.connect(boxes.append)
-    layer.paint((0, 0, 0), 1)  # in the old scan's layer: nothing of the current one changed
-    assert boxes == []
+    sheets = []
+    layers.changed.connect(lambda box, sheet: sheets.append(sheet))
+    layer.paint((0, 0, 0), 1)  # in the old scan's layer: it is told whose it was
+    assert [sheet.scan for sheet in sheets] == [scan]
+    assert layers.sheet not in sheets
     layers.set_scan(scan)
     assert np.count_nonzero(layers.array) > 1
 

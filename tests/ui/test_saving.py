@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QDockWidget, QFileDialog, QMainWindow
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.autosave import CorrectionStore
 from napari_sparsetok.files.record import read_record
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui import correct as module
@@ -134,6 +135,20 @@ def test_closing_without_saving_keeps_the_corrections_on_this_computer(window, t
     store = CorrectionStore(tmp_path / "kept")
     window.until(lambda: store.find(scan.content_hash) is not None)
     assert np.array_equal(store.give_back(scan.content_hash), said)
+
+
+def test_after_the_disk_refused_the_question_promises_nothing(window, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ScanError("no space left")
+
+    monkeypatch.setattr(window.dock.correct.keeping.store, "keep", refuse)
+    window.paint()
+    window.dock.correct.keep()
+    window.until(lambda: window.dock.correct.keeping.refused)
+    window.outer.close()
+    assert "may be lost" in window.question.informativeText()
+    assert "stay on this computer" not in window.question.informativeText()
+    window.press("Cancel")
 
 
 def test_saving_on_the_way_out_saves_first_and_closes_then(window, tmp_path, monkeypatch):
