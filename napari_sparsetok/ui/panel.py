@@ -148,6 +148,8 @@ class Panel(QWidget):
         self._model.changed.connect(lambda value: value and self.model_chosen.emit(value))
         self._model_info = _small_label(QElidingLabel())
         self._model_info.setElideMode(Qt.ElideRight)
+        # Or the panel wants to be as wide as the whole sentence, and takes that room from the scan.
+        self._model_info.setSizePolicy(QSizePolicy.Ignored, QSizePolicy.Fixed)
         self._about = QToolButton()
         self._about.setText("A&bout")
         self._about.setToolTip("What the model is for, what it was trained on, how good it was, and its licence")

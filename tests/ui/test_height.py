@@ -119,6 +119,12 @@ def test_all_of_correct_is_seen_in_a_window_of_860_pixels(panel: Dock, qtbot: An
     assert is_in_sight(save, panel)
 
 
+@pytest.mark.parametrize("panel", BOTH, indirect=True)
+def test_the_panel_wants_no_more_room_than_it_needs(panel: Dock) -> None:
+    """A dock is as wide as its hint when it opens; what it has beyond its need, the scan lacks."""
+    assert panel.sizeHint().width() <= DOCK[0]
+
+
 def test_a_window_of_860_pixels_leaves_the_panel_as_much(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer_proxy(show=True)
     dock = segmented(viewer, "two")
