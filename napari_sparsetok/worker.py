@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from napari_sparsetok.state import Busy
 
 _LAST_WAIT = 60.0
-"""Seconds at the end of the program for the job that still runs. Its window is gone by then, so nobody waits; but a thread
-that computes on while Python is taken down around it ends the program with a crash."""
+"""Seconds at the end of the program for the job that still runs.
+
+Its window is gone by then, so nobody waits; but a thread that computes on while Python is taken down around it ends the
+program with a crash.
+"""
 
 _HANDOVER = 0.0005
 """Seconds after which one Python thread makes room for another while something is computed, instead of the usual 5 ms.
