@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -37,10 +38,6 @@ def affine_of(way, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), turn=None):
     affine[:3, :3] = columns if turn is None else turn @ columns
     affine[:3, 3] = origin
     return affine
-
-
-def itk():
-    return pytest.importorskip("SimpleITK", reason="SimpleITK, the other reader, is not installed")
 
 
 def raw_header(path):
@@ -143,7 +140,6 @@ def test_every_orientation_comes_back(way, tmp_path):
 @pytest.mark.parametrize("tilt", [None, (10, 0, 0), (3, -20, 8), (0, 0, 44)])
 @pytest.mark.parametrize("way", ORIENTATIONS[::5])
 def test_another_reader_finds_the_mask_in_the_same_place(way, tilt, tmp_path):
-    simple_itk = itk()
     turn = None if tilt is None else Rotation.from_euler("xyz", tilt, degrees=True).as_matrix()
     source, target = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
     image = nib.Nifti1Image(voxels_of((5, 6, 7)), None)
@@ -156,13 +152,13 @@ def test_another_reader_finds_the_mask_in_the_same_place(way, tilt, tmp_path):
     mask[here] = 2
     save_mask(target, mask, scan, LABELS)
 
-    theirs, ours = simple_itk.ReadImage(str(source)), simple_itk.ReadImage(str(target))
+    theirs, ours = sitk.ReadImage(str(source)), sitk.ReadImage(str(target))
     assert ours.GetSize() == theirs.GetSize()
     for index in itertools.product((0, 4), (0, 5), (0, 6)):
         np.testing.assert_array_equal(
             ours.TransformIndexToPhysicalPoint(index), theirs.TransformIndexToPhysicalPoint(index)
         )
-    (found,) = np.argwhere(simple_itk.GetArrayFromImage(ours) == 2)
+    (found,) = np.argwhere(sitk.GetArrayFromImage(ours) == 2)
     point = np.array(ours.TransformIndexToPhysicalPoint([int(i) for i in found[::-1]]))  # LPS
     wanted = (scan.geometry.affine @ (*here, 1.0))[:3] * (-1, -1, 1)
     np.testing.assert_allclose(point, wanted, atol=1e-4)
@@ -364,7 +360,7 @@ def test_another_reader_finds_the_same_lengths(unit, tmp_path):
     image = nib.Nifti1Image(voxels_of((3, 4, 5)), np.diag([2.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "scan.nii")
-    theirs = itk().ReadImage(str(tmp_path / "scan.nii"))
+    theirs = sitk.ReadImage(str(tmp_path / "scan.nii"))
     np.testing.assert_allclose(theirs.GetSpacing(), open_scan(tmp_path / "scan.nii").geometry.spacing[::-1])
 
 

@@ -91,8 +91,6 @@ def test_a_layer_of_nobody_is_not_written(tmp_path: Path) -> None:
     "open_one", [hooks.open_mni152, hooks.open_hippocampus_left, hooks.open_hippocampus_right, hooks.open_phantom]
 )
 def test_every_sample_opens_or_says_what_is_missing(open_one: Any) -> None:
-    if open_one is not hooks.open_phantom:
-        pytest.importorskip("nilearn")
     ((data, arguments, kind),) = open_one()
     assert kind == "image"
     assert Image(data, **arguments).ndim == 3
