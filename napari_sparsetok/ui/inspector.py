@@ -113,7 +113,7 @@ class InspectDesk(QObject):
         return [
             Shortcut("A", "ask about the token under the mouse", lambda viewer: panel.ask_button.click()),
             Shortcut("O", "token outlines", lambda viewer: panel.shown.toggle("boxes")),
-            Shortcut("W", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
+            Shortcut("Shift-O", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
             Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.shown.toggle("lowest")),
             Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.shown.toggle("difference")),
             Shortcut("B", "blink between this mask and that one", lambda viewer: panel.sweep.blink_button.click()),

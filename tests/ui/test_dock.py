@@ -808,3 +808,8 @@ def test_going_to_3d_and_back_warns_of_nothing_and_keeps_the_outline(desk: Desk)
     desk.idle()
     desk.viewer.dims.ndisplay = 2
     assert mask.contour == 1
+
+
+def test_no_key_means_two_things(desk: Desk) -> None:
+    keys = [shortcut.key for shortcut in (*desk.dock.showing.shortcuts.shortcuts, *desk.dock.showing.more_keys)]
+    assert len(keys) == len(set(keys)), sorted(keys)
