@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 # Okabe and Ito's palette, which stays distinct to colour-blind eyes, without its black.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
+Meaning = tuple[tuple[int, str], ...]
+"""The numbers and the names of a table."""
+
 NOT_TISSUE = 255
 """In corrections: not any label. No label may have this id."""
 
@@ -54,6 +57,17 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the numbers mean: two tables of the same meaning differ in colours and codes at most."""
+        return tuple((label.id, label.name) for label in self.labels)
+
+    @property
+    def words(self) -> str:
+        """The names, for a sentence."""
+        names = [label.name for label in self.labels]
+        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     @classmethod
     def of(cls, names: Sequence[str]) -> LabelTable:

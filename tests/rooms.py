@@ -17,6 +17,7 @@ from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.dock import on_gui_thread
 from napari_sparsetok.ui.overlays import Overlays
+from napari_sparsetok.weights import Card
 
 MS = int(PATIENCE * 1000)
 
@@ -24,11 +25,11 @@ MS = int(PATIENCE * 1000)
 class Room:
     """A viewer model, overlays, a session with a fake engine, and the desk."""
 
-    def __init__(self, qtbot: Any, folder: Path) -> None:
+    def __init__(self, qtbot: Any, folder: Path, *cards: Card) -> None:
         self.qtbot, self.viewer = qtbot, ViewerModel()
         self.session = Session(
             make_segmenter=lambda: FakeSegmenter(free=True),
-            registry=make_registry(),
+            registry=make_registry(*cards),
             settings=Settings(keep_ratio=0.5),
             deliver=on_gui_thread,
         )
@@ -37,12 +38,19 @@ class Room:
         qtbot.addWidget(self.panel)
         events = self.session.state.events
         events.scan.connect(self._on_scan)
+        events.settings.connect(self._on_settings)
+        self._model = self.session.state.settings.model
         events.prediction.connect(self._on_prediction)
         self.store = CorrectionStore(folder)
         self.desk = CorrectDesk(self.viewer, self.session, self.overlays, self.panel, self.store)
 
     def _on_scan(self, scan: Any) -> None:
         self.overlays.set_scan(scan)
+
+    def _on_settings(self, settings: Settings) -> None:
+        if settings.model != self._model:
+            self._model = settings.model
+            self.overlays.retire()
 
     def _on_prediction(self, prediction: Any) -> None:
         if prediction is not None:

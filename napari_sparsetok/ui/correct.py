@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_sparsetok.correction import Edit
 from napari_sparsetok.files.autosave import CorrectionStore
-from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.labels import LabelTable, Meaning
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
@@ -64,7 +64,7 @@ class CorrectDesk(QObject):
         super().__init__(panel)
         self._viewer, self._session, self._overlays, self._panel = viewer, session, overlays, panel
         self._store = store or CorrectionStore()
-        self._locked: set[int] = set()
+        self._locks: dict[Meaning, set[int]] = {}
         self._hidden: frozenset[int] = frozenset()
         self._notes: WeakKeyDictionary[Scan, Notes] = WeakKeyDictionary()
         self._last_stroke = 0.0
@@ -76,6 +76,7 @@ class CorrectDesk(QObject):
         self._connect_panel()
         events = session.state.events
         events.scan.connect(self._on_scan)
+        events.settings.connect(self._on_settings)
         events.prediction.connect(self._on_prediction)
         viewer.layers.events.removed.connect(self._on_removed)
         self._on_scan(session.state.scan)
@@ -86,7 +87,7 @@ class CorrectDesk(QObject):
         self.tooling = Tooling(viewer, session, overlays, panel.tools, self._work_on, self._write_edit)
         self.review = Reviewing(viewer, session, overlays, panel.review, self)
         self.looks = Looks(viewer, session, overlays, panel.looks)
-        self.saving = Saving(dialogs, viewer, session, lambda: self.array, self.remarks)
+        self.saving = Saving(dialogs, viewer, session, lambda: self.layers.sheet, self.remarks)
         self.saving.guard.is_refused = lambda: self.keeping.refused
         self.saving.saved.connect(self._write_saved)
         self.measuring = Measuring(dialogs, session, overlays)
@@ -113,6 +114,11 @@ class CorrectDesk(QObject):
     def array(self) -> NDArray[np.uint8] | None:
         """The current scan's corrections, None if there are none."""
         return self.layers.array
+
+    @property
+    def _locked(self) -> set[int]:
+        """Labels of the current model that are locked."""
+        return self._locks.setdefault(self.layers.labels.meaning, set())
 
     @property
     def notes(self) -> Notes:
@@ -149,7 +155,11 @@ class CorrectDesk(QObject):
         self._panel.set_offer("")
         self._panel.set_active(True)
         self._write_rows()
-        self.painting.begin(scan, layer, {"K": self.review.toggle_slice, "J": self.looks.toggle_blinking})
+        self.painting.begin(scan, layer, self._keys, "brush")
+
+    @property
+    def _keys(self) -> dict[str, Callable[[], None]]:
+        return {"K": self.review.toggle_slice, "J": self.looks.toggle_blinking}
 
     def keep(self) -> None:
         """Write what has changed to the store, in the background."""
@@ -167,7 +177,9 @@ class CorrectDesk(QObject):
 
     def _on_scan(self, scan: Scan | None) -> None:
         self.keeping.now()  # what is not kept yet of the scan before
+        self.layers.set_labels(self._labels())
         self.layers.set_scan(scan)
+        self._resume()
         self._overlays.set_corrections(self.layers.array)
         self._last_stroke = 0.0
         self._panel.set_active(self.layers.layer is not None)
@@ -178,6 +190,24 @@ class CorrectDesk(QObject):
         self._write_saved()
         if scan is not None and self.layers.array is None:
             self.kept.look()
+
+    def _resume(self) -> None:
+        """The current scan's layer comes back to the screen, as it was left; the panel drives no other."""
+        layer, scan, chosen = self.layers.show_again(), self.layers.scan, self._viewer.layers.selection
+        if layer is None or scan is None:
+            self.painting.end()
+            return
+        if chosen.active is not layer and self.layers.has(chosen.active):
+            self._viewer.layers.selection = {layer}
+        self.painting.begin(scan, layer, self._keys)
+
+    def _on_settings(self, settings: Any) -> None:
+        """Other labels: the corrections for those before are put aside until their model is chosen again."""
+        if self._labels().meaning != self.layers.labels.meaning:
+            self._hidden = frozenset()
+            self.looks.set_hidden(self._hidden)
+            self._on_scan(self._session.state.scan)
+        self._write_saved()
 
     def _install(self, corrections: NDArray[np.uint8], notes: Notes, name: str) -> None:
         """Go on with corrections of the current scan that were kept under this name."""
@@ -212,7 +242,7 @@ class CorrectDesk(QObject):
             self._last_stroke = now
             notes = self._notes.get(scan, Notes())
             self._notes[scan] = replace(notes, seconds=notes.seconds + (spent if spent < _PAUSE else 0.0))
-            self.saving.mark(scan)
+            self.saving.mark(sheet)
         self.keeping.soon(sheet)
 
     # The person asked

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_sparsetok.correction import Edit
-from napari_sparsetok.labels import NOT_TISSUE, LabelTable
+from napari_sparsetok.labels import NOT_TISSUE, LabelTable, Meaning
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.overlays import OVERLAY
@@ -69,16 +69,20 @@ def written_box(key: Any, shape: tuple[int, ...]) -> Region:
 
 @dataclass(eq=False)
 class Sheet:
-    """The corrections of one scan.
+    """The corrections of one scan for one table of labels.
 
+    labels : what the numbers mean.
     array : (z, y, x) uint8.
+    mode : napari's, in which its layer was hidden.
     lineage : of what the array goes on with; see `napari_sparsetok.files.autosave.CorrectionStore.go_on`.
     """
 
     of: ref[Scan]  # a plain reference would keep the scan alive for ever
+    labels: LabelTable
     array: WatchedArray
     lineage: object = field(default_factory=object)
     shown: ref[Labels] | None = None
+    mode: str = ""
 
     @property
     def scan(self) -> Scan | None:
@@ -92,7 +96,7 @@ class Sheet:
 
 
 class CorrectionsLayer:
-    """Keeps one sheet of corrections for each scan, and shows that of the current scan when it is wanted.
+    """Keeps one sheet of corrections for each scan and table of labels, and shows the current one when it is wanted.
 
     The sheet outlives its layer: a person who deletes the layer loses nothing, and gets it back with `show`.
 
@@ -104,14 +108,28 @@ class CorrectionsLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._scan: Scan | None = None
-        self._sheets: WeakKeyDictionary[Scan, Sheet] = WeakKeyDictionary()
+        self._labels = LabelTable(())
+        self._sheets: WeakKeyDictionary[Scan, dict[Meaning, Sheet]] = WeakKeyDictionary()
 
     def set_scan(self, scan: Scan | None) -> None:
         """From now on this scan is corrected; the layers of others are hidden."""
-        for other, sheet in self._sheets.items():
-            if other is not scan and scan is not None and sheet.layer is not None:
-                sheet.layer.visible = False
         self._scan = scan
+        self._hide_others()
+
+    def set_labels(self, labels: LabelTable) -> None:
+        """From now on these labels are painted; corrections for others mean something else, and are hidden."""
+        self._labels = labels
+        self._hide_others()
+
+    def _hide_others(self) -> None:
+        for sheet in self._all() if self._scan is not None else ():
+            layer = sheet.layer
+            if sheet is not self.sheet and layer is not None and layer.visible:
+                sheet.mode = str(layer.mode)  # napari gives no hidden layer a mode
+                layer.visible = False
+
+    def _all(self) -> list[Sheet]:
+        return [sheet for of_scan in self._sheets.values() for sheet in of_scan.values()]
 
     @property
     def scan(self) -> Scan | None:
@@ -119,9 +137,18 @@ class CorrectionsLayer:
         return self._scan
 
     @property
+    def labels(self) -> LabelTable:
+        """What is painted."""
+        return self._labels
+
+    @property
     def sheet(self) -> Sheet | None:
-        """The current scan's; None before there is any layer."""
-        return None if self._scan is None else self._sheets.get(self._scan)
+        """That of the current scan and labels; None before there is any layer."""
+        return None if self._scan is None else self._sheets.get(self._scan, {}).get(self._labels.meaning)
+
+    def has(self, layer: object) -> bool:
+        """Whether a layer is one of these, of whichever scan."""
+        return any(sheet.layer is layer for sheet in self._all())
 
     @property
     def array(self) -> NDArray[np.uint8] | None:
@@ -133,6 +160,14 @@ class CorrectionsLayer:
         """The current scan's layer, if it is in the viewer."""
         layer = None if self.sheet is None else self.sheet.layer
         return layer if layer is not None and layer in self._viewer.layers else None
+
+    def show_again(self) -> Labels | None:
+        """The current layer comes back to the screen as it was left, if there is one."""
+        sheet, layer = self.sheet, self.layer
+        if sheet is not None and layer is not None and not layer.visible and sheet.mode:
+            layer.visible = True
+            layer.mode, sheet.mode = sheet.mode, ""
+        return layer
 
     def show(self, labels: LabelTable, given: NDArray[np.uint8] | None = None) -> Labels:
         """Add the layer on top, or bring it back, and select it.
@@ -148,6 +183,7 @@ class CorrectionsLayer:
         """
         if self._scan is None:
             raise RuntimeError("there is no scan to correct")
+        self.set_labels(labels)
         layer = self.layer
         if layer is None:
             layer = self._new_layer(self._scan, labels, given)
@@ -180,14 +216,15 @@ class CorrectionsLayer:
 
     def let_go(self) -> None:
         """Stop listening to the arrays; the layers stay."""
-        for sheet in self._sheets.values():
+        for sheet in self._all():
             sheet.array.on_write = sheet.shown = None
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:
-        sheet = self._sheets.get(scan)
+        sheet = self.sheet
         if sheet is None:
             values = np.zeros(scan.shape, dtype=np.uint8) if given is None else np.array(given, dtype=np.uint8)
-            sheet = self._sheets[scan] = Sheet(ref(scan), cast(WatchedArray, values.view(WatchedArray)))
+            sheet = Sheet(ref(scan), labels, cast(WatchedArray, values.view(WatchedArray)))
+            self._sheets.setdefault(scan, {})[labels.meaning] = sheet
             sheet.array.on_write = partial(self._on_write, sheet)
         layer = Labels(
             sheet.array,

@@ -81,7 +81,7 @@ class Keeping(QObject):
         scan = sheet.scan
         if scan is not None:
             store, notes, array, lineage = self.store, self._notes(scan).to_json(), np.array(sheet.array), sheet.lineage
-            work = partial(store.keep, scan.content_hash, array, notes, lineage)
+            work = partial(store.keep, scan.content_hash, array, notes, lineage, sheet.labels)
             self._session.write(work, then, "keeping your corrections safe")
 
     # Details
@@ -94,13 +94,14 @@ class Keeping(QObject):
 
     def _write(self, sheet: Sheet, scan: Scan) -> None:
         store, notes, array, lineage = self.store, self._notes(scan).to_json(), sheet.array, sheet.lineage
+        labels = sheet.labels
         known = sheet in self._refused  # why was said by the session, and once is enough
         refused: list[BaseException] = []
         self._writing.add(sheet)
 
         def work() -> None:
             try:
-                store.keep(scan.content_hash, array, notes, lineage)
+                store.keep(scan.content_hash, array, notes, lineage, labels)
             except BaseException as error:
                 refused.append(error)
                 self._on_refused(sheet, scan)

@@ -23,13 +23,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files.autosave import Kept
+from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
-from napari_sparsetok.ui.corrections import CorrectionsLayer, Sheet
+from napari_sparsetok.ui.corrections import CorrectionsLayer
 from napari_sparsetok.ui.keeping import Keeping
 
-_HEADINGS = ("Kept on", "Scan", "Voxels corrected", "Size")
+_HEADINGS = ("Kept on", "Scan", "Voxels corrected", "Size", "Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class _Back:
     """Corrections of a scan that were read, and the name that they were kept under."""
 
     scan: Scan
+    labels: LabelTable
     name: str
     corrections: NDArray[np.uint8]
     notes: Notes
@@ -73,52 +75,78 @@ class KeptDesk(QObject):
 
     def look(self) -> None:
         """Offer what is kept for the current scan."""
-        scan, store = self._session.state.scan, self._store
+        scan, store, labels = self._session.state.scan, self._store, self._layers.labels
         if scan is None:
             return
 
         def found(kept: Kept | None) -> None:
-            if kept is None or not kept.voxels or scan is not self._session.state.scan:
+            if kept is None or not kept.voxels or not self._is_current(scan, labels):
                 return
             sheet = self._layers.sheet
-            if sheet is None or not store.goes_on(kept.scan, sheet.lineage):  # these are not those on the screen
+            if kept.labels and kept.labels.meaning != labels.meaning:
+                words = f"Corrections of this scan are kept for other labels ({kept.labels.words})."
+                self._session.say(f"{words} Choose the model that draws these, and they are offered.", "info")
+            elif sheet is None or not store.goes_on(kept.name, sheet.lineage):  # these are not those on the screen
                 when = kept.at.astimezone().strftime("%d %B %Y, %H:%M")
-                self.offered.emit(f"Corrections of this scan were kept on {when}: {kept.voxels} voxels.")
+                words = f"Corrections of this scan were kept on {when}: {kept.voxels} voxels."
+                self.offered.emit(words if kept.labels else f"{words} {_not_noted(labels)}")
 
-        self._session.load(lambda: store.find(scan.content_hash), found, "looking for kept corrections")
+        self._session.load(
+            lambda: store.find(scan.content_hash, labels) or store.find(scan.content_hash),
+            found,
+            "looking for kept corrections",
+        )
 
     def bring_back(self, kept: Kept | None = None) -> None:
-        """Those that were kept last, or others that were set aside."""
-        scan, store = self._session.state.scan, self._store
+        """Those that were offered, or others from the list."""
+        scan, store, labels = self._session.state.scan, self._store, self._layers.labels
         if scan is None:
+            return
+        if kept is not None and kept.labels and kept.labels.meaning != labels.meaning:
+            words = f"These corrections are for other labels ({kept.labels.words})."
+            self._session.say(f"{words} Choose the model that draws these first, then bring them back.")
             return
 
         def read() -> _Back:
-            name = scan.content_hash if kept is None else kept.scan
-            return _Back(scan, name, store.give_back(name), Notes.from_json(store.notes(name)))
+            found = kept or store.find(scan.content_hash, labels)
+            name = scan.content_hash if found is None else found.name
+            return _Back(scan, labels, name, store.give_back(name), Notes.from_json(store.notes(name)))
 
-        self._session.load(read, self._on_read, "bringing corrections back")
+        # Of what was offered it was said that its labels were not noted.
+        noted = kept is None or bool(kept.labels)
+        self._session.load(read, lambda back: self._on_read(back, noted), "bringing corrections back")
 
-    def _on_read(self, back: _Back) -> None:
-        if back.scan is not self._session.state.scan:
-            return
+    def _on_read(self, back: _Back, noted: bool) -> None:
         sheet = self._layers.sheet
-        if sheet is None or not np.asarray(sheet.array).any():
-            self._put(back)
+        if not self._is_current(back.scan, back.labels):
+            return
+        if sheet is not None and np.asarray(sheet.array).any():
+            also = "" if noted else f" {_not_noted(back.labels)}"
+            self._ask(
+                "This scan has other corrections now. Put the kept ones in their place?",
+                f"Those you have now are set aside first. You find them in the list of kept corrections.{also}",
+                lambda: self._keeping.copy(sheet, lambda: self._put(back)),
+            )
+        elif not noted:
+            self._ask("Bring these corrections back?", _not_noted(back.labels), lambda: self._put(back))
         else:
-            self._ask(back, sheet)
+            self._put(back)
 
-    def _ask(self, back: _Back, sheet: Sheet) -> None:
+    def _is_current(self, scan: Scan, labels: LabelTable) -> bool:
+        """Whether nobody chose another scan or model meanwhile."""
+        return scan is self._session.state.scan and labels.meaning == self._layers.labels.meaning
+
+    def _ask(self, words: str, more: str, then: Callable[[], None]) -> None:
         box = self.question = QMessageBox(self._dialogs)
         box.setIcon(QMessageBox.Question)
-        box.setWindowTitle("This scan has corrections")
-        box.setText("This scan has other corrections now. Put the kept ones in their place?")
-        box.setInformativeText("Those you have now are set aside first. You find them in the list of kept corrections.")
-        put = box.addButton("&Put in their place", QMessageBox.AcceptRole)
-        put.setToolTip("Set aside what you have now, then bring the kept corrections back")
-        put.clicked.connect(lambda: self._keeping.copy(sheet, lambda: self._put(back)))
+        box.setWindowTitle("Kept corrections")
+        box.setText(words)
+        box.setInformativeText(more)
+        put = box.addButton("&Bring back", QMessageBox.AcceptRole)
+        put.setToolTip("Put the kept corrections on this scan; one undo takes them away again")
+        put.clicked.connect(then)
         cancel = box.addButton("&Cancel", QMessageBox.RejectRole)
-        cancel.setToolTip("Go on with what you have now")
+        cancel.setToolTip("Leave everything as it is")
         box.setDefaultButton(cancel)
         box.setAttribute(Qt.WA_DeleteOnClose)
         box.finished.connect(self._on_answered)
@@ -128,7 +156,7 @@ class KeptDesk(QObject):
         self.question = None
 
     def _put(self, back: _Back) -> None:
-        if back.scan is self._session.state.scan:
+        if self._is_current(back.scan, back.labels):
             self.offered.emit("")
             self._install(back.corrections, back.notes, back.name)
 
@@ -157,7 +185,7 @@ class KeptDesk(QObject):
 
         def work() -> None:
             for one in kept:
-                store.remove(one.scan)
+                store.remove(one.name)
 
         self._session.write(work, self._refresh, "deleting kept corrections")
 
@@ -171,7 +199,7 @@ class KeptDialog(QDialog):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Kept corrections")
-        self.resize(560, 320)
+        self.resize(680, 320)
         self._kept: list[Kept] = []
         self._open = ""
         self._words = QLabel("Reading …")
@@ -203,16 +231,18 @@ class KeptDialog(QDialog):
         for row, one in enumerate(kept):
             shape = " × ".join(str(n) for n in reversed(one.shape))
             scan = "the scan that is open" if open_scan and one.belongs_to(open_scan) else f"another, {shape} voxels"
-            aside = " (set aside)" if "-" in one.scan.removesuffix("-sampled") else ""
+            aside = " (set aside)" if one.is_aside else ""
             cells = (
                 f"{one.at.astimezone():%d %B %Y, %H:%M}",
                 scan + aside,
                 str(one.voxels),
                 f"{one.nbytes / 1e3:.0f} kB",
+                one.labels.words if one.labels else "not noted",
             )
             for column, words in enumerate(cells):
                 item = QTableWidgetItem(words)
-                if column > 1:
+                item.setToolTip(words)
+                if column in (2, 3):
                     item.setTextAlignment(Qt.AlignRight | Qt.AlignVCenter)
                 self._table.setItem(row, column, item)
         self._on_selected()
@@ -258,3 +288,10 @@ class KeptDialog(QDialog):
         box.setAttribute(Qt.WA_DeleteOnClose)
         self.question = box
         box.open()
+
+
+def _not_noted(labels: LabelTable) -> str:
+    return (
+        "They come from an earlier version of the program, which did not note which labels they are for. Bring them "
+        f"back only if you drew them for the labels of this model: {labels.words}."
+    )

@@ -56,9 +56,10 @@ class Painting(QObject):
         viewer.dims.events.order.connect(self._set_brush)
         self.preview = BrushPreview(viewer, self)
 
-    def begin(self, scan: Scan, layer: Labels, keys: Mapping[str, Callable[[], None]]) -> None:
-        """Paint in this layer, with the brush in hand. `keys` are further ones that count in it."""
+    def begin(self, scan: Scan, layer: Labels, keys: Mapping[str, Callable[[], None]], mode: str = "") -> None:
+        """Paint in this layer. `keys` are further ones that count in it; without a mode, go on in that of the layer."""
         if layer is not self._layer:
+            self.end()
             self._scan, self._layer = scan, layer
             layer.allowed, layer.refused = self._allowed, self._session.say
             overlays = ref(self._overlays)
@@ -70,7 +71,22 @@ class Painting(QObject):
             if not scan.is_lazy:
                 low, high = np.percentile(scan.sample, (25, 75)).tolist()
                 self._panel.limits.propose(low, high)
-        self.set_mode("brush")
+        if mode:
+            self.set_mode(mode)
+        else:
+            self._set_brush()
+            self._on_napari()
+
+    def end(self) -> None:
+        """Another scan or model was chosen: the panel and the keys drive this layer no more."""
+        layer, self._layer = self._layer, None
+        if layer is None:
+            return
+        self._take_aim()
+        self._let_go(layer)
+        layer.allowed = self._allowed_elsewhere
+        for key in ("M", "X"):
+            layer.bind_key(key, _pressed(lambda: None), overwrite=True)
 
     def set_mode(self, mode: str) -> None:
         """Take another way of painting in hand."""
@@ -90,13 +106,23 @@ class Painting(QObject):
         self._viewer.dims.events.order.disconnect(self._set_brush)
         layer, self._layer = self._layer, None
         if layer is not None:
-            layer.allowed = layer.seen = layer.refused = None
-            layer.events.mode.disconnect(self._on_napari)
-            layer.events.selected_label.disconnect(self._on_napari)
-            layer.events.brush_size.disconnect(self._on_brush_size)
-            layer.keymap.clear()
+            self._let_go(layer)
 
     # Details
+
+    def _let_go(self, layer: Labels) -> None:
+        layer.allowed = layer.seen = layer.refused = None
+        layer.events.mode.disconnect(self._on_napari)
+        layer.events.selected_label.disconnect(self._on_napari)
+        layer.events.brush_size.disconnect(self._on_brush_size)
+        layer.keymap.clear()
+
+    def _allowed_elsewhere(self, places: Places, value: int) -> NDArray[np.bool_]:
+        """In a layer that the panel does not drive: what is locked there is not known."""
+        if not self._locked():
+            return np.ones(len(places[0]), dtype=bool)
+        self._session.say("Some labels are locked. Choose the scan and the model of this layer first, or unlock them.")
+        return np.zeros(len(places[0]), dtype=bool)
 
     def _bind(self, layer: Labels, keys: Mapping[str, Callable[[], None]]) -> None:
         """Keys of the layer come before napari's own, which know nothing of eraser and restore."""

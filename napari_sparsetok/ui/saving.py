@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from napari.components import ViewerModel
-from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.corrections import Sheet
 from napari_sparsetok.ui.lifetime import outermost
 from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
 
@@ -37,7 +36,7 @@ class Saving(QObject):
     ----------
     widget : the dialogs' parent; the window that it lies in asks before it closes.
     viewer, session : what is saved.
-    corrections : the current scan's corrections, None if there are none.
+    sheet : the corrections of the current scan and model, None if there are none.
     remarks : what the record says of how the corrections came about.
     """
 
@@ -48,31 +47,32 @@ class Saving(QObject):
         widget: QWidget,
         viewer: ViewerModel,
         session: Session,
-        corrections: Callable[[], NDArray[np.uint8] | None],
+        sheet: Callable[[], Sheet | None],
         remarks: Callable[[], Mapping[str, Any]],
     ) -> None:
         super().__init__(widget)
         self._widget, self._viewer, self._session = widget, viewer, session
-        self._corrections, self._remarks = corrections, remarks
-        self._changes: WeakKeyDictionary[Scan, int] = WeakKeyDictionary()  # since the last mask was saved
-        self._paths: WeakKeyDictionary[Scan, Path] = WeakKeyDictionary()
+        self._sheet, self._remarks = sheet, remarks
+        self._changes: WeakKeyDictionary[Sheet, int] = WeakKeyDictionary()  # since the last mask was saved
+        self._paths: WeakKeyDictionary[Scan, dict[str, Path]] = WeakKeyDictionary()  # of each model's mask
         self.guard = ClosingGuard(widget, self)
         session.state.events.scan.connect(self._write_title)
 
     @property
     def path(self) -> Path | None:
-        """Where the current scan's mask was last saved."""
-        scan = self._session.state.scan
-        return None if scan is None else self._paths.get(scan)
+        """Where the current model's mask of the current scan was last saved."""
+        state = self._session.state
+        return None if state.scan is None else self._paths.get(state.scan, {}).get(state.settings.model)
 
     @property
     def unsaved(self) -> list[Scan]:
         """The scans that are shown and have corrections in no saved mask."""
-        return list(self._changes) if len(self._viewer.layers) else []
+        scans = [sheet.scan for sheet in self._changes] if len(self._viewer.layers) else []
+        return list(dict.fromkeys(scan for scan in scans if scan is not None))
 
-    def mark(self, scan: Scan) -> None:
-        """Its corrections have changed."""
-        self._changes[scan] = self._changes.get(scan, 0) + 1
+    def mark(self, sheet: Sheet) -> None:
+        """It has changed."""
+        self._changes[sheet] = self._changes.get(sheet, 0) + 1
         self._write_title()
 
     def save(self, then: Callable[[], None] = lambda: None) -> None:
@@ -104,24 +104,26 @@ class Saving(QObject):
         self._write_title()
 
     def _write(self, path: Path, then: Callable[[], None]) -> None:
-        scan = self._session.state.scan
+        scan, model, sheet = self._session.state.scan, self._session.state.settings.model, self._sheet()
         if scan is None:
             return
-        changes = self._changes.get(scan, 0)
+        changes = 0 if sheet is None else self._changes.get(sheet, 0)
 
         def done() -> None:
-            self._paths[scan] = path
-            if self._changes.get(scan, 0) == changes:  # nothing was drawn while it was written
-                self._changes.pop(scan, None)
+            self._paths.setdefault(scan, {})[model] = path
+            if sheet is not None and self._changes.get(sheet, 0) == changes:  # nothing was drawn while it was written
+                self._changes.pop(sheet, None)
             self._write_title()
             self.saved.emit()
             then()
 
-        self._session.save_mask(path, self._corrections(), remarks=self._remarks(), then=done)
+        said = None if sheet is None else sheet.array
+        self._session.save_mask(path, said, remarks=self._remarks(), then=done)
 
     def _write_title(self, event: Any = None) -> None:
         title = self._viewer.title.removeprefix(MARK)
-        self._viewer.title = MARK + title if self._session.state.scan in self._changes else title
+        is_unsaved = self._session.state.scan in [sheet.scan for sheet in self._changes]
+        self._viewer.title = MARK + title if is_unsaved else title
 
 
 class ClosingGuard(QObject):

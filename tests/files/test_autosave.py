@@ -83,9 +83,9 @@ def test_listing_and_removing(tmp_path):
     for number in range(3):
         store.keep(f"{number:064x}", np.full((2, 2, 2), number + 1, np.uint8))
     listed = store.all()
-    assert [kept.scan[-1] for kept in listed] == ["2", "1", "0"]
-    store.remove(listed[0].scan)
-    store.remove(listed[0].scan)
+    assert [kept.name[-1] for kept in listed] == ["2", "1", "0"]
+    store.remove(listed[0].name)
+    store.remove(listed[0].name)
     assert len(store.all()) == 2
     with pytest.raises(ValueError, match="hash"):
         store.keep("../../evil", np.ones((1, 1, 1), np.uint8))
@@ -128,11 +128,11 @@ def test_corrections_that_were_not_brought_back_are_set_aside_and_never_overwrit
     later.keep(HASH, new)
     later.keep(HASH, new * 3)
     assert np.array_equal(later.give_back(HASH), new * 3)
-    aside = [kept.scan for kept in later.all() if kept.scan != HASH]
+    aside = [kept.name for kept in later.all() if kept.name != HASH]
     assert len(aside) == 1
     assert np.array_equal(later.give_back(aside[0]), old)
     later.remove(aside[0])
-    assert [kept.scan for kept in later.all()] == [HASH]
+    assert [kept.name for kept in later.all()] == [HASH]
 
 
 def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
@@ -154,7 +154,7 @@ def test_only_what_goes_on_with_what_is_kept_takes_its_place(tmp_path):
     store.give_back(HASH)
     store.keep(HASH, arrays[1], {}, second)
     store.keep(HASH, arrays[2], {}, first)
-    kept = {int(store.give_back(one.scan)[0, 0, 0]) for one in store.all()}
+    kept = {int(store.give_back(one.name)[0, 0, 0]) for one in store.all()}
     assert kept == {1, 2, 3}
     assert int(store.give_back(HASH)[0, 0, 0]) == 3
 
@@ -166,7 +166,7 @@ def test_what_another_window_kept_meanwhile_is_set_aside(tmp_path):
     theirs.go_on(HASH, None)
     theirs.keep(HASH, np.full((2, 2, 2), 2, np.uint8))
     mine.keep(HASH, np.full((2, 2, 2), 3, np.uint8))
-    assert {int(mine.give_back(one.scan)[0, 0, 0]) for one in mine.all()} == {2, 3}
+    assert {int(mine.give_back(one.name)[0, 0, 0]) for one in mine.all()} == {2, 3}
 
 
 def test_if_the_disk_is_full_the_corrections_of_another_day_are_still_found(tmp_path, monkeypatch):

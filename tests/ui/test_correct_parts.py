@@ -387,7 +387,7 @@ def test_marks_are_counted_kept_and_recorded(correcting, tmp_path):
     record = json.loads((tmp_path / "m.json").read_text())["correcting"]
     assert record["reviewed_slices"]["axial"] == [4]
     assert len(record["reviewed_findings"]) == 1
-    kept = desk.store.notes(desk.session.state.scan.content_hash)
+    kept = desk.store.notes(desk.store.all()[0].name)
     assert kept["reviewed_slices"] == record["reviewed_slices"]
 
 
@@ -504,8 +504,8 @@ def test_kept_corrections_are_listed_brought_back_and_deleted_by_the_person_only
     next(b for b in dialog.question.buttons() if "Delete" in b.text()).click()
     desk.until(lambda: dialog._table.rowCount() == 1)
     (kept,) = desk.store.all()
-    assert kept.scan == scan.content_hash
-    assert np.array_equal(desk.store.give_back(kept.scan), said)
+    assert kept.belongs_to(scan.content_hash)
+    assert np.array_equal(desk.store.give_back(kept.name), said)
     dialog.close()
 
 

@@ -15,7 +15,7 @@ from napari_sparsetok.ui import keeping
 
 def everything(room: Room) -> list[bytes]:
     """All that is kept, whatever it is called."""
-    return [room.store.give_back(kept.scan).tobytes() for kept in room.store.all()]
+    return [room.store.give_back(kept.name).tobytes() for kept in room.store.all()]
 
 
 def yesterdays(room: Room, folder: Path) -> np.ndarray:
@@ -57,11 +57,11 @@ def test_bringing_back_over_corrections_asks_and_loses_neither(room, tmp_path):
     room.panel.start_requested.emit()
     paint(room, (2, 3, 3), 1)
     mine = np.array(room.desk.array)
-    for words in ("Cancel", "place"):
+    for words in ("Cancel", "Bring back"):
         room.panel.bring_back_requested.emit()
         room.until(lambda: room.desk.kept.question is not None)
         assert np.array_equal(room.desk.array, mine)
-        next(b for b in room.desk.kept.question.buttons() if words in b.text()).click()
+        next(b for b in room.desk.kept.question.buttons() if words in b.text().replace("&", "")).click()
         room.until(lambda: room.desk.kept.question is None)
     room.until(lambda: np.array_equal(room.desk.array, said))
     paint(room, (12, 3, 3), 1)
@@ -114,7 +114,7 @@ def test_strokes_in_the_layer_of_another_scan_are_kept_and_asked_about(correctin
     assert "Not kept safe yet" in room.panel._said.text()
     room.desk.keep()
     room.settled()
-    assert np.array_equal(room.store.give_back(room.store.find(first.content_hash).scan), np.asarray(layer.data))
+    assert np.array_equal(room.store.give_back(room.store.find(first.content_hash).name), np.asarray(layer.data))
 
 
 def test_a_disk_that_refused_is_tried_again_by_itself_and_on_the_way_out(correcting, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_disk_that_refused_is_tried_again_by_itself_and_on_the_way_out(correct
         assert "Not kept safe" in room.panel._said.text()  # of the other scan, still
     room.until(lambda: "kept safe on this computer" in room.panel._said.text())
     assert not room.desk.keeping.refused
-    assert np.array_equal(room.store.give_back(room.store.find(scan.content_hash).scan), said)
+    assert np.array_equal(room.store.give_back(room.store.find(scan.content_hash).name), said)
 
 
 def test_what_the_disk_refused_is_tried_once_more_when_the_panel_closes(room, tmp_path, monkeypatch):

@@ -134,7 +134,7 @@ def test_closing_without_saving_keeps_the_corrections_on_this_computer(window, t
     assert window.dock.session.wait(PATIENCE)
     store = CorrectionStore(tmp_path / "kept")
     window.until(lambda: store.find(scan.content_hash) is not None)
-    assert np.array_equal(store.give_back(scan.content_hash), said)
+    assert np.array_equal(store.give_back(store.find(scan.content_hash).name), said)
 
 
 def test_after_the_disk_refused_the_question_promises_nothing(window, monkeypatch):
