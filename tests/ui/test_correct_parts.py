@@ -82,6 +82,25 @@ def test_the_threshold_brush_paints_only_the_chosen_grey_values(correcting):
     assert np.count_nonzero(desk.desk.array) == 49
 
 
+def test_both_ends_of_the_range_are_painted(room):
+    voxels = np.zeros((16, 20, 12), np.int16)
+    voxels[8, 10, 2:10] = [98, 99, 100, 101, 149, 150, 151, 152]
+    room.session.set_scan(replace(make_scan(), voxels=voxels))
+    room.segment()
+    room.panel.start_requested.emit()
+    form = room.panel.limits
+    form._low.setValue(100)
+    form._high.setValue(150)
+    form._on.setChecked(True)
+    room.panel.paint._size.setValue(30)
+    room.desk.layers.layer.paint((8, 10, 6), 1)
+    assert np.flatnonzero(np.asarray(room.desk.array)[8, 10] == 1).tolist() == [4, 5, 6, 7]
+    form._low.setValue(150)  # the wrong way round means the same
+    form._high.setValue(100)
+    room.desk.layers.layer.paint((8, 10, 6), 2)
+    assert np.flatnonzero(np.asarray(room.desk.array)[8, 10] == 2).tolist() == [4, 5, 6, 7]
+
+
 def keeping_to_bright(desk: Room) -> Any:
     """The brush keeps to some grey values; its preview."""
     form = desk.panel.limits

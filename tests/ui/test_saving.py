@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
 from fakes import PATIENCE, FakeSegmenter, make_registry, make_scan
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QFileDialog, QMainWindow
+from qtpy.QtCore import QCoreApplication, QEvent, Qt
+from qtpy.QtWidgets import QDockWidget, QFileDialog, QMainWindow, QWidget
 
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.autosave import CorrectionStore
@@ -181,3 +183,43 @@ def test_a_program_that_takes_its_layers_away_and_closes_is_not_asked(window):
     window.outer.close()
     assert window.question is None
     assert not window.outer.isVisible()
+
+
+def worked_and_closed(viewer: Any, qtbot: Any) -> dict[str, Any]:
+    """A window in which something was drawn, asked about and saved; weak references to what it was made of."""
+    session = Session(make_segmenter=lambda: FakeSegmenter(free=True), registry=make_registry(), deliver=on_gui_thread)
+    dock = Dock(viewer, session)
+    viewer.window.add_dock_widget(dock, name="SCD segmentation", area="right")
+    for data, arguments, _ in layer_data(make_scan()):
+        viewer.add_image(data, **arguments)
+    dock.panel.run_requested.emit()
+    qtbot.waitUntil(lambda: session.state.prediction is not None and session.state.busy is None, timeout=MS)
+    dock.correct_panel.start_requested.emit()
+    dock.correct_panel.limits._on.setChecked(True)
+    desk, window = dock.correct, dock.window()
+    desk.layers.layer.paint((5, 10, 6), 2)
+    window.close()
+    assert window.isVisible()
+    desk.saving.guard.question.done(0)
+    desk.saving.save()
+    qtbot.waitUntil(lambda: not desk.saving.unsaved and session.state.busy is None, timeout=MS)
+    inner = next(w for w in window.findChildren(QWidget) if type(w).__name__ == "QtViewer")
+    parts = (dock, session, desk, desk.painting.preview, desk.layers.layer, inner, window)
+    dock.shut_down()
+    assert session.wait(PATIENCE)
+    viewer.close()
+    return {type(part).__name__: ref(part) for part in parts}
+
+
+def test_nothing_of_ours_keeps_a_closed_window_alive(make_napari_viewer, qtbot, monkeypatch, tmp_path):
+    # Not by its frame: a napari window that is closed so keeps itself alive, with our panel or without.
+    monkeypatch.setattr(module, "CorrectionStore", lambda: CorrectionStore(tmp_path / "kept"))
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "mask.nii.gz"), ""))
+    parts = worked_and_closed(make_napari_viewer(show=True), qtbot)
+
+    def alive() -> list[str]:
+        QCoreApplication.sendPostedEvents(None, QEvent.DeferredDelete)
+        gc.collect()
+        return [name for name, part in parts.items() if part() is not None]
+
+    qtbot.waitUntil(lambda: not alive(), timeout=MS)
