@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
+_ANY = 16_777_215  # what Qt takes for no limit
 _FLAT = "text-align: left; padding: 1px 3px; font-weight: bold; border: none; background: transparent"
 
 
@@ -35,5 +37,10 @@ class Section(QCollapsible):
         """Whether what belongs to it is seen."""
         return bool(self.isExpanded())
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Let what is inside take the height that it needs, also when that grows; superqt holds it to the first."""
+        return False
+
     def _write(self, is_open: bool) -> None:
+        self.content().setMaximumHeight(_ANY if is_open else 0)
         self.setText(f"{'▾' if is_open else '▸'}  {self._title}")

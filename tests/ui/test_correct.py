@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
-from fakes import expected_mask, make_scan
+from fakes import PATIENCE, expected_mask, make_scan
 from rooms import Room, paint
 
 from napari_sparsetok import correction
@@ -108,6 +111,28 @@ def test_corrections_are_kept_by_themselves_and_offered_back_to_the_same_scan(co
         assert np.array_equal(again.overlays.mask, again.composed())
     finally:
         again.close()
+
+
+def test_what_is_drawn_while_the_disk_is_slow_is_kept_after_it(correcting, monkeypatch):
+    room = correcting
+    begun, go, keep = threading.Event(), threading.Event(), room.store.keep
+
+    def slow(*arguments: Any) -> Any:
+        kept = keep(*arguments)  # what comes now is too late for this one
+        begun.set()
+        assert go.wait(PATIENCE)
+        return kept
+
+    monkeypatch.setattr(room.store, "keep", slow)
+    room.desk._timer.setInterval(10)
+    paint(room, (5, 10, 10), NOT_TISSUE)
+    room.until(begun.is_set)
+    paint(room, (2, 3, 3), 2)
+    room.qtbot.wait(50)  # it is due, and the disk is still at work
+    go.set()
+    room.until(lambda: "safe on this computer" in room.panel._said.text() and not room.desk._timer.isActive())
+    room.settled()
+    assert np.array_equal(room.store.give_back(room.session.state.scan.content_hash), np.asarray(room.desk.array))
 
 
 def test_what_is_not_kept_yet_is_kept_when_the_scan_changes_or_the_panel_closes(correcting, tmp_path):

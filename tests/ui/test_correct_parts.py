@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
 import dask.array
 import numpy as np
 import pytest
-from fakes import make_scan
+from fakes import PATIENCE, make_scan
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFileDialog, QSlider
 from rooms import Room, paint
 
+from napari_sparsetok import tool
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.review import Doubt
 from napari_sparsetok.scan import ScanError
@@ -341,6 +343,46 @@ def test_what_is_painted_while_a_tool_works_is_not_lost(correcting):
     assert (np.asarray(desk.desk.array)[said > 0] == said[said > 0]).all()
 
 
+def slowed(monkeypatch: Any) -> tuple[threading.Event, threading.Event]:
+    """Tools wait with what they found. Returns: set when one has found it, to be set so that it goes on."""
+    begun, go, work = threading.Event(), threading.Event(), tool.work
+
+    def slow(*arguments: Any) -> Any:
+        change = work(*arguments)
+        begun.set()
+        assert go.wait(PATIENCE)
+        return change
+
+    monkeypatch.setattr(tool, "work", slow)
+    return begun, go
+
+
+def test_a_tool_that_began_before_a_stroke_begins_anew(correcting, monkeypatch):
+    desk = correcting
+    begun, go = slowed(monkeypatch)
+    desk.panel.tools.apply_requested.emit(ToolRequest("keep_largest", 0, False))
+    assert begun.wait(PATIENCE)
+    desk.panel.paint._size.setValue(1)
+    paint(desk, (2, 3, 11), 1)  # an island, which the tool has not seen
+    assert desk.overlays.mask[2, 3, 11] == 1
+    go.set()
+    desk.until(lambda: not desk.desk.tooling.is_working)
+    assert desk.overlays.mask[2, 3, 11] == 0
+
+
+def test_a_result_for_another_scan_is_dropped(correcting, monkeypatch):
+    desk = correcting
+    begun, go = slowed(monkeypatch)
+    desk.panel.tools.apply_requested.emit(SHRINK)
+    assert begun.wait(PATIENCE)
+    desk.session.set_scan(make_scan(name="another"))
+    desk.segment()
+    desk.panel.start_requested.emit()
+    go.set()
+    desk.settled()
+    assert not np.any(desk.desk.array)
+
+
 def test_a_cancelled_tool_does_nothing(correcting):
     desk = correcting
     before = np.array(desk.overlays.mask)
@@ -568,13 +610,13 @@ def test_ticks_in_the_table_lock_and_hide(panel, qtbot):
 
 def test_the_tool_form_asks_only_for_what_the_tool_needs(panel, qtbot):
     form = panel.tools
-    for tool in TOOLS:
-        form._tool.value = tool.name
-        assert form._number.visible == bool(tool.number)
-        assert form._scope.visible == tool.in_slice
+    for choice in TOOLS:
+        form._tool.value = choice.name
+        assert form._number.visible == bool(choice.number)
+        assert form._scope.visible == choice.in_slice
         with qtbot.waitSignal(form.apply_requested) as caught:
             form._apply.click()
-        assert caught.args[0].tool == tool.name
+        assert caught.args[0].tool == choice.name
 
 
 # A scan that stays on disk

@@ -17,7 +17,9 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceReport, Settings, Timing
 from napari_sparsetok.ui.dock import Dock, on_gui_thread
 from napari_sparsetok.ui.label_view import LabelRow
+from napari_sparsetok.ui.review_form import ReviewForm, ReviewRow
 from napari_sparsetok.ui.scan_layer import layer_data
+from napari_sparsetok.ui.section import Section
 
 WINDOW = (1400, 860)
 DOCK = (340, 785)
@@ -106,6 +108,27 @@ def test_all_of_segment_is_seen_in_a_window_of_860_pixels(panel: Dock, qtbot: An
     assert missing(panel.panel) == 0
     assert is_in_sight(save, panel)
     assert is_in_sight(panel.panel._volumes, panel)
+
+
+@pytest.mark.parametrize("panel", BOTH, indirect=True)
+def test_it_asks_for_no_more_width_than_it_needs(panel: Dock) -> None:
+    assert panel.sizeHint().width() <= DOCK[0] + 10
+
+
+def test_a_section_gives_what_is_inside_the_height_that_it_grows_to(qtbot: Any) -> None:
+    form = ReviewForm()
+    section = Section("What to look at next", form, "…")
+    section.setAttribute(Qt.WA_DontShowOnScreen)
+    qtbot.addWidget(section)
+    section.show()
+    section.toggleButton().click()
+    qtbot.wait(20)
+    before = form.height()
+    form.set_rows([ReviewRow("a bit", "…", False)], "0 of 1 looked at.")
+    form.set_counts("Axial slices: 0 of 36 with a mask reviewed, 5 corrected.")
+    qtbot.waitUntil(lambda: form.height() >= max(before + 130, form.minimumSizeHint().height()), timeout=2000)
+    section.toggleButton().click()
+    qtbot.waitUntil(lambda: section.content().height() == 0, timeout=2000)
 
 
 @pytest.mark.parametrize("panel", BOTH, indirect=True)
