@@ -124,13 +124,13 @@ def test_what_is_drawn_while_the_disk_is_slow_is_kept_after_it(correcting, monke
         return kept
 
     monkeypatch.setattr(room.store, "keep", slow)
-    room.desk._timer.setInterval(10)
+    monkeypatch.setattr(module, "_SOON_MS", 10)
     paint(room, (5, 10, 10), NOT_TISSUE)
     room.until(begun.is_set)
     paint(room, (2, 3, 3), 2)
     room.qtbot.wait(50)  # it is due, and the disk is still at work
     go.set()
-    room.until(lambda: "safe on this computer" in room.panel._said.text() and not room.desk._timer.isActive())
+    room.until(lambda: "safe on this computer" in room.panel._said.text())
     room.settled()
     assert np.array_equal(room.store.give_back(room.session.state.scan.content_hash), np.asarray(room.desk.array))
 
