@@ -11,7 +11,7 @@ import pytest
 from fakes import make_scan
 from napari.layers import Image, Labels
 
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import Geometry, Scan, ScanError
 from napari_sparsetok.ui.scan_layer import Frame, frame_at, is_at_hand, layer_data, scan_of
 
 
@@ -142,3 +142,24 @@ def test_contrast_limits_are_always_usable(voxels: np.ndarray) -> None:
     low, high = layer_data(replace(scan, voxels=voxels))[0][1]["contrast_limits"]
     assert np.isfinite([low, high]).all()
     assert low < high
+
+
+class OnDisk:
+    """Voxels that say how many of them were read."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.ndim, self.size, self.dtype = shape, len(shape), int(np.prod(shape)), np.dtype("i2")
+        self.read = 0
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        box = np.broadcast_to(np.int16(7), self.shape)[key]
+        self.read += box.size
+        return np.array(box)
+
+
+def test_of_a_scan_on_disk_a_layer_reads_a_few_boxes_once() -> None:
+    voxels = OnDisk((600, 1000, 1000))
+    scan = Scan(voxels, Geometry.shown(voxels.shape), identity="x")
+    layer_data(scan)
+    layer_data(scan)
+    assert 0 < voxels.read < voxels.size / 1000
