@@ -89,14 +89,13 @@ def run(wanted: Sequence[Task], step: Callable[[int], None]) -> bool:
                 alive[0].join(_LOOK)
                 step(work.done)
         finally:
-            work.left.clear()
             for process in processes:
                 process.kill()
             for thread in threads:
                 thread.join()
         if work.trouble:
             raise work.trouble
-        return True
+        return not work.left
 
 
 def _cores() -> int:
@@ -112,7 +111,11 @@ class _Work:
         self._lock = threading.Lock()
 
     def go_on(self, process: subprocess.Popen[bytes]) -> None:
-        """Let a process do one task after the other; on a thread of its own."""
+        """Let a process do one task after the other, once it is ready; on a thread of its own."""
+        try:
+            _line(process)
+        except (_GoneError, ValueError):
+            return  # it never began; others do its work, or the one who asked
         while True:
             with self._lock:
                 if not self.left or self.trouble:
@@ -147,19 +150,14 @@ class _Work:
 
 @contextmanager
 def _started(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that are ready, and end with this. None where Python cannot be started again."""
+    """Processes that were started, and end with this. None where Python cannot be started again."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         if sys.executable and not getattr(sys, "frozen", False):
             with suppress(OSError):
                 for _ in range(count):
                     processes.append(_start())
-        ready = []
-        for process in processes:
-            with suppress(_GoneError):
-                if _line(process).get("ready"):
-                    ready.append(process)
-        yield ready
+        yield processes
     finally:
         for process in processes:
             process.kill()
