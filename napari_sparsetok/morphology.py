@@ -301,8 +301,10 @@ def _blurred(values: NDArray[np.float32], sigma: Sequence[float], step: Step) ->
 
 def _level(values: NDArray[np.float32], count: int) -> float:
     """The value that `count` of the values reach. A filter pulls every convex surface inwards; this undoes it."""
-    near = values[np.abs(values) < 0.5 * float(np.abs(values).max())]
-    wanted = count - int(np.count_nonzero(values >= 0.5 * float(np.abs(values).max())))
+    half = 0.5 * max(float(values.max()), -float(values.min()))
+    beyond = values >= half
+    near = values[(values > -half) & ~beyond]
+    wanted = count - int(np.count_nonzero(beyond))
     if not 0 < wanted <= near.size:
         near, wanted = values.ravel(), count
     return float(np.partition(near, -wanted)[-wanted])

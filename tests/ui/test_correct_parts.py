@@ -198,6 +198,20 @@ def test_no_brush_changes_a_locked_label(correcting):
     assert "locked" in desk.session.state.message.text
 
 
+def test_restoring_brings_nothing_of_a_locked_label_back(correcting):
+    desk = correcting
+    layer = desk.desk.layers.layer
+    desk.panel.paint._size.setValue(60)
+    layer.paint((8, 10, 6), NOT_TISSUE)
+    desk.panel.labels.lock_toggled.emit(2, True)
+    layer.paint((8, 10, 6), 0)
+    assert not (desk.overlays.mask[8] == 2).any()
+    assert (desk.overlays.mask[8] == 1).any()
+    desk.panel.labels.lock_toggled.emit(2, False)
+    layer.paint((8, 10, 6), 0)
+    assert (desk.overlays.mask[8] == 2).any()
+
+
 def test_fill_fills_what_is_seen_and_not_the_open_background(correcting):
     desk = correcting
     layer = desk.desk.layers.layer
