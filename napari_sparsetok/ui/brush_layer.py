@@ -82,15 +82,18 @@ class Labels(napari.layers.Labels):
         self._put(tuple(p + (0 if a in axes else at[a]) for a, p in enumerate(places)), new_label, refresh)
 
     def paint_polygon(self, points: Any, new_label: int) -> None:
-        """Paint a polygon in the slice."""
+        """Paint a polygon in the slice that is shown where its corners lie; outside of all slices, nothing."""
         corners = np.asarray(points, dtype=float)
+        slice_ = round(float(corners[0][self.across]))  # as napari chooses the slice that it shows
+        if not 0 <= slice_ < self.data.shape[self.across]:
+            return
         axes = [axis for axis in range(self.ndim) if axis != self.across]
         shape = tuple(self.data.shape[axis] for axis in axes)
         from skimage.draw import polygon2mask
 
         area = polygon2mask(shape, np.floor(corners[:, axes]))
         flat = np.nonzero(area)
-        level = np.full(len(flat[0]), int(corners[0][self.across]), dtype=np.intp)
+        level = np.full(len(flat[0]), slice_, dtype=np.intp)
         places = list(flat)
         places.insert(self.across, level)
         self._put(tuple(places), new_label, True)

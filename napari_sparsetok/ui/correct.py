@@ -101,6 +101,7 @@ class CorrectDesk(QObject):
         panel.bring_back_requested.connect(lambda: self.kept.bring_back())
         panel.leave_requested.connect(lambda: panel.set_offer(""))
         panel.labels.lock_toggled.connect(self._on_lock)
+        panel.labels.label_chosen.connect(lambda label: self.tooling.follow())
         panel.labels.show_toggled.connect(self._on_show)
         panel.review_section.toggled.connect(self.review.set_wanted)
         panel.save_requested.connect(lambda: self.saving.save())
@@ -254,20 +255,22 @@ class CorrectDesk(QObject):
 
     def _on_lock(self, label: int, locked: bool) -> None:
         (self._locked.add if locked else self._locked.discard)(label)
+        self.tooling.follow()
 
     def _on_show(self, label: int, shown: bool) -> None:
         self._hidden = self._hidden - {label} if shown else self._hidden | {label}
         self.looks.set_hidden(self._hidden)
 
-    def _work_on(self, request: ToolRequest) -> Work | str:
+    def _work_on(self, request: ToolRequest, begun: Scene | None) -> Work | str:
         scan, mask, label = self._session.state.scan, self._overlays.mask, self._panel.chosen_label
         if scan is None or mask is None or not label:
             return "Segment the scan first: the tool works on what you see."
-        wanted = tuple(x.id for x in self._labels()) if request.all_labels else (label,)
+        chosen = tuple(x.id for x in self._labels()) if request.all_labels else (label,)
+        wanted, plane = (chosen, self.plane()) if begun is None else (begun.labels, begun.plane)
         free = tuple(x for x in wanted if x not in self._locked)
         if not free:
             return "This label is locked; unlock it first." if len(wanted) == 1 else "All labels are locked."
-        scene = Scene(scan.geometry.spacing, self.plane(), free, frozenset(self._locked))
+        scene = Scene(scan.geometry.spacing, plane, free, frozenset(self._locked))
         return Work(scan, mask, self.layers.array, scene, self._labels())
 
     def _write_edit(self, edit: Edit) -> None:

@@ -39,6 +39,7 @@ class LabelView(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, 6, parent)
         self._rows: tuple[LabelRow, ...] = ()
+        self._last = 0  # the label that was chosen last; the table may be empty meanwhile
         self.setHorizontalHeaderLabels(["Label", "Voxels", "mL", "Δ mL", "", ""])
         self.horizontalHeaderItem(3).setToolTip("What your corrections changed, in mL")
         self.setSelectionBehavior(QAbstractItemView.SelectRows)
@@ -76,20 +77,22 @@ class LabelView(QTableWidget):
         return self._rows[row].id if 0 <= row < len(self._rows) else 0
 
     def set_rows(self, rows: Sequence[LabelRow]) -> None:
-        """What to say; the chosen row stays chosen."""
+        """What to say; the chosen label stays chosen, also if the table was empty meanwhile. Another one is told."""
         if tuple(rows) == self._rows:
             return
         same = [row.id for row in rows] == [row.id for row in self._rows]
         self._rows = tuple(rows)
-        chosen = max(0, self.currentRow())
         self.blockSignals(True)
         self.setRowCount(len(rows))
         for k, row in enumerate(rows):
             self._write(k, row)
         if rows and not same:
-            self.selectRow(min(chosen, len(rows) - 1))
+            ids = [row.id for row in rows]
+            self.selectRow(ids.index(self._last) if self._last in ids else 0)
             self._fit()
         self.blockSignals(False)
+        if rows and not same:
+            self._on_selected()
 
     def choose(self, label: int) -> None:
         """Choose a label to paint."""
@@ -137,6 +140,7 @@ class LabelView(QTableWidget):
 
     def _on_selected(self) -> None:
         if self.chosen:
+            self._last = self.chosen
             self.label_chosen.emit(self.chosen)
 
     def _on_item_changed(self, item: QTableWidgetItem) -> None:

@@ -79,14 +79,14 @@ class Overlays:
         return self._frame
 
     def retire(self) -> None:
-        """Another model was chosen: what the old one said is hidden and left to the person."""
-        for kind in KINDS:
-            layer = self._present(kind)
-            if layer is not None:
-                layer.events.visible.disconnect(self._on_visible)
-                layer.visible = False
-                layer.name = f"{layer.name} (earlier model)"
-        self._layers.clear()
+        """Another model was chosen: what the old one said, of any scan, is hidden and left to the person."""
+        for layers in [self._layers, *self._of_scans.values()]:
+            for layer in layers.values():
+                if layer in self._viewer.layers:
+                    layer.events.visible.disconnect(self._on_visible)
+                    layer.visible = False
+                    layer.name = f"{layer.name} (earlier model)"
+            layers.clear()
         self._shown = 0
         self._prediction = self._counts = self._scores = None
 

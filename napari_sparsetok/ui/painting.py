@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 
+from napari_sparsetok.correction import compose
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
@@ -215,11 +216,11 @@ class Painting(QObject):
     def _may(self, places: Places, value: int) -> NDArray[np.bool_]:
         """Where a value may be painted: not over locked labels, and only in the grey values that were chosen."""
         may = np.ones(len(places[0]), dtype=bool)
-        locked, mask, scan = self._locked(), self._overlays.mask, self._scan
+        locked, scan = self._locked(), self._scan
         if value in locked:
             return ~may
-        if locked and mask is not None:
-            may &= ~np.isin(mask[places], list(locked))
+        if locked:
+            may &= ~np.isin(self._labels_at(places), list(locked))
             prediction = self._session.state.prediction
             if value == RESTORE and prediction is not None:  # what would show again is part of a locked label too
                 may &= ~np.isin(prediction.mask[places], list(locked))
@@ -229,6 +230,14 @@ class Painting(QObject):
             grey = voxels[places]
             may &= (grey >= limits[0]) & (grey <= limits[1])
         return may
+
+    def _labels_at(self, places: Places) -> NDArray[np.uint8]:
+        """The labels of some voxels in the final mask, also while its layer is not there."""
+        mask, prediction, layer = self._overlays.mask, self._session.state.prediction, self._layer
+        if mask is not None or layer is None:
+            return np.zeros(len(places[0]), np.uint8) if mask is None else mask[places]
+        said = np.asarray(layer.data)[places]
+        return compose(np.zeros_like(said) if prediction is None else prediction.mask[places], said)
 
     def _limits_for(self, value: int) -> tuple[float, float] | None:
         return None if value == RESTORE else self._panel.limits.limits

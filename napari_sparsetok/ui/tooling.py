@@ -49,13 +49,21 @@ class _Task:
     work: Work
     stop: threading.Event
 
+    def is_same(self, request: ToolRequest, work: Work) -> bool:
+        """Whether a request on this would do the same: the label, the locks and the slice may be others by now."""
+        mine, other = self.work.scene, work.scene
+        if not request.in_slice:  # only the direction counts
+            mine, other = (replace(scene, plane=(scene.plane[0], 0)) for scene in (mine, other))
+        return self.request == request and mine == other
+
 
 class Tooling(QObject):
     """Takes requests from the tool form.
 
     Parameters
     ----------
-    work_on : what there is to work on for a request, or a sentence why there is nothing.
+    work_on : what there is to work on for a request, or a sentence why there is nothing. With a scene, its labels and
+        its slice are meant, whatever is chosen and shown by now; the locks are always those of now.
     write : writes an edit as one undo step.
     """
 
@@ -65,7 +73,7 @@ class Tooling(QObject):
         session: Session,
         overlays: Overlays,
         form: ToolForm,
-        work_on: Callable[[ToolRequest], Work | str],
+        work_on: Callable[[ToolRequest, Scene | None], Work | str],
         write: Callable[[Edit], None],
     ) -> None:
         super().__init__(form)
@@ -94,14 +102,21 @@ class Tooling(QObject):
 
     def use(self, request: ToolRequest, apply: bool) -> None:
         """Use a tool, or only show what it would do."""
-        shown = self._shown
-        if apply and shown and shown[0].request == request and shown[0].stamp == self._stamp:
-            self._finish(replace(shown[0], apply=True), shown[1])
-            return
-        work = self._work_on(request)
+        self._begin(request, apply, self._work_on(request, None))
+
+    def follow(self) -> None:
+        """Another label was chosen or locked: what is shown is not what would be done."""
+        if self._shown is not None:
+            self._settle.start()
+
+    def _begin(self, request: ToolRequest, apply: bool, work: Work | str) -> None:
         if isinstance(work, str):
             self._session.say(work)
             self.drop()
+            return
+        shown = self._shown
+        if apply and shown and shown[0].stamp == self._stamp and shown[0].is_same(request, work):
+            self._finish(replace(shown[0], apply=True), shown[1])
             return
         self.cancel()
         task = self._task = _Task(request, apply, self._stamp, work, threading.Event())
@@ -171,10 +186,13 @@ class Tooling(QObject):
         self._form.set_working(False)
         if task.work.scan is not self._session.state.scan:
             return
-        if task.stamp != self._stamp:  # somebody painted, or the model spoke, meanwhile
-            self.use(task.request, task.apply)
-        else:
+        now = self._work_on(task.request, task.work.scene)
+        if task.stamp == self._stamp and not isinstance(now, str) and now.scene == task.work.scene:
             self._finish(task, change)
+        elif task.apply:  # somebody painted or locked, or the model spoke, meanwhile
+            self._begin(task.request, True, now)
+        else:
+            self.use(task.request, apply=False)
 
     def _finish(self, task: _Task, change: Change) -> None:
         if change.region is None:

@@ -21,6 +21,7 @@ from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.review import Doubt
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.tool import ToolRequest
+from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.brush_preview import HERE, NEAR
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.icon import DRAWINGS
@@ -238,6 +239,21 @@ def test_a_polygon_is_filled_to_its_corners(correcting):
     painted = np.argwhere(np.asarray(correcting.desk.array) == 2)
     assert (painted.min(axis=0).tolist(), painted.max(axis=0).tolist()) == ([8, 4, 3], [8, 9, 8])
     assert len(painted) == 36
+
+
+@pytest.mark.parametrize(("spacing", "origin"), [(0.7, 12.34), (1.0, -3.3), (3.3, 0.1)])
+def test_a_polygon_lands_on_the_slice_that_is_shown(spacing, origin):
+    """In millimetres a slice is hardly ever where counting it says exactly, and other planes look between slices."""
+    layer = Labels(np.zeros((300, 6, 5), np.uint8), scale=(spacing, 1.0, 1.0), translate=(origin, 0.0, 0.0))
+    for k in range(300):
+        for between in (0.0, 0.45, -0.45):
+            z = layer.world_to_data((origin + (k + between) * spacing, 0.0, 0.0))[0]
+            layer.paint_polygon([(z, 1, 1), (z, 1, 4), (z, 4, 4), (z, 4, 1)], 1)
+            assert np.flatnonzero(layer.data.any(axis=(1, 2))).tolist() == [k]
+            layer.undo()
+    for outside in (-0.6, 299.6, 400.0):
+        layer.paint_polygon([(outside, 1, 1), (outside, 1, 4), (outside, 4, 4)], 1)
+    assert not layer.data.any()
 
 
 def test_keys_choose_ways_of_painting_and_steps(correcting):
@@ -659,3 +675,32 @@ def test_corrections_of_a_scan_that_stays_on_disk_are_kept_and_offered_back(room
         assert np.array_equal(again.desk.array, said)
     finally:
         again.close()
+
+
+def test_the_table_and_the_brush_stay_with_one_label_while_the_mask_goes_and_comes(correcting):
+    desk, layer = correcting, correcting.desk.layers.layer
+    desk.panel.labels.choose(2)
+    assert layer.selected_label == 2
+    desk.viewer.layers.remove(desk.overlays.layer("mask"))
+    desk.desk._write_rows()  # as the next result does
+    desk.segment(0.3)
+    assert desk.panel.chosen_label == layer.selected_label == 2
+    desk.panel.labels.set_rows([])
+    desk.panel.labels.set_rows([LabelRow(7, "another", "#E69F00", 0.0, 0.0)])
+    assert desk.panel.chosen_label == layer.selected_label == 7
+
+
+def test_locks_hold_without_the_layer_of_the_mask(correcting):
+    desk = correcting
+    desk.panel.paint._size.setValue(60)
+    layer, before = desk.desk.layers.layer, np.array(desk.overlays.mask)
+    layer.data[12:, ...] = 2  # said by hand
+    desk.panel.labels.lock_toggled.emit(2, True)
+    desk.viewer.layers.remove(desk.overlays.layer("mask"))
+    for value in (1, NOT_TISSUE, 0):
+        layer.paint((8, 10, 6), value)
+        said = np.asarray(desk.desk.array)
+        assert not said[:12][before[:12] == 2].any()
+        assert (said[12:] == 2).all()
+    layer.paint((8, 10, 2), 1)
+    assert (np.asarray(desk.desk.array)[8] == 1).any()

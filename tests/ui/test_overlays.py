@@ -10,10 +10,11 @@ import pytest
 from fakes import LABELS, PATCH, expected_mask, make_prediction, make_scan, make_tokens
 from napari.components import ViewerModel
 
+from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
-from napari_sparsetok.ui.scan_layer import Frame, frame_at, layer_data
+from napari_sparsetok.ui.scan_layer import MASK_LABELS, Frame, frame_at, layer_data
 
 HALF = Settings(keep_ratio=0.5)
 
@@ -172,6 +173,25 @@ def test_another_model_starts_with_layers_of_its_own(scan: Scan) -> None:
     draw(overlays, make_prediction(scan, HALF))
     assert len(viewer.layers) == 7
     assert all(overlays.layer(kind).visible for kind in KINDS)
+
+
+def test_another_model_chosen_at_another_scan_starts_with_layers_of_its_own(scan: Scan) -> None:
+    """Back at the first scan, nothing of it is drawn in the names and colours of the earlier model."""
+    _, overlays = shown(scan)
+    draw(overlays, make_prediction(scan, HALF))
+    old = overlays.layer("mask")
+    overlays.set_scan(make_scan((8, 8, 8), name="other"))
+    overlays.retire()
+    overlays.set_scan(scan)
+    assert overlays.mask is None
+    assert not old.visible
+    labels = LabelTable.of(["Brainstem", "Spinal cord"])
+    draw(overlays, make_prediction(scan, HALF, labels=labels))
+    mask = overlays.layer("mask")
+    assert mask is not old
+    assert mask.metadata[MASK_LABELS] == labels
+    assert list(mask.features["label"]) == ["background", "Brainstem", "Spinal cord"]
+    assert "earlier model" in old.name
 
 
 def test_a_region_of_the_same_size_elsewhere_moves_the_tokens(scan: Scan) -> None:
