@@ -73,6 +73,8 @@ class Scan:
     notes : sentences that the person should read.
     identity : only for voxels that stay on disk (any array that numpy can index): what tells this scan from others
         without reading all of it.
+    origins : further files that the voxels come from: other channels, or what was resampled or cropped. No mask may be
+        written over them.
     """
 
     voxels: NDArray[Any]
@@ -82,6 +84,7 @@ class Scan:
     source: Source | None = None
     notes: tuple[str, ...] = field(default=())
     identity: str = ""
+    origins: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         expected = 4 if self.leading else 3
@@ -101,6 +104,11 @@ class Scan:
     def shape(self) -> Shape:
         """Voxels along z, y, x."""
         return self.geometry.shape
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the voxels come from."""
+        return (*([self.source.path] if self.source else ()), *self.origins)
 
     def frame(self, index: int) -> Scan:
         """One volume of a scan with a time axis; a scan without one is its own only frame.
@@ -126,7 +134,8 @@ class Scan:
         """
         box = region.clipped(self.shape)
         voxels = np.array(self.voxels[(..., *box.slices)])
-        return replace(self, voxels=voxels, geometry=self.geometry.cropped(box), source=None, identity="")
+        place = self.geometry.cropped(box)
+        return replace(self, voxels=voxels, geometry=place, source=None, identity="", origins=self.files)
 
     @property
     def sides_known(self) -> bool:
@@ -198,7 +207,9 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
         raise ScanError("a channel must be a single volume; choose one frame of the scan with a time axis")
     _check_memory(scans)
     identity = " ".join(scan.identity for scan in scans if scan.identity)
-    return replace(first, voxels=np.stack([scan.voxels for scan in scans]), leading="channel", identity=identity)
+    origins = tuple(path for k, scan in enumerate(scans) for path in (scan.files if k else scan.origins))
+    voxels = np.stack([scan.voxels for scan in scans])
+    return replace(first, voxels=voxels, leading="channel", identity=identity, origins=origins)
 
 
 def _check_memory(scans: Sequence[Scan]) -> None:

@@ -165,7 +165,7 @@ def save_mask(
 
     Raises
     ------
-    ScanError : the mask does not fit, the name is the scan's own file, or the disk refuses.
+    ScanError : the mask does not fit, the name is that of one of the scan's own files, or the disk refuses.
     """
     path = _path(path)
     if not str(path).lower().endswith((*MASK_SUFFIXES, *_DICOM)):
@@ -176,7 +176,7 @@ def save_mask(
     if mask.shape != scan.shape:
         raise ScanError(f"the mask has {mask.shape} voxels, the scan {scan.shape}; segment this scan again")
     _check_numbers(mask)
-    if scan.source and _same_file(path, scan.source.path):
+    if any(_same_file(path, file) for file in scan.files):
         raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
     if str(path).lower().endswith(_DICOM):
         _write_dicom(path, mask, scan, labels, made_by or MadeBy())

@@ -45,7 +45,8 @@ def resampled_to(scan: Scan, geometry: Geometry) -> Scan:
         source, there[:3, :3], there[:3, 3], geometry.shape, order=1, mode="constant", cval=fill
     )
     note = f"“{scan.name}” was resampled linearly to another scan's voxels."
-    return replace(scan, voxels=voxels, geometry=geometry, source=None, notes=(*scan.notes, note), identity="")
+    notes = (*scan.notes, note)
+    return replace(scan, voxels=voxels, geometry=geometry, source=None, notes=notes, identity="", origins=scan.files)
 
 
 def _check_overlap(scan: Scan, geometry: Geometry, there: NDArray[np.float64]) -> None:

@@ -28,7 +28,7 @@ def written_whole(path: Path, suffix: str = ".part", words: str = "") -> Iterato
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb") as raw:
+            with temporary.open("rb+") as raw:  # Windows flushes only what may be written
                 os.fsync(raw.fileno())
             os.replace(temporary, target)
         finally:

@@ -56,6 +56,7 @@ class Saving(QObject):
         self._changes: WeakKeyDictionary[Sheet, int] = WeakKeyDictionary()  # since the last mask was saved
         self._paths: WeakKeyDictionary[Scan, dict[str, Path]] = WeakKeyDictionary()  # of each model's mask
         self.guard = ClosingGuard(widget, self)
+        self.question: QMessageBox | None = None
         session.state.events.scan.connect(self._write_title)
 
     @property
@@ -94,7 +95,7 @@ class Saving(QObject):
         filters = mask_filters(prediction.scan)
         path, chosen = QFileDialog.getSaveFileName(self._widget, "Save the mask", str(suggestion), filters)
         if path:
-            self._write(Path(with_ending_of(path, chosen)), then)
+            self._write_agreed(Path(path), Path(with_ending_of(path, chosen)), then)
 
     def shut_down(self) -> None:
         """Let go of the viewer and its title."""
@@ -102,6 +103,25 @@ class Saving(QObject):
         self._session.state.events.scan.disconnect(self._write_title)
         self._changes.clear()
         self._write_title()
+
+    def _write_agreed(self, typed: Path, path: Path, then: Callable[[], None]) -> None:
+        """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""
+        if path == typed or not path.exists():
+            self._write(path, then)
+            return
+        box = self.question = QMessageBox(self._widget)
+        box.setIcon(QMessageBox.Warning)
+        box.setWindowTitle("This file is there already")
+        box.setText(f"{path.name} is there already. Replace it?")
+        box.setInformativeText("The name got the ending of the format that you chose.")
+        agree = box.addButton("&Replace", QMessageBox.DestructiveRole)
+        agree.setToolTip("Write the mask over that file")
+        agree.clicked.connect(lambda: self._write(path, then))
+        cancel = box.addButton("&Cancel", QMessageBox.RejectRole)
+        cancel.setToolTip("Save nothing; the file stays as it is")
+        box.setDefaultButton(cancel)
+        box.setAttribute(Qt.WA_DeleteOnClose)
+        box.open()
 
     def _write(self, path: Path, then: Callable[[], None]) -> None:
         scan, model, sheet = self._session.state.scan, self._session.state.settings.model, self._sheet()

@@ -132,7 +132,7 @@ def test_what_is_drawn_while_the_disk_is_slow_is_kept_after_it(correcting, monke
     go.set()
     room.until(lambda: "safe on this computer" in room.panel._said.text())
     room.settled()
-    assert np.array_equal(room.store.give_back(room.session.state.scan.content_hash), np.asarray(room.desk.array))
+    assert np.array_equal(room.store.give_back(room.store.all()[0].name), np.asarray(room.desk.array))
 
 
 def test_what_is_not_kept_yet_is_kept_when_the_scan_changes_or_the_panel_closes(correcting, tmp_path):

@@ -153,6 +153,28 @@ def test_after_the_disk_refused_the_question_promises_nothing(window, monkeypatc
     window.press("Cancel")
 
 
+@pytest.mark.parametrize("answer", ["Replace", "Cancel"])
+def test_a_name_that_got_another_ending_is_asked_about(window, tmp_path, monkeypatch, answer):
+    there = tmp_path / "head_mask.nrrd"
+    there.write_bytes(b"somebody's work")
+    chosen = (str(tmp_path / "head_mask.nii.gz"), "NRRD (*.nrrd)")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: chosen)
+    window.paint()
+    seen = np.array(window.dock.overlays.mask)
+    window.dock.correct_panel.save_requested.emit()
+    saving = window.dock.correct.saving
+    assert there.read_bytes() == b"somebody's work"
+    assert "head_mask.nrrd is there already" in saving.question.text()
+    next(b for b in saving.question.buttons() if answer in b.text()).click()
+    if answer == "Replace":
+        window.until(lambda: saving.path == there)
+        assert np.array_equal(open_scan(there).voxels, seen)
+    else:
+        assert window.dock.session.wait(PATIENCE)
+        assert there.read_bytes() == b"somebody's work"
+        assert saving.path is None
+
+
 def test_saving_on_the_way_out_saves_first_and_closes_then(window, tmp_path, monkeypatch):
     out: Path = tmp_path / "mask.nii.gz"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
