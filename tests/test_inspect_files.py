@@ -76,7 +76,7 @@ def test_inspect_writes_tables_plots_arrays_and_one_page(run, folder, tmp_path):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "sweep.csv", "tokens.csv", "never_looked_at.csv", "report.json", "report.html", "sweep.png", "sweep.svg",
-        "voxels.npz", "tokens.npz",
+        "voxels.npz", "tokens.npz", "heads.csv",
     }  # fmt: skip
     rows = list(csv.DictReader((out / "sweep.csv").read_text(encoding="utf-8").splitlines()))
     document = json.loads((out / "report.json").read_text())
@@ -90,6 +90,14 @@ def test_inspect_writes_tables_plots_arrays_and_one_page(run, folder, tmp_path):
     place = tuple(int(one[axis]) for axis in "zyx")
     assert int(one["stage"]) == stored["stage"][place]
     assert float(one["score_1"]) == pytest.approx(stored["importance"][(0, *place)], rel=1e-4)
+    assert float(one["kept_from"]) == pytest.approx(stored["kept_from"][place])
+    assert [int(row["windows"]) for row in tokens] == stored["windows"].ravel().tolist()
+    assert stored["windows"].max() > 1
+    assert float(one["share_of_windows_past_stage_2"]) == pytest.approx(stored["passed"][(1, *place)], abs=1e-3)
+    heads = list(csv.DictReader((out / "heads.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(heads) == tiny.CONFIG.depth * tiny.CONFIG.heads
+    assert all(row["loss_without"] == "" for row in heads)  # nobody asked for it
+    assert sum(float(v) for k, v in heads[3].items() if k.startswith("attention_")) == pytest.approx(1, abs=1e-3)
     arrays = arrays_of(out / "voxels.npz")
     assert arrays["mask"].shape == arrays["lowest_keep_ratio"].shape == open_scan(folder / "scan.nii.gz").shape
     steady = arrays["lowest_keep_ratio"] == np.float32(0.2)
@@ -97,19 +105,22 @@ def test_inspect_writes_tables_plots_arrays_and_one_page(run, folder, tmp_path):
     assert steady.any()
     page = Page()
     page.feed((out / "report.html").read_text(encoding="utf-8"))
-    assert len(page.sources) == 3
+    assert len(page.sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)  # nothing is fetched
     assert not {"script", "link", "iframe"} & set(page.tags)
 
 
 def test_the_arrays_are_those_of_the_chosen_rule(run, folder, tmp_path):
     out = tmp_path / "out"
-    asked = ["--model", "tiny", "--keep-ratios", "1", "--selection", "norm", "--stage-ratios", "0.5,0.5"]
+    asked = ["--model", "tiny", "--keep-ratios", "1", "--selection", "norm", "--stage-ratios", "0.5,0.5", "--heads"]
     run("inspect", folder / "scan.nii.gz", "--out", out, *asked, "--json")
     document = json.loads((out / "report.json").read_text())
     assert document["tokens"]["ranked_by"] == "norm"
     assert document["settings"]["stage_ratios"] == [0.5, 0.5]
     assert str(arrays_of(out / "tokens.npz")["selection"]) == "norm"
+    heads = list(csv.DictReader((out / "heads.csv").read_text(encoding="utf-8").splitlines()))
+    assert all(0 <= float(row["loss_without"]) <= 1 for row in heads)
+    assert "Most matters head" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

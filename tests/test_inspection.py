@@ -101,6 +101,8 @@ def test_a_real_network_is_run_from_its_cache_and_its_cost_counted(tmp_path):
     assert np.array_equal(
         found.lowest == np.float32(0.4), found.dense.mask == segmenter.segment(scan, Settings("tiny", 0.4)).mask
     )
+    kept = segmenter.segment(scan, Settings("tiny", 0.4)).tokens.stage == 3
+    assert np.array_equal(found.kept_from, np.where(kept, np.float32(0.4), np.float32(1)))
     assert np.array_equal(found.dense.mask, segmenter.segment(scan, Settings("tiny", 1.0)).mask)
     uneven = segmenter.segment(scan, Settings("tiny", 0.4, selection="norm", threshold=3.0))
     assert 0 < gmac_of(uneven, card) <= dense.gmac

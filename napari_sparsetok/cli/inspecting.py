@@ -46,6 +46,7 @@ def inspect(  # noqa: PLR0913 - options of a command line
     around: Annotated[
         str | None, typer.Option(metavar="R,A,S", help="Only a box around this point; see `segment`.")
     ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Silence every attention head in turn, too; slow.")] = False,
     frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
     series: Series = None,
     repair: Repair = "",
@@ -77,6 +78,7 @@ def inspect(  # noqa: PLR0913 - options of a command line
         region=region,
         around=around,
         reference=reference,
+        weigh_heads=heads,
     )
     with progress(quiet=as_json, doing="segmenting at every ratio") as advance:
         document = inspection.inspect_file(order, advance, on_notice=lambda text: typer.echo(text, err=True))

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import TokenMap
 
 
-def save_tokens(path: str | Path, tokens: TokenMap) -> Path:
-    """Write a token map as a compressed ``.npz``, its fields by their names in `TokenMap`.
+def save_tokens(path: str | Path, tokens: TokenMap, **more: NDArray[Any]) -> Path:
+    """Write a token map as a compressed ``.npz``, its fields by their names in `TokenMap`, and more arrays beside them.
 
     Raises
     ------
@@ -22,7 +23,8 @@ def save_tokens(path: str | Path, tokens: TokenMap) -> Path:
     path = Path(path).expanduser()
     if path.suffix != ".npz":
         raise ScanError(f"token maps are saved as .npz; let the name end so, not in “{path.suffix}”")
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(tokens).items() if value is not None}
+    fields = {**vars(tokens), **more}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in fields.items() if value is not None}
     with written_whole(path, ".npz") as part:
         np.savez_compressed(part, **arrays)
     return path

@@ -17,10 +17,12 @@ from napari_sparsetok.engine.report import report as make_report
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
-from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
+from napari_sparsetok.inspection.finding import Findings
+from napari_sparsetok.inspection.heads import heads_of
+from napari_sparsetok.inspection.ladder import Question, sweep
 from napari_sparsetok.inspection.table import as_csv, finite, sweep_table, token_table, unseen_table
 from napari_sparsetok.scan import Scan, ScanError
-from napari_sparsetok.state import Prediction, Reference, Settings
+from napari_sparsetok.state import Reference, Settings
 from napari_sparsetok.tokens import LADDER, Lattice, far_from_kept, unseen
 from napari_sparsetok.weights import Registry
 
@@ -35,6 +37,7 @@ class InspectOrder:
     ladder : keep ratios of the sweep; 1 is always among them.
     region, around : see `napari_sparsetok.batch.Order`.
     reference : a mask on the scan's grid, with the model's numbers for labels.
+    weigh_heads : silence every attention head in turn, too.
     """
 
     source: batch.ScanFiles
@@ -44,6 +47,7 @@ class InspectOrder:
     region: str | None = None
     around: str | None = None
     reference: Path | None = None
+    weigh_heads: bool = False
 
 
 def inspect_file(
@@ -77,8 +81,9 @@ def inspect_file(
     watch = Watch(on_progress=on_progress, on_notice=on_notice)
     found = sweep(segmenter, Question(scan, settings, card, region, reference, order.ladder), watch)
     prediction = segmenter.segment(scan, settings, region=region)
+    heads = heads_of(segmenter, prediction, order.weigh_heads, on_progress)
     document = {**make_report(prediction, card), "sweep": found.to_json()}
-    _write(order.out, card.title, prediction, found, document)
+    _write(order.out, card.title, Findings(prediction, found, heads), document)
     return document
 
 
@@ -98,19 +103,21 @@ def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
     return values.astype(np.uint8)
 
 
-def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document: dict[str, Any]) -> None:
+def _write(out: Path, title: str, findings: Findings, document: dict[str, Any]) -> None:
     # These bring matplotlib, which is slow to load and which the window does not need.
     from napari_sparsetok.inspection.page import page
     from napari_sparsetok.inspection.plot import picture, sweep_figure
 
+    prediction, found, heads = findings.prediction, findings.sweep, findings.heads
     lattice = Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
     pieces = unseen(prediction.mask, prediction.tokens, lattice)
     texts = {
         "sweep.csv": as_csv(*sweep_table(found)),
-        "tokens.csv": as_csv(*token_table(prediction)),
+        "tokens.csv": as_csv(*token_table(prediction, found.kept_from)),
         "never_looked_at.csv": as_csv(*unseen_table(pieces, prediction)),
         "report.json": json.dumps(finite(document), indent=1) + "\n",
-        "report.html": page(title, prediction, found, pieces),
+        "report.html": page(title, findings, pieces),
+        **({} if heads is None else {"heads.csv": as_csv(*heads.table())}),
     }
     for name, text in texts.items():
         with written_whole(out / name) as part:
@@ -127,4 +134,4 @@ def _write(out: Path, title: str, prediction: Prediction, found: Sweep, document
     }
     with written_whole(out / "voxels.npz", ".npz") as part:
         np.savez_compressed(part, **arrays)
-    save_tokens(out / "tokens.npz", prediction.tokens)
+    save_tokens(out / "tokens.npz", prediction.tokens, kept_from=found.kept_from)

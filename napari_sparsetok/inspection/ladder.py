@@ -63,6 +63,8 @@ class Sweep:
     dense : the prediction that prunes nothing.
     rungs : from the highest ratio down.
     lowest : (z, y, x) float32, see `napari_sparsetok.tokens.stability`.
+    kept_from : (d, h, w) float32, the lowest ratio such that at it, and at every higher one that was tried, the token
+        is kept to the end; NaN where no window looked.
     settled : for each rung, the voxels of the region whose label is steady from there up, and not from further down.
     complete : False while rungs are still to come.
     """
@@ -73,6 +75,7 @@ class Sweep:
     dense: Prediction
     rungs: tuple[Rung, ...]
     lowest: NDArray[np.float32]
+    kept_from: NDArray[np.float32]
     settled: tuple[int, ...]
     complete: bool
 
@@ -151,7 +154,9 @@ def sweep(
     known = stability(masks)
     lowest = next(known)
     settled: tuple[int, ...] = (math.prod(dense.region.shape),)
-    so_far = Sweep(q.scan, q.settings, dense.region, dense, tuple(rungs), lowest, settled, len(ratios) == 1)
+    kept = dense.tokens.stage > 0
+    kept_from = np.where(kept, np.float32(1), np.float32(np.nan))
+    so_far = Sweep(q.scan, q.settings, dense.region, dense, tuple(rungs), lowest, kept_from, settled, len(ratios) == 1)
     on_rung(so_far)
     for done, ratio in enumerate(ratios[1:], start=2):
         watch.on_progress(done - 1, len(ratios))
@@ -160,9 +165,18 @@ def sweep(
         rungs.append(_rung(q, found, dense, seconds, memory))
         masks.waiting.append((ratio, found.mask))
         lowest = next(known)
+        kept &= found.tokens.stage == found.tokens.stages + 1
+        kept_from = np.where(kept, np.float32(ratio), kept_from)
         inside = lowest[dense.region.slices]
         settled = tuple(int(np.count_nonzero(inside == np.float32(rung.keep_ratio))) for rung in rungs)
-        so_far = replace(so_far, rungs=tuple(rungs), lowest=lowest, settled=settled, complete=done == len(ratios))
+        so_far = replace(
+            so_far,
+            rungs=tuple(rungs),
+            lowest=lowest,
+            kept_from=kept_from,
+            settled=settled,
+            complete=done == len(ratios),
+        )
         on_rung(so_far)
     watch.on_progress(len(ratios), len(ratios))
     return so_far

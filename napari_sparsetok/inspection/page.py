@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from napari_sparsetok import __version__
-from napari_sparsetok.inspection.ladder import Sweep
+from napari_sparsetok.inspection.finding import Findings
+from napari_sparsetok.inspection.heads import Heads
 from napari_sparsetok.inspection.plot import histogram_figure, picture, slice_figure, sweep_figure
 from napari_sparsetok.inspection.table import sweep_table, unseen_table
 from napari_sparsetok.state import Prediction
@@ -24,16 +27,15 @@ img { max-width: 100%; background: white; } p.note { opacity: .75; }
 _MOST = 20  # rows of pieces on the page; all are in the CSV
 
 
-def page(title: str, prediction: Prediction, sweep: Sweep, pieces: Sequence[Unseen]) -> str:
+def page(title: str, findings: Findings, pieces: Sequence[Unseen]) -> str:
     """HTML of what was found out about one scan.
 
     Parameters
     ----------
     title : of the model.
-    prediction : at the chosen ratio.
-    sweep : over all ratios.
     pieces : of the mask, which rest only on completed tokens.
     """
+    prediction, sweep = findings.prediction, findings.sweep
     tokens, auto = prediction.tokens, sweep.auto()
     chosen = prediction.settings
     kept = f"{tokens.left[-1]} of {tokens.left[0]} tokens were kept to the end ({tokens.left[-1] / tokens.left[0]:.1%})"
@@ -55,6 +57,7 @@ def page(title: str, prediction: Prediction, sweep: Sweep, pieces: Sequence[Unse
         _image(picture(histogram_figure(sweep)), "histogram of the lowest steady keep ratio"),
         "<h2>Never looked at to the end</h2>",
         _unseen(pieces, prediction),
+        *_heads(findings.heads),
         f"<p class=note>napari-sparsetok {__version__}. Not a medical device.</p>",
     ]
     body = "\n".join(parts)
@@ -86,6 +89,20 @@ def _unseen(pieces: Sequence[Unseen], prediction: Prediction) -> str:
         f"afterwards. The largest {min(_MOST, len(pieces))}:</p>"
     )
     return words + _table(*unseen_table(pieces[:_MOST], prediction))
+
+
+def _heads(heads: Heads | None) -> list[str]:
+    if heads is None:
+        return []
+    place = " · ".join(map(str, heads.at))
+    words = f"Of the window around voxel {place} (z · y · x). Dashed: attention spread evenly over the tokens."
+    parts = ["<h2>How far attention heads look</h2>", f"<p>{words}</p>"]
+    parts.append(_image(picture(heads.figure()), "share of the attention against distance, for each head and block"))
+    if heads.loss is not None:
+        block, head = np.unravel_index(int(heads.loss.argmax()), heads.loss.shape)
+        worst = f"{heads.loss.max():.1%} of the window's labels change"
+        parts.append(f"<p>Most matters head {head + 1} of block {block + 1}: without it {worst}.</p>")
+    return parts
 
 
 def _image(png: bytes, words: str) -> str:

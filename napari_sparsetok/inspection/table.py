@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_sparsetok.inspection.ladder import Sweep
-from napari_sparsetok.state import Prediction
+from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.tokens import Lattice, Unseen
 
 
@@ -44,12 +45,16 @@ def sweep_table(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
     return head, rows
 
 
-def token_table(prediction: Prediction) -> tuple[list[str], list[list[Any]]]:
-    """A row for each token that was looked at; millimetres along the viewer's axes (z up, y back, x left)."""
+def token_table(prediction: Prediction, kept_from: NDArray[np.float32]) -> tuple[list[str], list[list[Any]]]:
+    """A row for each token that was looked at; millimetres along the viewer's axes (z up, y back, x left).
+
+    `kept_from` is that of the sweep.
+    """
     tokens = prediction.tokens
     lattice = Lattice.of(tokens, prediction.scan.geometry, prediction.scan.shape)
     shares = [lattice.share(prediction.mask == label.id) for label in prediction.labels]
-    head = ["z", "y", "x", "z_mm", "y_mm", "x_mm", "stage", "rank_in_window"]
+    head = ["z", "y", "x", "z_mm", "y_mm", "x_mm", "stage", "rank_in_window", "kept_from"]
+    head += ["windows", *(f"share_of_windows_past_stage_{k}" for k in range(1, tokens.stages + 1))]
     head += [f"score_{k}" for k in range(1, tokens.stages + 1)]
     head += [f"share of {label.name}" for label in prediction.labels]
     rows = []
@@ -57,8 +62,15 @@ def token_table(prediction: Prediction) -> tuple[list[str], list[list[Any]]]:
         at = np.asarray(tokens.origin) + np.asarray(place) * tokens.spacing
         scores = [float(f"{v:.6g}") for v in tokens.importance[(slice(None), *place)]]
         row = [*map(int, place), *(round(float(v), 3) for v in at), int(tokens.stage[place]), int(tokens.rank[place])]
+        row += [float(f"{kept_from[place]:.6g}"), *_by_window(tokens, place)]
         rows.append([*row, *scores, *(round(float(s[place]), 4) for s in shares)])
     return head, rows
+
+
+def _by_window(tokens: TokenMap, place: Sequence[int]) -> list[Any]:
+    if tokens.windows is None or tokens.passed is None:
+        return [""] * (tokens.stages + 1)
+    return [int(tokens.windows[tuple(place)]), *(round(float(s[tuple(place)]), 4) for s in tokens.passed)]
 
 
 def unseen_table(pieces: Sequence[Unseen], prediction: Prediction) -> tuple[list[str], list[list[Any]]]:

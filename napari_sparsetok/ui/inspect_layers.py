@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Points
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -73,7 +73,10 @@ class InspectLayers:
     # What they show
 
     def show_boxes(self, tokens: TokenMap) -> None:
-        """Each token's outline in the slice, in its stage's colour; in 3-D the tokens layer draws them as blocks."""
+        """Each token's outline in the slice, in its stage's colour; in 3-D see `_show_points`."""
+        if self._viewer.dims.ndisplay == 3:
+            self._show_points(tokens)
+            return
         across = [axis - (self._viewer.dims.ndim - 3) for axis in self._viewer.dims.displayed][-2:]
         fine = [_FINE if k in across else 1 for k in range(3)]
         stage = tokens.stage
@@ -91,6 +94,17 @@ class InspectLayers:
         colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
         colors |= {k: stage_color(k, tokens.stages) for k in range(1, tokens.stages + 2)}
         self._labels("boxes", lines, DirectLabelColormap(color_dict=colors), _place(scale, translate), self._opacity)
+
+    def _show_points(self, tokens: TokenMap) -> None:
+        """A square for each token that passed the first stage, large if it was kept to the end; one can see through."""
+        at = np.argwhere(tokens.stage > min(1, tokens.stages))
+        stage = tokens.stage[tuple(at.T)]
+        at = at if self._frame is None else np.pad(at, ((0, 0), (1, 0)))
+        self._put("boxes", Points(
+            at, symbol="square", size=np.where(stage > tokens.stages, 0.75, 0.3), border_width=0,
+            face_color=[stage_color(int(k), tokens.stages) for k in stage] or "white",
+            opacity=self._opacity, **self._placed(_place(tokens.spacing, tokens.origin)),
+        ))  # fmt: skip
 
     def show_scores(self, tokens: TokenMap, stage: int) -> None:
         """Scores of one stage, counted from 1."""

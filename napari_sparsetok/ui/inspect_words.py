@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Shape
 from napari_sparsetok.state import Prediction, TokenMap
@@ -63,7 +64,7 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
 def _stage_row(number: int, one: StageStory) -> str:
     margin = "–" if math.isnan(one.margin) else f"{one.margin:+.3f}"
     above = f"{one.percentile:.0f}" if one.percentile < 99 or one.percentile == 100 else f"{one.percentile:.1f}"
-    rank = f"{one.rank + 1} of {one.entered}"
+    rank = f"{one.rank + 1} of {one.entered}".replace(" ", "\u00a0")
     cells = (str(number), f"{one.score:.3f}", rank, f"{above}\u00a0%", margin)
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
@@ -113,6 +114,19 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
     return "".join(parts)
 
 
+def against_dense(rung: Rung) -> str:
+    """One ratio of a comparison, label by label."""
+    head = "<tr><td></td><td>Dice</td><td>HD95</td><td>mL</td>" + "<td>Dice, reference</td>" * bool(rung.reference)
+    rows = []
+    for k, row in enumerate(rung.agreement):
+        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f}\u00a0mm"
+        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.2f}\u00a0({row.ml - row.other_ml:+.2f})"]
+        cells += [f"{rung.reference[k].dice:.3f}"] if rung.reference else []
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    table = f"<table cellspacing=4>{head}</tr>{''.join(rows)}</table>"
+    return f"<p>At {rung.keep_ratio:g}, against keeping all:</p>{table}".replace("-", "−")
+
+
 def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int, is_reference: bool = False) -> str:
     """One sentence over the list of pieces."""
     what = "reference" if is_reference else "mask"
@@ -140,4 +154,5 @@ def budget(tokens: TokenMap) -> str:
     if tokens.forced is None:
         return "No token is chosen by hand."
     must, never = int((tokens.forced > 0).sum()), int((tokens.forced < 0).sum())
-    return f"{must} tokens must stay, {never} must go; {tokens.left[-1]} of {tokens.left[0]} are kept to the end."
+    stay = f"{must} token{'' if must == 1 else 's'} must stay"
+    return f"{stay}, {never} must go; {tokens.left[-1]} of {tokens.left[0]} are kept to the end."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_sparsetok import batch
 from napari_sparsetok.engine.contract import Segmenter, Watch
 from napari_sparsetok.inspection.export import save_sweep
-from napari_sparsetok.inspection.ladder import Question, Rung, Sweep, sweep
+from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
 from napari_sparsetok.review import Doubt
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.session import Session
@@ -101,6 +101,7 @@ class InspectDesk(QObject):
         events.prediction.connect(self._on_prediction)
         connections = [
             (viewer.dims.events.order, self._on_order),
+            (viewer.dims.events.ndisplay, self._on_order),
             (viewer.layers.events.inserted, self._on_layers),
             (viewer.layers.events.removed, self._on_layers),
         ]
@@ -127,6 +128,7 @@ class InspectDesk(QObject):
         self._on_layers()
 
     def _on_settings(self, settings: Settings) -> None:
+        self._show_sweep()
         self.panel.sweep.plot.set_now(settings.keep_ratio)
         self.panel.set_rule(settings)
         card = self._session.card
@@ -220,17 +222,23 @@ class InspectDesk(QObject):
         if found is None:
             self.panel.sweep.blink_button.setChecked(False)
             self.layers.drop("lowest", "difference", "dense")
-            self._show_sweep((), (), "")
+            self._show_sweep()
             self.doubt_changed.emit(None)
             return
-        self._show_sweep(found.rungs, found.settled, self._sweep_words(found))
+        self._show_sweep()
         self._show_layers()
         if found.complete:  # what changes at the ratio that is set, or above it, is in doubt
             self.doubt_changed.emit(Doubt(found.lowest, above=self._session.state.settings.keep_ratio))
 
-    def _show_sweep(self, rungs: Sequence[Rung], settled: Sequence[int], words: str) -> None:
-        self.panel.sweep.set_rungs(rungs, settled, words)
-        self.panel.shown.set_compared(bool(rungs))
+    def _show_sweep(self) -> None:
+        found = self.sweep
+        self.panel.shown.set_compared(found is not None)
+        if found is None:
+            self.panel.sweep.set_rungs((), (), "")
+            return
+        now = self._session.state.settings.keep_ratio
+        here = [say.against_dense(rung) for rung in found.rungs if rung.keep_ratio == now]
+        self.panel.sweep.set_rungs(found.rungs, found.settled, self._sweep_words(found) + "".join(here))
 
     def _sweep_words(self, found: Sweep) -> str:
         least = self.panel.sweep.least
@@ -242,8 +250,7 @@ class InspectDesk(QObject):
 
     def _on_auto(self, least: float) -> None:
         auto = self.sweep.auto(least) if self.sweep is not None else None
-        if self.sweep is not None:
-            self._show_sweep(self.sweep.rungs, self.sweep.settled, self._sweep_words(self.sweep))
+        self._show_sweep()
         if auto is None:
             self._session.say(f"No keep ratio that was tried agrees with keeping all tokens by {least:g}.", "info")
         else:

@@ -12,7 +12,12 @@ from napari_sparsetok.ui.inspect_layers import DIFFERENCE
 from napari_sparsetok.ui.style import stage_color, stage_name
 
 LAYERS = (
-    ("boxes", "token &outlines (O)", "Every token as a box in the slice, in the colour of the stage that pruned it"),
+    (
+        "boxes",
+        "token &outlines (O)",
+        "Every token as a box in the slice, in the colour of the stage that pruned it;\n"
+        "in 3-D a square for each that passed the first stage, large if it was kept",
+    ),
     ("stage", "scores of stage", "The scores at one stage; gone tokens are left empty"),
     (
         "share",

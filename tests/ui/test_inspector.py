@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_registry, make_scan
+from matplotlib.colors import to_hex
 from napari.components import ViewerModel
 from napari.layers import Labels
 from qtpy.QtCore import Qt
@@ -28,6 +29,7 @@ from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import layer_data
+from napari_sparsetok.ui.style import KEPT
 
 GRID = (4, 5, 3)  # tokens of the fake's scan
 
@@ -150,7 +152,7 @@ def test_pointing_tells_the_story_without_asking_the_network(desk, qtbot):
     qtbot.waitUntil(lambda: "looked here to the end" in desk.panel._story.text(), timeout=2000)
     point_at(desk, (15, 19, 11))
     qtbot.waitUntil(lambda: "stopped looking here at the first of 2 stages" in desk.panel._story.text(), timeout=2000)
-    assert "60 of 60" in desk.panel._story.text()  # the fake's last token is its least
+    assert "60\u00a0of\u00a060" in desk.panel._story.text()  # the fake's last token is its least
     assert desk.engine.probed == []
     desk.panel.ask_button.click()
     point_at(desk, (0, 0, 0))
@@ -308,7 +310,12 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     assert found is not None
     assert found.complete
     assert [r.keep_ratio for r in found.rungs] == sorted({*LADDER, 0.3}, reverse=True)
-    assert "agrees with keeping all tokens" in desk.panel.sweep._words.text()
+    words = desk.panel.sweep._words.text()
+    assert "agrees with keeping all tokens" in words
+    here = next(rung for rung in found.rungs if rung.keep_ratio == 0.3)
+    for row in here.agreement:
+        far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f}\u00a0mm"
+        assert f"{row.name}</td><td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f}" in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
     desk.panel.sweep.ratio_chosen.emit(0.6)
@@ -441,6 +448,27 @@ def test_one_opacity_and_a_legend_for_what_is_on(desk):
     assert desk.shown("stage").opacity == pytest.approx(0.4)
     desk.panel.shown.toggle("boxes")
     assert desk.panel.shown._legend.isHidden()
+
+
+@pytest.mark.filterwarnings("ignore:Contours are not displayed")
+def test_in_3d_tokens_are_squares_that_one_can_see_through(desk):
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.viewer.dims.ndisplay = 3
+    points, tokens = desk.shown("boxes"), desk.session.state.prediction.tokens
+    assert np.array_equal(points.data, np.argwhere(tokens.stage > 1))
+    kept = tokens.stage[tuple(points.data.astype(int).T)] == 3
+    assert set(points.size[kept]) == {0.75}
+    assert set(points.size[~kept]) == {0.3}
+    assert np.allclose(
+        points.data_to_world(points.data[0]), np.asarray(tokens.origin) + points.data[0] * tokens.spacing
+    )
+    assert to_hex(points.face_color[kept][0])[:7].upper() == KEPT
+    desk.session.set_keep_ratio(0.9)
+    desk.settle()
+    assert len(desk.shown("boxes").data) == (desk.session.state.prediction.tokens.stage > 1).sum()
+    desk.viewer.dims.ndisplay = 2
+    assert isinstance(desk.shown("boxes"), Labels)
 
 
 def test_a_layer_that_the_person_deletes_is_no_error(desk):
