@@ -12,7 +12,7 @@ from napari_sparsetok.state import Forced
 from napari_sparsetok.ui.inspect_layers import MUST, NEVER, InspectLayers
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 
-_PAINT_MS = 400  # after a stroke
+_PAINT_MS = 20  # after a stroke; what paints in several steps is run once
 
 
 class TokenPainting(QObject):

@@ -51,8 +51,8 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     if tokens.forced is not None and tokens.forced[place]:
         lines.append(f"<p>You said that this token must {'stay' if tokens.forced[place] > 0 else 'go'}.</p>")
     rows = [_stage_row(k, one) for k, one in enumerate(story(tokens.importance, tokens.stage, place, tokens.forced), 1)]
-    head = "<tr><td>stage</td><td>score</td><td>rank</td><td>above</td><td>to the cut</td></tr>"
-    lines.append(f"<table cellspacing=6>{head}{''.join(rows)}</table>")
+    head = _row(["stage", "score", "rank", "above", "to the cut"])
+    lines.append(f"<table cellspacing=4>{head}{''.join(rows)}</table>")
     lines += _by_window(tokens, place)
     at = prediction.scan.geometry.affine[:3] @ np.array([*voxel, 1.0])
     where = ", ".join(f"{round(s * float(v), 1) + 0.0:.1f}" for s, v in zip((-1, -1, 1), at, strict=True))
@@ -64,9 +64,12 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
 def _stage_row(number: int, one: StageStory) -> str:
     margin = "–" if math.isnan(one.margin) else f"{one.margin:+.3f}"
     above = f"{one.percentile:.0f}" if one.percentile < 99 or one.percentile == 100 else f"{one.percentile:.1f}"
-    rank = f"{one.rank + 1} of {one.entered}".replace(" ", "\u00a0")
-    cells = (str(number), f"{one.score:.3f}", rank, f"{above}\u00a0%", margin)
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return _row([str(number), f"{one.score:.3f}", f"{one.rank + 1} of {one.entered}", f"{above} %", margin])
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A row of a table whose cells are never broken over two lines."""
+    return "<tr>" + "".join(f"<td><nobr>{cell}</nobr></td>" for cell in cells) + "</tr>"
 
 
 def _by_window(tokens: TokenMap, place: Shape) -> list[str]:
@@ -116,14 +119,13 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
 
 def against_dense(rung: Rung) -> str:
     """One ratio of a comparison, label by label."""
-    head = "<tr><td></td><td>Dice</td><td>HD95</td><td>mL</td>" + "<td>Dice, reference</td>" * bool(rung.reference)
-    rows = []
+    rows = [_row(["", "Dice", "HD95", "mL", *(["reference"] if rung.reference else [])])]
     for k, row in enumerate(rung.agreement):
-        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f}\u00a0mm"
-        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.2f}\u00a0({row.ml - row.other_ml:+.2f})"]
+        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f} mm"
+        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.2f} ({row.ml - row.other_ml:+.2f})"]
         cells += [f"{rung.reference[k].dice:.3f}"] if rung.reference else []
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    table = f"<table cellspacing=4>{head}</tr>{''.join(rows)}</table>"
+        rows.append(_row(cells))
+    table = f"<table cellspacing=3>{''.join(rows)}</table>"
     return f"<p>At {rung.keep_ratio:g}, against keeping all:</p>{table}".replace("-", "−")
 
 

@@ -244,6 +244,8 @@ class InspectDesk(QObject):
         least = self.panel.sweep.least
         auto = found.auto(least)
         until = "" if found.complete else " (so far)"
+        if auto == 1.0 and found.complete:
+            return f"No ratio below 1 that was tried agrees with keeping all tokens by {least:g}."
         if auto is None:
             return f"No ratio agrees with keeping all tokens by {least:g}{until}."
         return f"Down to a keep ratio of {auto:g} every label agrees with keeping all tokens by {least:g}{until}."
