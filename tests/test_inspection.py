@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.inspection.ladder import Question, Sweep, gmac_of, stopped_early, sweep
 from napari_sparsetok.metrics import dice
 from napari_sparsetok.model.flops import count_cost
-from napari_sparsetok.scan import Geometry, Scan
-from napari_sparsetok.state import Reference, Settings
+from napari_sparsetok.scan import Geometry, Region, Scan
+from napari_sparsetok.state import Forced, Reference, Settings
 from napari_sparsetok.weights import Registry
 
 LADDER = (1.0, 0.75, 0.5, 0.25)
@@ -75,6 +76,36 @@ def test_a_reference_is_compared_with_as_well(question):
     by_ratio = {rung.keep_ratio: rung.reference_dice for rung in found.rungs}
     assert by_ratio[0.5] == 1.0
     assert by_ratio[1.0] < 1
+
+
+def test_the_dense_run_obeys_no_choice_and_the_others_do(question):
+    scan, segmenter = question.scan, FakeSegmenter(free=True)
+    tokens = segmenter.segment(scan, question.settings).tokens
+    signs = np.zeros(tokens.stage.shape, np.int8)
+    signs[0, 0, 0] = -1  # which a dense run has to look at all the same
+    forced = Forced.of(Region.whole(scan.shape), signs)
+    chosen = replace(question.settings, forced=forced, selection="norm", threshold=0.5)
+    segmenter.runs.clear()
+    sweep(segmenter, replace(question, settings=chosen))
+    dense, *others = [settings for settings, *_ in segmenter.runs]
+    assert (dense.forced, dense.selection, dense.threshold, dense.keep_ratio) == (None, "learned", None, 1.0)
+    assert [(s.forced, s.selection, s.threshold) for s in others] == [(forced, "norm", None)] * 3
+
+
+class Fickle(FakeSegmenter):
+    """Loses the best token at a ratio of 0.5, and keeps it again below."""
+
+    def segment(self, scan, settings, **rest):
+        found = super().segment(scan, settings, **rest)
+        if settings.keep_ratio == 0.5:
+            found.tokens.stage[0, 0, 0] = 1
+        return found
+
+
+def test_a_token_that_comes_back_further_down_counts_from_where_it_stays(question):
+    found = sweep(Fickle(free=True), question)
+    assert found.kept_from[0, 0, 0] == 0.75
+    assert found.kept_from[0, 0, 1] == 0.25
 
 
 def test_what_was_known_when_it_was_stopped_stays(question):

@@ -69,7 +69,8 @@ def _stage_row(number: int, one: StageStory) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     """A row of a table whose cells are never broken over two lines."""
-    return "<tr>" + "".join(f"<td><nobr>{cell}</nobr></td>" for cell in cells) + "</tr>"
+    joined = [cell.replace(" ", "\u00a0").replace(".", ".\u2060") for cell in cells]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in joined) + "</tr>"
 
 
 def _by_window(tokens: TokenMap, place: Shape) -> list[str]:

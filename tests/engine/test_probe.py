@@ -63,6 +63,7 @@ def test_the_same_window_is_opened_once(segmenter, scan, probe):
     again, place = segmenter.probe(scan, SETTINGS, (15, 23, 15))
     assert again is segmenter.probe(scan, SETTINGS, (5, 9, 3))[0]
     assert place == (3, 5, 3)
+    assert segmenter.probe(scan, SETTINGS, (15, 9, 3))[1] == (3, 2, 0)  # z, y, x
     assert segmenter.probe(scan, Settings("tiny", 0.3), (0, 0, 0))[0] is not again
 
 

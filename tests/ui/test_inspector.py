@@ -130,6 +130,11 @@ def desk(qtbot, no_cost) -> Iterator[Desk]:
     desk.session.close()
 
 
+def plain(words: str) -> str:
+    """Without the marks that keep a cell of a table on one line."""
+    return words.replace("\u00a0", " ").replace("\u2060", "")
+
+
 def point_at(desk: Desk, voxel: tuple[int, int, int]) -> None:
     geometry = desk.scan.geometry
     world = [o + v * s for o, v, s in zip(geometry.origin, voxel, geometry.spacing, strict=True)]
@@ -152,7 +157,7 @@ def test_pointing_tells_the_story_without_asking_the_network(desk, qtbot):
     qtbot.waitUntil(lambda: "looked here to the end" in desk.panel._story.text(), timeout=2000)
     point_at(desk, (15, 19, 11))
     qtbot.waitUntil(lambda: "stopped looking here at the first of 2 stages" in desk.panel._story.text(), timeout=2000)
-    assert "60 of 60" in desk.panel._story.text()  # the fake's last token is its least
+    assert "60 of 60" in plain(desk.panel._story.text())  # the fake's last token is its least
     assert desk.engine.probed == []
     desk.panel.ask_button.click()
     point_at(desk, (0, 0, 0))
@@ -310,13 +315,12 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     assert found is not None
     assert found.complete
     assert [r.keep_ratio for r in found.rungs] == sorted({*LADDER, 0.3}, reverse=True)
-    words = desk.panel.sweep._words.text()
+    words = plain(desk.panel.sweep._words.text())
     assert "No ratio below 1 that was tried agrees with keeping all tokens by 0.99" in words
     here = next(rung for rung in found.rungs if rung.keep_ratio == 0.3)
     for row in here.agreement:
         far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f} mm"
-        cells = (row.name, f"{row.dice:.3f}", far, f"{row.ml:.2f} ")
-        assert "</nobr></td><td><nobr>".join(cells) in words
+        assert f"{row.name}</td><td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} " in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
     desk.panel.sweep.ratio_chosen.emit(0.6)
