@@ -36,7 +36,8 @@ class ScoreNetwork(nn.Module):
 
         Always in float32: in bfloat16 many tokens would score the same, and which of them are kept would be chance.
         """
-        with torch.autocast(tokens.device.type, enabled=False):
+        # Costs are counted on the meta device, which autocast does not know.
+        with torch.autocast("cpu" if tokens.is_meta else tokens.device.type, enabled=False):
             x = self.in_mlp(tokens.float())
             local, shared = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]  # B N C/2 each
             shared = shared.mean(dim=1, keepdim=True).expand_as(shared)
