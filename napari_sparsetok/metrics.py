@@ -34,6 +34,8 @@ def hausdorff95(a: NDArray[Any], b: NDArray[Any], spacing: Sequence[float]) -> f
     """
     if not a.any() or not b.any():
         return math.nan
+    if np.array_equal(a, b):
+        return 0.0
     box = tuple(slice(max(0, int(at.min()) - 1), int(at.max()) + 2) for at in np.nonzero(a | b))
     a, b = a[box], b[box]
     edges = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]

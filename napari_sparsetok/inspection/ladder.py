@@ -20,7 +20,7 @@ from napari_sparsetok.state import Prediction, Reference, Settings
 from napari_sparsetok.tokens import LADDER, smallest_agreeing, stability
 from napari_sparsetok.weights import Card
 
-_SAMPLE = 0.01  # seconds between looks at the memory
+_SAMPLE = 0.025  # seconds between looks at the memory
 
 
 @dataclass(frozen=True)

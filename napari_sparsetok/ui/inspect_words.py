@@ -120,13 +120,14 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
 
 def against_dense(rung: Rung) -> str:
     """One ratio of a comparison, label by label."""
-    rows = [_row(["", "Dice", "HD95", "mL", *(["reference"] if rung.reference else [])])]
+    rows = [_row(["", "Dice", "HD95, mm", "mL", *(["reference"] if rung.reference else [])])]
     for k, row in enumerate(rung.agreement):
-        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f} mm"
-        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.2f} ({row.ml - row.other_ml:+.2f})"]
+        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f}"
+        digits = 2 if row.ml < 10 else 1
+        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.{digits}f} ({row.ml - row.other_ml:+.{digits}f})"]
         cells += [f"{rung.reference[k].dice:.3f}"] if rung.reference else []
         rows.append(_row(cells))
-    table = f"<table cellspacing=3>{''.join(rows)}</table>"
+    table = f"<table cellspacing=2>{''.join(rows)}</table>"
     return f"<p>At {rung.keep_ratio:g}, against keeping all:</p>{table}".replace("-", "−")
 
 

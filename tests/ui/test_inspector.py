@@ -319,7 +319,7 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     assert "No ratio below 1 that was tried agrees with keeping all tokens by 0.99" in words
     here = next(rung for rung in found.rungs if rung.keep_ratio == 0.3)
     for row in here.agreement:
-        far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f} mm"
+        far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f}"
         assert f"{row.name}</td><td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} " in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
