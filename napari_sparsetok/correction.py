@@ -7,7 +7,7 @@ Everything here is a pure function of arrays.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,24 @@ def edit_towards(wanted: Mask, mask: Mask) -> Edit:
     at = np.nonzero(wanted != mask)
     values = wanted[at]
     return Edit(at, np.where(values == 0, NOT_TISSUE, values).astype(np.uint8))
+
+
+def begun_from(mask: Mask, numbers: Mapping[int, int], prediction: Mask) -> Mask:
+    """Corrections that compose with a prediction to a given mask.
+
+    Where the mask is empty, what the prediction says now is not tissue; where neither says anything, there is no
+    opinion.
+
+    Parameters
+    ----------
+    numbers : what the numbers in `mask` are in the corrections.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    for number, own in numbers.items():
+        table[number] = own
+    corrections: Mask = table[mask]
+    np.copyto(corrections, NOT_TISSUE, where=(mask == 0) & (prediction != 0))
+    return corrections
 
 
 def replace_label(mask: Mask, label: int, shape: Binary, protected: Collection[int] | None = None) -> Mask:

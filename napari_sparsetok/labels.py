@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 # Okabe and Ito's palette, which stays distinct to colour-blind eyes, without its black.
@@ -39,6 +39,16 @@ class Label:
             raise ValueError(f"label “{self.name}” has the number {self.id}; labels are numbered 1 to {NOT_TISSUE - 1}")
         if not re.fullmatch("#[0-9a-fA-F]{6}", self.color):
             raise ValueError(f"label “{self.name}” has the colour “{self.color}”; colours are written #rrggbb")
+
+    @classmethod
+    def nameless(cls, id: int) -> Label:
+        """A label of which only the number is known."""
+        return cls(id, f"label {id}", PALETTE[(id - 1) % len(PALETTE)])
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether its name says no more than its number."""
+        return self.name == f"label {self.id}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,32 @@ class LabelTable:
                 row["concept"] = asdict(label.concept)
             rows.append(row)
         return rows
+
+
+def translated(given: Iterable[Label], own: LabelTable) -> tuple[dict[int, int], list[str]]:
+    """What the labels of one table are called by another.
+
+    They are the same if their code or their name is. A label that has no name but its number keeps the number.
+
+    Returns
+    -------
+    The number in `own` for each number that has one there; the names of the labels that have none.
+    """
+    by_code = {(x.concept.scheme, x.concept.value): x.id for x in own if x.concept}
+    by_name = {x.name.casefold().strip(): x.id for x in own}
+    ids = {x.id for x in own}
+    numbers: dict[int, int] = {}
+    strangers = []
+    for label in given:
+        found = by_code.get((label.concept.scheme, label.concept.value)) if label.concept else None
+        found = found or by_name.get(label.name.casefold().strip())
+        if found is None and label.is_nameless and label.id in ids:
+            found = label.id
+        if found is None:
+            strangers.append(label.name)
+        else:
+            numbers[label.id] = found
+    return numbers, strangers
 
 
 def _label_from(row: Mapping[str, object]) -> Label:

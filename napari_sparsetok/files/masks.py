@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import dicom_seg, itk, nifti
 from napari_sparsetok.files.reading import check_memory
-from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Label, LabelTable
+from napari_sparsetok.labels import NOT_TISSUE, Label, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 
 
@@ -61,7 +61,7 @@ def _complete(table: LabelTable | None, mask: NDArray[Any]) -> LabelTable:
     named = {label.id: label for label in table or ()}
     for number in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)).tolist():
         if number and number not in named:
-            named[number] = Label(number, f"label {number}", PALETTE[(number - 1) % len(PALETTE)])
+            named[number] = Label.nameless(number)
     return LabelTable(tuple(named[k] for k in sorted(named)))
 
 

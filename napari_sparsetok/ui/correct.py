@@ -25,6 +25,7 @@ from napari_sparsetok.tool import Scene, ToolRequest
 from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.corrections import CorrectionsLayer, Sheet
+from napari_sparsetok.ui.given_start import GivenStart
 from napari_sparsetok.ui.keeping import Keeping
 from napari_sparsetok.ui.kept_dialog import KeptDesk
 from napari_sparsetok.ui.label_view import LabelRow
@@ -94,6 +95,7 @@ class CorrectDesk(QObject):
         self.teaching = Teaching(session, panel.teach, lambda: self.array)
         self.kept = KeptDesk(dialogs, session, self.keeping, self.layers, self._install)
         self.kept.offered.connect(panel.set_offer)
+        self.given = GivenStart(self, session, self.layers, self._begin_with)
 
     def _connect_panel(self) -> None:
         panel = self._panel
@@ -216,6 +218,13 @@ class CorrectDesk(QObject):
         if scan is None:
             return
         self._notes[scan] = notes
+        self._begin_with(corrections)
+        sheet = self.layers.sheet
+        if sheet is not None:
+            self._store.go_on(name, sheet.lineage)
+
+    def _begin_with(self, corrections: NDArray[np.uint8]) -> None:
+        """Put corrections on the current scan, in the place of what there is, as one undo step if there is anything."""
         is_there = self.layers.array is not None
         self.start(corrections)
         if is_there:
@@ -223,8 +232,7 @@ class CorrectDesk(QObject):
         sheet = self.layers.sheet
         if sheet is not None:
             sheet.lineage = object()
-            self._store.go_on(name, sheet.lineage)
-            self._on_changed(Region.whole(scan.shape), sheet)
+            self._on_changed(Region.whole(corrections.shape), sheet)
 
     def _on_prediction(self, prediction: Any) -> None:
         self._write_rows()

@@ -266,11 +266,11 @@ class Dock(QWidget):
             self._viewer.add_image(data, **arguments)
 
     def _show_given_mask(self, given: GivenMask, name: str, correct: bool) -> None:
-        if correct and given[0] is self.session.state.scan and self.correct.array is None:
-            self.correct.start(given[1])
-            return
-        if correct:
-            self.session.say("This scan has corrections already, which are kept; the mask is shown beside them.")
+        if correct and given[0] is self.session.state.scan:
+            problem = self.correct.given.begin(*given)
+            if not problem:
+                return
+            self.session.say(f"{problem} The mask is shown as a layer of its own.")
         data, arguments, _ = mask_layer(given, name)
         self._viewer.add_labels(data, **arguments)
 

@@ -411,8 +411,10 @@ def test_a_mask_from_a_file_is_laid_over_the_scan_or_begins_the_corrections(desk
     desk.dock._show_given_mask(given, "drawn.nii.gz", False)
     assert desk.viewer.layers[-1].name == f"drawn.nii.gz · {scan.name}"
     assert desk.dock.correct.array is None
+    desk.segment()
     desk.dock._show_given_mask(given, "drawn.nii.gz", True)
-    np.testing.assert_array_equal(desk.dock.correct.array, mask)
+    desk.until(lambda: desk.dock.correct.array is not None)
+    np.testing.assert_array_equal(desk.dock.overlays.mask, mask)
     desk.dock._show_given_mask(given, "again.nii.gz", True)  # what was corrected is not overwritten
     assert desk.viewer.layers[-1].name.startswith("again")
     assert notices
