@@ -161,6 +161,8 @@ def _trouble(dataset: Dataset, sizes: tuple[int, int, int, int], left: int, expe
         return "it holds colour pictures; a scan needs one grey value a voxel"
     if not 0 < frames <= _MOST_FRAMES or not 0 < stored <= allocated or allocated not in (1, 8, 16, 32, 64):
         return "a header contradicts itself (frames or bits of a pixel); export the series again"
+    if stored < allocated and int(dataset.get("HighBit") or stored - 1) != stored - 1:
+        return "its values do not lie in the lowest bits of a pixel, which is not read; let the archive export it again"
     if dataset.get("ModalityLUTSequence"):
         return "its values go through a table that is not read; let the scanner export values with slope and intercept"
     if left < 10:

@@ -207,13 +207,7 @@ def _stored(dataset: Dataset, head: Head, numbers: Sequence[int]) -> Iterator[ND
         return
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = UID(head.transfer_syntax)
-    allocated, stored, high = head.bits
-    for array in iter_pixels(dataset, raw=True, indices=numbers):
-        if array.dtype.kind == "f" or stored == allocated:
-            yield array
-        else:
-            # Other data may hide in the bits that a pixel does not use; a shift up and down fills them with the sign.
-            yield (array << (allocated - 1 - high)) >> (allocated - stored)
+    yield from iter_pixels(dataset, raw=True, indices=numbers)  # which fills the bits that a pixel does not use
 
 
 def value_type(frames: Sequence[Frame]) -> np.dtype[Any]:

@@ -359,3 +359,19 @@ def test_opening_is_watched_and_stopped(tmp_path):
         with pytest.raises(OpeningStopped):
             function(folder, should_stop=partial(_after_five, calls))
         assert len(calls) == 6
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_bits_that_a_pixel_does_not_use_are_no_part_of_it(signed, tmp_path):
+    pixels = np.array([[[5, -5 if signed else 7, 2000, 100]] * 2] * 3, dtype="i2")
+    wide = pixels.astype("i4")
+    stored = ((wide & 0x0FFF) | 0xF000 * (wide % 2)).astype("u2")
+    extra = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": int(signed)}
+    scan = open_scan(Series(stored, extra=extra).write(tmp_path))
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels).transpose(2, 1, 0), pixels)
+
+
+def test_values_in_higher_bits_are_refused(tmp_path):
+    folder = Series(make.block(3, kind="u2"), extra={"BitsStored": 12, "HighBit": 15}).write(tmp_path)
+    with pytest.raises(ScanError, match="lowest bits"):
+        open_scan(folder)
