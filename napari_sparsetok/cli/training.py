@@ -149,6 +149,10 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
 def _print_made(card: Card, out: Path) -> None:
     measured = card.dice.get("labels", {})
     rows = [
@@ -199,8 +203,10 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     if unknown := [one for one in selections if one not in get_args(Selection)]:
         raise ValueError(f"there is no selection “{unknown[0]}”; there are {', '.join(get_args(Selection))}")
     plan = evaluation.Plan(ratios, cast("tuple[Selection, ...]", selections), shares)
-    truths = evaluation.read_truths(open_dataset(dataset, images or (), labels), split, Registry()[model])
-    document = evaluation.evaluate(model, truths, plan, on_case=lambda name: typer.echo(name, err=True))
+    truths = evaluation.read_truths(
+        open_dataset(dataset, images or (), labels), split, Registry()[model], on_notice=_say
+    )
+    document = evaluation.evaluate(model, truths, plan, on_case=_say)
     if plot is not None:
         from napari_sparsetok.training.plot import plot_dice
 

@@ -72,7 +72,8 @@ def read_case(item: Item, numbers: Mapping[int, int], table: LabelTable, prepara
 
     Parameters
     ----------
-    numbers : from the dataset's numbers to the table's; labels of the table that are not among them are unknown.
+    numbers : from the dataset's numbers to the table's, or to 0 if it has none for them; labels of the table that are
+        not among them are unknown.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def read_case(item: Item, numbers: Mapping[int, int], table: LabelTable, prepara
         [apply_rule(preparation.intensity, to_model(np.asarray(s.voxels[box.slices]), grid)) for s in channels]
     )
     places = {label.id: k for k, label in enumerate(table, start=1)}
-    order = {theirs: places[ours] for theirs, ours in numbers.items()}
+    order = {theirs: places[ours] for theirs, ours in numbers.items() if ours}
     known = {k for theirs, k in order.items() if item.drawn is None or theirs in item.drawn}
     labels = labels_to_model(_renumbered(np.asarray(drawn.voxels[box.slices]), order), grid)
     return Case.of(item.name, image, labels, [k == 0 or k in known for k in range(len(table) + 1)])

@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
+from napari_sparsetok.training.matching import Matching, match
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".tif", ".tiff")
 
@@ -53,13 +54,20 @@ class Dataset:
             raise ScanError(f"the dataset has no split “{split}”; it has {', '.join(self.splits) or 'none'}")
         return items
 
-    def numbers(self, table: LabelTable) -> dict[int, int]:
-        """From the dataset's numbers to a table's: by name if all the names are the table's, else by number."""
-        ours = {_plain(label.name): label.id for label in table}
-        if self.labels and all(_plain(name) in ours for name in self.labels.values()):
-            return {number: ours[_plain(name)] for number, name in self.labels.items()}
-        ids = {label.id for label in table}
-        return {number: number for number in self.labels if number in ids}
+    def matching(self, table: LabelTable) -> Matching:
+        """Which of its labels is which of a table's.
+
+        Raises
+        ------
+        ScanError : they have no label in common.
+        """
+        found = match(self.labels, table)
+        if not found:
+            raise ScanError(
+                "the dataset and the model have no label in common: "
+                f"{', '.join(self.labels.values())} and {', '.join(label.name for label in table)}"
+            )
+        return found
 
 
 def open_dataset(root: Path, images: Sequence[str] = (), labels: str = "") -> Dataset:
@@ -175,7 +183,3 @@ def _stem(name: str) -> str:
         if name.endswith(suffix):
             return name.removesuffix(suffix)
     return name
-
-
-def _plain(name: str) -> str:
-    return "".join(name.casefold().split())

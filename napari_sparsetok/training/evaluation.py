@@ -6,7 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,23 +64,34 @@ class Scores:
     agreement: float
 
 
-def read_truths(dataset: Dataset, split: str, card: Card) -> Iterator[Truth]:
+def read_truths(
+    dataset: Dataset, split: str, card: Card, on_notice: Callable[[str], None] = lambda text: None
+) -> Iterator[Truth]:
     """The cases of one split, one at a time. Labels that were not drawn in a case are unknown there.
+
+    Parameters
+    ----------
+    on_notice : told which of the dataset's labels is which of the model's.
 
     Raises
     ------
-    ScanError : there is no such split, a file cannot be read, or image and labels lie on different grids.
+    ScanError : there is no such split, the labels have nothing in common with the model's, a file cannot be read, or
+        image and labels lie on different grids.
     """
-    numbers = dataset.numbers(card.labels) or {label.id: label.id for label in card.labels}
-    return (_truth(item, numbers) for item in dataset[split])
+    if not dataset.labels:
+        dataset = replace(dataset, labels={label.id: label.name for label in card.labels})
+    matching = dataset.matching(card.labels)
+    on_notice(str(matching))
+    return (_truth(item, matching.numbers) for item in dataset[split])
 
 
 def _truth(item: Item, numbers: Mapping[int, int]) -> Truth:
     channels, drawn = open_item(item)
     labels = np.zeros(drawn.shape, dtype=np.uint8)
-    for theirs, ours in numbers.items():
+    there = {theirs: ours for theirs, ours in numbers.items() if ours}
+    for theirs, ours in there.items():
         labels[np.asarray(drawn.voxels) == theirs] = ours
-    known = frozenset(ours for theirs, ours in numbers.items() if item.drawn is None or theirs in item.drawn)
+    known = frozenset(ours for theirs, ours in there.items() if item.drawn is None or theirs in item.drawn)
     return Truth(item.name, stack_channels(channels) if len(channels) > 1 else channels[0], labels, known)
 
 

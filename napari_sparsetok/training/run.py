@@ -22,6 +22,7 @@ from napari_sparsetok.training.dataset import Dataset
 from napari_sparsetok.training.export import export
 from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint, propose
 from napari_sparsetok.training.loop import Examples, Watch, train
+from napari_sparsetok.training.matching import plain
 from napari_sparsetok.weights import Card, Registry
 
 CONFIG = "config.json"
@@ -121,7 +122,8 @@ def run(
     ScanError : a file cannot be read, `init` is no model, or the disk refuses.
     """
     named = dataset if dataset.labels else replace(dataset, labels={label.id: label.name for label in recipe.labels})
-    start = starting_weights(init, recipe) if init else None
+    feedback.on_notice(str(named.matching(recipe.labels)))
+    start = starting_weights(init, recipe, feedback.on_notice) if init else None
     cases = read_split(named, "train", recipe, feedback)
     val = read_split(named, "val", recipe, feedback) if named.splits.get("val") else []
     fabric = hardware.fabric()
@@ -130,7 +132,9 @@ def run(
     return export(recipe, model.cpu(), val, out / "model") if fabric.is_global_zero else None
 
 
-def starting_weights(init: str, recipe: Recipe) -> dict[str, Tensor]:
+def starting_weights(
+    init: str, recipe: Recipe, on_notice: Callable[[str], None] = lambda text: None
+) -> dict[str, Tensor]:
     """Weights of a model to start from; what it lacks starts at random.
 
     The last layer has a row for each label: rows are matched by the labels' names, and new labels get new ones.
@@ -138,6 +142,7 @@ def starting_weights(init: str, recipe: Recipe) -> dict[str, Tensor]:
     Parameters
     ----------
     init : the id of an installed model, or a card's path.
+    on_notice : told which labels start from it, and which at random.
 
     Raises
     ------
@@ -153,6 +158,7 @@ def starting_weights(init: str, recipe: Recipe) -> dict[str, Tensor]:
             f"the network of “{card.title}” is not the recipe's; give the recipe its width, depth and patch"
         )
     rows = _rows(card.labels, recipe.labels)
+    on_notice(_words_on(rows, recipe.labels, card.title))
     for key in (key for key in old if key.startswith("decoder.out.")):
         head = new[key].clone()
         for theirs, ours in rows:
@@ -163,9 +169,18 @@ def starting_weights(init: str, recipe: Recipe) -> dict[str, Tensor]:
 
 def _rows(old: LabelTable, new: LabelTable) -> list[tuple[int, int]]:
     """Rows of the last layer that mean the same: background, and labels of one name."""
-    known = {label.name.casefold(): k for k, label in enumerate(old, start=1)}
-    same = [(known.get(label.name.casefold(), 0), k) for k, label in enumerate(new, start=1)]
+    known = {plain(label.name): k for k, label in enumerate(old, start=1)}
+    same = [(known.get(plain(label.name), 0), k) for k, label in enumerate(new, start=1)]
     return [(0, 0), *((theirs, ours) for theirs, ours in same if theirs)]
+
+
+def _words_on(rows: Sequence[tuple[int, int]], labels: LabelTable, title: str) -> str:
+    """Which labels start from a model, and which do not."""
+    known = {ours for _, ours in rows}
+    old = [label.name for k, label in enumerate(labels, start=1) if k in known]
+    new = [label.name for k, label in enumerate(labels, start=1) if k not in known]
+    words = f"labels that start from “{title}”: {', '.join(old) or 'none'}"
+    return f"{words}; labels that start at random: {', '.join(new)}" if new else words
 
 
 def read_split(dataset: Dataset, split: str, recipe: Recipe, feedback: Feedback) -> list[Case]:
@@ -176,12 +191,7 @@ def read_split(dataset: Dataset, split: str, recipe: Recipe, feedback: Feedback)
     ScanError : there is no such split, the labels have nothing in common with the recipe's, or a file cannot be read.
     """
     items = dataset[split]
-    numbers = dataset.numbers(recipe.labels)
-    if not numbers:
-        raise ScanError(
-            "the dataset and the recipe have no label in common: "
-            f"{', '.join(dataset.labels.values())} and {', '.join(label.name for label in recipe.labels)}"
-        )
+    numbers = dataset.matching(recipe.labels).numbers
     cases = []
     for done, item in enumerate(items):
         feedback.on_reading(done, len(items))

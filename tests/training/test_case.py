@@ -19,7 +19,7 @@ TABLE = LabelTable.of(["front", "back"])
 def read(root, preparation=None, table=TABLE, item=0):
     dataset = open_dataset(root)
     preparation = preparation or Preparation((1.0, 1.0, 1.0), {"name": "standardise"})
-    return read_case(dataset["train"][item], dataset.numbers(table), table, preparation)
+    return read_case(dataset["train"][item], dataset.matching(table).numbers, table, preparation)
 
 
 def test_labels_that_were_not_drawn_are_unknown_and_their_voxels_background(tmp_path):
@@ -34,6 +34,14 @@ def test_labels_of_the_recipe_that_the_dataset_lacks_are_unknown(tmp_path):
     case = read(labelled.write_decathlon(tmp_path), table=LabelTable.of(["back", "nose", "front"]))
     assert case.known.tolist() == [True, True, False, True]
     assert set(np.unique(case.labels)) == {0, 1, 3}
+
+
+def test_labels_that_the_recipe_lacks_are_background_and_the_others_keep_their_names(tmp_path):
+    case = read(labelled.write_decathlon(tmp_path), table=LabelTable.of(["Back", "nose"]))
+    assert case.known.tolist() == [True, True, False]
+    assert set(np.unique(case.labels)) == {0, 1}
+    _, labels = labelled.arrays(1)
+    assert (case.labels == 1).sum() == (labels == 2).sum()
 
 
 def test_only_the_body_is_read(tmp_path):

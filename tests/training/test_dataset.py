@@ -77,8 +77,23 @@ def test_a_broken_listing_is_refused_in_words(tmp_path, text):
 
 def test_labels_are_matched_by_name_or_else_by_number(tmp_path):
     dataset = open_dataset(labelled.write_decathlon(tmp_path))
-    assert dataset.numbers(LabelTable.of(["Back", "other", "FRONT"])) == {1: 3, 2: 1}
-    assert dataset.numbers(LabelTable.of(["x", "y"])) == {1: 1, 2: 2}
+    found = dataset.matching(LabelTable.of(["Back", "other", "FRONT"]))
+    assert found.numbers == {1: 3, 2: 1}
+    assert str(found) == (
+        "labels matched by name: 1 front → 3 FRONT, 2 back → 1 Back. not in the dataset, and left open: other"
+    )
+    found = dataset.matching(LabelTable.of(["x", "y"]))
+    assert found.numbers == {1: 1, 2: 2}
+    assert "equal numbers were taken to mean the same: 1 front → 1 x, 2 back → 2 y" in str(found)
+
+
+def test_one_name_that_is_not_the_model_s_leaves_the_others_matched(tmp_path):
+    root = labelled.write_decathlon(tmp_path)
+    change(root, labels={"0": "background", "1": "Mandible", "2": "Brain-stem", "3": "Tumour"})
+    found = open_dataset(root).matching(LabelTable.of(["Brainstem", "Spinal cord", "Mandible"]))
+    assert found.numbers == {1: 3, 2: 1, 3: 0}
+    assert "background to it: 3 Tumour" in str(found)
+    assert "left open: Spinal cord" in str(found)
 
 
 def test_all_problems_are_found_in_one_go(tmp_path):

@@ -82,6 +82,16 @@ def test_labels_are_matched_by_name(dataset):
     assert document["keep_ratios"][0]["mean_dice"] < 0.9
 
 
+def test_a_name_that_the_model_lacks_does_not_unsettle_the_others(dataset):
+    path = dataset / "dataset.json"
+    listing = json.loads(path.read_text())
+    listing["labels"] = {"0": "background", "1": "Part 2", "2": "nose"}
+    path.write_text(json.dumps(listing))
+    truth = next(truths(dataset))
+    assert truth.known == {2}
+    assert set(np.unique(truth.labels)) == {0, 2}
+
+
 def test_an_unknown_split_is_refused_in_words(dataset):
     with pytest.raises(ScanError, match="no split “test”; it has train, val"):
         list(truths(dataset, "test"))

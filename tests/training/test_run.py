@@ -167,6 +167,26 @@ def test_weights_to_start_from_are_matched_by_name_and_new_labels_are_new(tmp_pa
         assert all(torch.equal(start[k], old[k]) for k in old if not k.startswith("decoder.out."))
 
 
+def test_weights_to_start_from_are_matched_however_the_names_are_written_and_what_is_new_is_said(tmp_path):
+    card = tiny.write_model(tmp_path, labels=LabelTable.of(["Fr ont", "nose"]).to_json())
+    said = []
+    start = starting_weights(str(tmp_path / "tiny.json"), labelled.recipe(), said.append)
+    head = "decoder.out.conv.conv.weight"
+    assert torch.equal(start[head][1], load_model(card).state_dict()[head][1])
+    assert said == ["labels that start from “A tiny model”: front; labels that start at random: back"]
+
+
+def test_what_became_of_the_dataset_s_labels_is_said(tmp_path):
+    root = labelled.write_decathlon(tmp_path / "data")
+    listing = json.loads((root / "dataset.json").read_text())
+    listing["labels"] = {"0": "background", "1": "Back", "2": "nose"}
+    (root / "dataset.json").write_text(json.dumps(listing))
+    result = call("train", root, "--out", tmp_path / "run", "--config", config(tmp_path, steps=1))
+    assert result.exit_code == 0, result.stderr
+    assert "1 Back → 2 back" in result.stderr
+    assert "background to it: 2 nose" in result.stderr
+
+
 def test_fine_tuning_starts_from_the_model(tmp_path, monkeypatch):
     tiny.write_model(tmp_path / "models")
     monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
