@@ -16,7 +16,7 @@ from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
 if TYPE_CHECKING:
     from napari_sparsetok.training.configuration import Recipe
     from napari_sparsetok.training.dataset import Dataset
-    from napari_sparsetok.training.run import Feedback
+    from napari_sparsetok.training.run import Feedback, Wish
     from napari_sparsetok.weights import Card
 
 DatasetFolder = Annotated[
@@ -31,6 +31,14 @@ Images = Annotated[
 ]
 Labels = Annotated[str, typer.Option("--labels", metavar="PATTERN", help="Their label files, as “masks/*.nii.gz”.")]
 
+LabelNumbers = Annotated[
+    str,
+    typer.Option(
+        metavar="N,N,…",
+        help="For masks that nobody named: their numbers for the model's labels, in its order, if not 1, 2, ….",
+    ),
+]
+
 
 @app.command()
 def train(  # noqa: PLR0913 - options of a command line
@@ -42,6 +50,7 @@ def train(  # noqa: PLR0913 - options of a command line
     name: Annotated[str, typer.Option(metavar="NAME", help="The model's id, instead of the recipe's.")] = "",
     images: Images = None,
     labels: Labels = "",
+    label_numbers: LabelNumbers = "",
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only check the dataset and write a recipe to edit.")
     ] = False,
@@ -60,8 +69,6 @@ def train(  # noqa: PLR0913 - options of a command line
     RUN/config.json, to be edited. The same command goes on with a run that was cut off. The model ends up in
     RUN/model; `sparsetok models add RUN/model/NAME.json` installs it.
     """
-    from dataclasses import replace
-
     from napari_sparsetok.training import run
     from napari_sparsetok.training.configuration import preset as preset_of
     from napari_sparsetok.training.configuration import read_recipe
@@ -71,11 +78,9 @@ def train(  # noqa: PLR0913 - options of a command line
         raise ValueError("give --config or --preset, not both")
     opened = open_dataset(dataset, images or (), labels)
     given = read_recipe(config) if config else preset_of(preset) if preset else None
+    wish = run.Wish(given, steps, minutes, seed, name, _whole_numbers(label_numbers))
     with _feedback() as feedback:
-        opened, recipe = _settled(opened, given, out, skip_bad, feedback)
-        changes = {"steps": steps, "minutes": minutes, "seed": seed}
-        changed = replace(recipe.training, **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
-        recipe = replace(recipe, training=changed, about={**recipe.about, "id": name} if name else recipe.about)
+        opened, recipe = _settled(opened, wish, out, skip_bad, feedback)
         if prepare:
             feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train with the same command")
             return
@@ -89,20 +94,24 @@ def train(  # noqa: PLR0913 - options of a command line
         _print_made(card, out)
 
 
-def _settled(
-    dataset: Dataset, given: Recipe | None, out: Path, skip_bad: bool, feedback: Feedback
-) -> tuple[Dataset, Recipe]:
+def _settled(dataset: Dataset, wish: Wish, out: Path, skip_bad: bool, feedback: Feedback) -> tuple[Dataset, Recipe]:
+    """The dataset, checked, and the recipe, written to the run's folder."""
     from napari_sparsetok.training import run
+    from napari_sparsetok.training.fingerprint import propose
 
+    recipe = run.known_recipe(wish, out)
+    named = dataset.named(recipe.labels, recipe.numbers) if recipe else dataset
     try:
-        checked, found = run.check(dataset, out, skip_bad, feedback)
+        checked, found = run.check(named, out, skip_bad, feedback)
     except run.DatasetProblems as error:
         typer.echo(f"sparsetok: {len(error.problems)} problem(s) with this dataset:", err=True)
         for words in error.problems:
             typer.echo(f"  {words}", err=True)
         typer.echo("Mend them, or leave these cases out with --skip-bad.", err=True)
         raise typer.Exit(2) from None
-    return checked, run.settle(given, checked, found, out)
+    recipe = recipe or wish.changed(propose(checked, found, out.resolve().name))
+    run.write_recipe(recipe, out)
+    return checked, recipe
 
 
 @contextmanager
@@ -149,6 +158,16 @@ def _clock(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    from napari_sparsetok.batch import numbers
+
+    hint = f"“{text}” is no list of label numbers; write it as 1,2,4"
+    found = numbers(text, ",", None, hint) if text else []
+    if any(n != int(n) for n in found):
+        raise ValueError(hint)
+    return tuple(map(int, found))
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
@@ -179,11 +198,18 @@ def evaluate(  # noqa: PLR0913 - options of a command line
         str,
         typer.Option(metavar="S,S,…", help="What picks the tokens: learned, random, norm, attention, entropy, oracle."),
     ] = "learned",
+    stage_ratios: Annotated[
+        str, typer.Option(metavar="R,R,…", help="Besides, a keep ratio for each stage, as 0.5,0.25.")
+    ] = "",
+    threshold: Annotated[
+        float | None, typer.Option(help="Besides, keep what scores at least this, in the units of the selection.")
+    ] = None,
     deletion: Annotated[
         str, typer.Option(metavar="S,S,…", help="Shares of the tokens to take away in the deletion test.")
     ] = "",
     images: Images = None,
     labels: Labels = "",
+    label_numbers: LabelNumbers = "",
     plot: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="Draw Dice against keep ratio: .png, .svg or .pdf.")
     ] = None,
@@ -195,25 +221,32 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     from napari_sparsetok.state import Selection
     from napari_sparsetok.training import evaluation
     from napari_sparsetok.training.dataset import open_dataset
+    from napari_sparsetok.training.plan import Plan
     from napari_sparsetok.weights import Registry
 
-    ratios = numbers(keep_ratios, ",", None, f"“{keep_ratios}” is no list of keep ratios; write it as 1,0.5,0.25")
+    if plot is not None:
+        from napari_sparsetok.training.plot import check_kind, plot_dice
+
+        check_kind(plot)
+
+    ratios, staged = (
+        numbers(text, ",", None, f"“{text}” is no list of keep ratios; write it as 1,0.5,0.25") if text else ()
+        for text in (keep_ratios or "none", stage_ratios)
+    )
     shares = numbers(deletion, ",", None, f"“{deletion}” is no list of shares; write it as 0.5,0.9") if deletion else ()
     selections = tuple(one.strip() for one in selection.split(","))
     if unknown := [one for one in selections if one not in get_args(Selection)]:
         raise ValueError(f"there is no selection “{unknown[0]}”; there are {', '.join(get_args(Selection))}")
-    plan = evaluation.Plan(ratios, cast("tuple[Selection, ...]", selections), shares)
-    truths = evaluation.read_truths(
-        open_dataset(dataset, images or (), labels), split, Registry()[model], on_notice=_say
-    )
+    plan = Plan(ratios, cast("tuple[Selection, ...]", selections), shares, staged, threshold)
+    opened = open_dataset(dataset, images or (), labels)
+    theirs = _whole_numbers(label_numbers)
+    truths = evaluation.read_truths(opened, split, Registry()[model], numbers=theirs, on_notice=_say)
     document = evaluation.evaluate(model, truths, plan, on_case=_say)
-    if plot is not None:
-        from napari_sparsetok.training.plot import plot_dice
-
-        plot_dice(document, plot)
     if as_json:
         print_json(document)
-        return
-    typer.echo(evaluation.markdown(document))
-    for line in evaluation.findings(document):
-        typer.echo(f"\n{line}" if as_markdown else line)
+    else:
+        typer.echo(evaluation.markdown(document))
+        for line in evaluation.findings(document):
+            typer.echo(f"\n{line}" if as_markdown else line)
+    if plot is not None:  # last: what was measured is out, whatever the disk says
+        plot_dice(document, plot)

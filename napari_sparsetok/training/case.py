@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,17 +54,35 @@ class Case:
 
 
 def open_item(item: Item) -> tuple[list[Scan], Scan]:
-    """A case's channels and its labels, from disk.
+    """A case's channels and its labels, each (z, y, x), from disk.
 
     Raises
     ------
-    ScanError : a file cannot be read, or they do not lie on one grid.
+    ScanError : a file cannot be read, they do not lie on one grid, or hold more or fewer channels than they should.
     """
-    channels, drawn = [open_scan(path) for path in item.images], open_scan(item.label)
-    for scan, path in zip([*channels[1:], drawn], [*item.images[1:], item.label], strict=True):
-        if not scan.geometry.same_grid(channels[0].geometry):
+    files, drawn = [open_scan(path) for path in item.images], open_scan(item.label)
+    if drawn.leading:
+        raise ScanError(f"{item.label.name} holds {len(drawn.voxels)} volumes; labels are one")
+    for scan, path in zip([*files[1:], drawn], [*item.images[1:], item.label], strict=True):
+        if not scan.geometry.same_grid(files[0].geometry):
             raise ScanError(f"{path.name} does not lie on the grid of {item.images[0].name}")
+    channels = [volume for scan in files for volume in _volumes(scan)]
+    if len(channels) != item.channels:
+        names = ", ".join(path.name for path in item.images)
+        raise ScanError(f"{names} holds {len(channels)} volume(s), and the dataset has {item.channels} channel(s)")
     return channels, drawn
+
+
+def _volumes(scan: Scan) -> list[Scan]:
+    """The volumes along a scan's leading axis; nothing is read of one that stays on disk."""
+    if not scan.leading:
+        return [scan]
+    return [
+        replace(
+            scan, voxels=scan.voxels[k], leading="", identity=f"{scan.identity} volume {k}" if scan.identity else ""
+        )
+        for k in range(len(scan.voxels))
+    ]
 
 
 def read_case(item: Item, numbers: Mapping[int, int], table: LabelTable, preparation: Preparation) -> Case:
@@ -77,7 +95,7 @@ def read_case(item: Item, numbers: Mapping[int, int], table: LabelTable, prepara
 
     Raises
     ------
-    ScanError : a file cannot be read, or image and labels do not lie on one grid.
+    ScanError : a file cannot be read, image and labels do not lie on one grid, or a number in the mask has no name.
     """
     channels, drawn = open_item(item)
     spacing = channels[0].geometry.spacing
@@ -89,9 +107,9 @@ def read_case(item: Item, numbers: Mapping[int, int], table: LabelTable, prepara
         [apply_rule(preparation.intensity, to_model(np.asarray(s.voxels[box.slices]), grid)) for s in channels]
     )
     places = {label.id: k for k, label in enumerate(table, start=1)}
-    order = {theirs: places[ours] for theirs, ours in numbers.items() if ours}
+    order = {theirs: places.get(ours, 0) for theirs, ours in numbers.items()}
     known = {k for theirs, k in order.items() if item.drawn is None or theirs in item.drawn}
-    labels = labels_to_model(_renumbered(np.asarray(drawn.voxels[box.slices]), order), grid)
+    labels = labels_to_model(renumbered(drawn.voxels[box.slices], order, item), grid)
     return Case.of(item.name, image, labels, [k == 0 or k in known for k in range(len(table) + 1)])
 
 
@@ -108,8 +126,24 @@ def labels_to_model(labels: NDArray[np.uint8], grid: ModelGrid) -> NDArray[np.ui
     return result
 
 
-def _renumbered(voxels: NDArray[Any], order: Mapping[int, int]) -> NDArray[np.uint8]:
-    result = np.zeros(voxels.shape, dtype=np.uint8)
-    for theirs, ours in order.items():
-        result[voxels == theirs] = ours
+def renumbered(voxels: NDArray[Any], numbers: Mapping[int, int], item: Item) -> NDArray[np.uint8]:
+    """Labels (z, y, x) by other numbers; 0 stays.
+
+    Parameters
+    ----------
+    numbers : from those in the mask to others.
+    item : whose mask it is.
+
+    Raises
+    ------
+    ScanError : the mask holds a number that is not among them.
+    """
+    voxels = np.asarray(voxels)
+    result, unnamed = np.zeros(voxels.shape, dtype=np.uint8), voxels != 0
+    for theirs, ours in numbers.items():
+        here = voxels == theirs
+        result[here], unnamed[here] = ours, False
+    if unnamed.any():
+        found = ", ".join(f"{n:g}" for n in np.unique(voxels[unnamed])[:10])
+        raise ScanError(f"{item.label.name} holds the label number(s) {found}, which nobody named; see --label-numbers")
     return result

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import Precision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,14 +21,43 @@ from napari_sparsetok.scan import ScanError
 
 @dataclass(frozen=True)
 class Place:
-    """How far a run has come: steps done, seconds spent, and the digest of its recipe."""
+    """How far a run has come: steps done, seconds spent."""
 
     step: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run that goes on has in common with what was cut off: else it would not be the same run.
+
+    digest : of its recipe.
+    precision, processes : that it computes in, and how many; in words of Lightning Fabric.
+    """
+
     digest: str
+    precision: str
+    processes: int
 
 
-def save(path: Path, place: Place, networks: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What has a state: networks by name, the optimiser, and what scales the loss, if something does."""
+
+    networks: Mapping[str, nn.Module]
+    optimiser: torch.optim.Optimizer
+    precision: Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A run's state as it lies in a file."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, str]
+
+
+def save(path: Path, place: Place, terms: Terms, parts: Parts) -> None:
     """Write the run's state over the last one, in one move.
 
     Raises
@@ -32,38 +65,81 @@ def save(path: Path, place: Place, networks: dict[str, nn.Module], optimiser: to
     ScanError : the disk refuses; the last one is still there.
     """
     tensors: dict[str, Tensor] = {}
-    for name, network in networks.items():
+    for name, network in parts.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    for index, values in optimiser.state_dict()["state"].items():
+    for index, values in parts.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    about = {"step": str(place.step), "seconds": repr(place.seconds), "digest": place.digest}
+    about = {"step": str(place.step), "seconds": repr(place.seconds), "digest": terms.digest}
+    about |= {"precision": terms.precision, "processes": str(terms.processes)}
+    about["precision_state"] = json.dumps(parts.precision.state_dict())
     words = "the run's state could not be saved ({}); free space and go on with the same command"
     with written_whole(path, words=words) as temporary:
         save_file(stored, temporary, metadata=about)
 
 
-def load(path: Path, networks: dict[str, nn.Module], optimiser: torch.optim.Optimizer, digest: str) -> Place:
-    """Fill networks and optimiser with a run's state, if it is of the recipe of this digest.
+def read(path: Path, terms: Terms) -> Stored:
+    """A run's state, if its terms are these. One from before precision and processes were noted only needs the digest.
+
+    Raises
+    ------
+    ScanError : it is damaged, or its terms are others; says which.
+    """
+    check_digest(path, terms.digest)
+    with _explained(path):
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        then = about.get("precision", terms.precision), int(about.get("processes", terms.processes))
+        if then != (terms.precision, terms.processes):
+            raise ScanError(
+                f"the run in {path.parent.name} was begun by {then[1]} process(es) in {then[0]}, and this would be "
+                f"{terms.processes} in {terms.precision}; go on with as many --devices and --nodes and with "
+                f"--precision {then[0]}, or choose another folder"
+            )
+        return Stored(tensors, about)
+
+
+def fill(stored: Stored, parts: Parts, path: Path) -> Place:
+    """Put a state where it belongs, and say how far it had come.
+
+    Parameters
+    ----------
+    path : where it lay, for the words of an error.
+
+    Raises
+    ------
+    ScanError : it does not fit.
+    """
+    with _explained(path):
+        for name, network in parts.networks.items():
+            network.load_state_dict(_below(stored.tensors, name))
+        states: dict[int, dict[str, Any]] = {}
+        for key, value in _below(stored.tensors, "optimiser").items():
+            index, entry = key.split(".", 1)
+            states.setdefault(int(index), {})[entry] = value
+        parts.optimiser.load_state_dict({**parts.optimiser.state_dict(), "state": states})
+        if scaling := json.loads(stored.about.get("precision_state", "{}")):
+            parts.precision.load_state_dict(scaling)
+        return Place(int(stored.about["step"]), float(stored.about["seconds"]))
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Refuse a run's state that is not of the recipe of this digest; without reading all of it.
 
     Raises
     ------
     ScanError : it is damaged, or of another recipe.
     """
+    with _explained(path), safe_open(path, framework="pt") as file:
+        if file.metadata()["digest"] != digest:
+            raise ScanError(f"{path.parent.name} holds a run of another recipe; choose another folder for this one")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            if about["digest"] != digest:
-                raise ScanError(f"{path.parent.name} holds a run of another recipe; choose another folder for this one")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        for name, network in networks.items():
-            network.load_state_dict(_below(tensors, name))
-        states: dict[int, dict[str, Any]] = {}
-        for key, value in _below(tensors, "optimiser").items():
-            index, entry = key.split(".", 1)
-            states.setdefault(int(index), {})[entry] = value
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
-        return Place(int(about["step"]), float(about["seconds"]), about["digest"])
+        yield
     except ScanError:
         raise
     except (SafetensorError, RuntimeError, KeyError, ValueError, OSError, TypeError) as error:

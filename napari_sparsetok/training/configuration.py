@@ -104,6 +104,8 @@ class Recipe:
 
     about : what a person knows of it, as on its card: id, title, purpose, modality, training_data, licence, limits.
     labels : what the network tells apart, matched to the dataset's by name, else by number.
+    numbers : for a dataset that does not name its labels: from the numbers in its masks to the labels'. Empty if they
+        are the same.
     overlap, needs_region : as on the card.
     """
 
@@ -115,9 +117,12 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     overlap: float = 0.25
     needs_region: bool = False
+    numbers: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         network = self.network
+        if not set(self.numbers.values()) <= {label.id for label in self.labels}:
+            raise ValueError(f"the numbers of a recipe stand for labels that it has, not {dict(self.numbers)}")
         if network.in_channels != len(self.channels) or network.out_channels != len(self.labels) + 1:
             raise ValueError(
                 f"{len(self.channels)} channel(s) and {len(self.labels)} label(s) need a network of as many "
@@ -129,6 +134,8 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
         plain = {**dataclasses.asdict(self), "labels": self.labels.to_json()}
+        if not self.numbers:  # as recipes were before there were any, so that their runs go on
+            del plain["numbers"]
         return {"format": FORMAT, **plain}
 
     @property
@@ -156,6 +163,7 @@ class Recipe:
             preparation=Preparation(spacing=spacing, body=Body(**body) if body else None, **preparation),
             network=SCDConfig(**_tuples(given.pop("network"))),
             training=TrainingConfig(**_tuples(given.pop("training", {}))),
+            numbers={int(theirs): int(ours) for theirs, ours in given.pop("numbers", {}).items()},
             **given,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".tif", ".tiff"
 class Item:
     """One labelled scan on disk.
 
-    images : a file for each channel.
+    images : a file for each channel, or one that holds all of them along a fourth axis.
     drawn : the dataset's numbers of the labels that were drawn in it; None if all were.
+    channels : how many the files hold in all.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path
     drawn: frozenset[int] | None = None
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,19 @@ class Dataset:
         if not items:
             raise ScanError(f"the dataset has no split “{split}”; it has {', '.join(self.splits) or 'none'}")
         return items
+
+    def named(self, table: LabelTable, numbers: Mapping[int, int] | None = None) -> Dataset:
+        """The same with names for its labels: its own, or else a table's.
+
+        Parameters
+        ----------
+        numbers : from the numbers in its masks to the table's; None or empty if they are the same.
+        """
+        if self.labels:
+            return self
+        names = {label.id: label.name for label in table}
+        numbers = numbers or {number: number for number in names}
+        return replace(self, labels={theirs: names[ours] for theirs, ours in numbers.items()})
 
     def matching(self, table: LabelTable) -> Matching:
         """Which of its labels is which of a table's.
@@ -94,9 +109,9 @@ def open_dataset(root: Path, images: Sequence[str] = (), labels: str = "") -> Da
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
         named = _names(listing["labels"])
-        items = _listed(root, listing) if "training" in listing else _nnunet(root, listing)
         modality = listing.get("modality") or listing.get("channel_names") or {"0": "image"}
         channels = tuple(str(modality[key]) for key in sorted(modality, key=int))
+        items = _listed(root, listing, len(channels)) if "training" in listing else _nnunet(root, listing)
         return Dataset(root, channels, named, _splits(items, listing.get("splits")))
     except KeyError as error:
         raise ScanError(f"dataset.json lacks {error}") from None
@@ -113,13 +128,13 @@ def _names(raw: Mapping[str, Any]) -> dict[int, str]:
     return {int(number): name for name, number in raw.items() if int(number)}
 
 
-def _listed(root: Path, listing: Mapping[str, Any]) -> list[Item]:
+def _listed(root: Path, listing: Mapping[str, Any], channels: int) -> list[Item]:
     items = []
     for entry in listing["training"]:
         given = entry["image"]
         images = tuple(root / one for one in ([given] if isinstance(given, str) else given))
         drawn = frozenset(int(n) for n in entry["contoured"]) if "contoured" in entry else None
-        items.append(Item(images[0].name, images, root / entry["label"], drawn))
+        items.append(Item(images[0].name, images, root / entry["label"], drawn, channels))
     return items
 
 
@@ -130,7 +145,7 @@ def _nnunet(root: Path, listing: Mapping[str, Any]) -> list[Item]:
     for label in sorted((root / "labelsTr").glob(f"*{ending}")):
         case = label.name.removesuffix(ending)
         images = tuple(root / "imagesTr" / f"{case}_{k:04d}{ending}" for k in range(channels))
-        items.append(Item(label.name, images, label))
+        items.append(Item(label.name, images, label, channels=channels))
     if not items:
         raise ScanError(f"there are no labels labelsTr/*{ending} in {root.name}")
     return items
@@ -147,7 +162,9 @@ def _by_pattern(root: Path, images: Sequence[str], labels: str) -> Dataset:
             "no image has a label file of the same name: "
             + "; ".join(f"“{p}” fits {len(f)} file(s)" for p, f in zip((*images, labels), found, strict=True))
         )
-    items = [Item(name, tuple(channel[name] for channel in channels), drawn[name]) for name in names]
+    items = [
+        Item(name, tuple(channel[name] for channel in channels), drawn[name], channels=len(channels)) for name in names
+    ]
     titles = tuple(f"channel {k}" for k in range(1, len(images) + 1)) if len(images) > 1 else ("image",)
     return Dataset(root, titles, {}, _splits(items, None))
 

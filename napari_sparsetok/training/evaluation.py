@@ -6,7 +6,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
+from napari_sparsetok.inspection.ladder import gmac_of
 from napari_sparsetok.metrics import dice
-from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import Scan, stack_channels
 from napari_sparsetok.state import Prediction, Reference, Selection, Settings, TokenMap
-from napari_sparsetok.training.case import open_item
+from napari_sparsetok.training.case import open_item, renumbered
 from napari_sparsetok.training.dataset import Dataset, Item
 from napari_sparsetok.training.deletion import Deleted, delete_tokens, deletion_summary
+from napari_sparsetok.training.matching import numbered
+from napari_sparsetok.training.plan import Plan, Pruning
 from napari_sparsetok.weights import Card, Registry
 
 TOLERANCE_MM = 1.0
@@ -49,64 +51,74 @@ class Truth:
 class Scores:
     """One label of one case at one keep ratio.
 
-    dice, hd95 (mm), surface_dice, volume_error (mL, signed) : against the truth; NaN where undefined.
+    dice, hd95 (mm), surface_dice, volume_error (mL, signed) : against the truth; NaN where undefined. If only one of
+        the masks has the label, both kinds of Dice are 0, and there is no distance.
     agreement : Dice against the dense prediction.
+    missed, invented : whether only the truth has the label, or only the prediction.
     """
 
     case: str
     label: int
     selection: Selection
-    keep_ratio: float
+    pruning: Pruning
     dice: float
     hd95: float
     surface_dice: float
     volume_error: float
     agreement: float
+    missed: bool
+    invented: bool
 
 
 def read_truths(
-    dataset: Dataset, split: str, card: Card, on_notice: Callable[[str], None] = lambda text: None
+    dataset: Dataset,
+    split: str,
+    card: Card,
+    *,
+    numbers: Sequence[int] = (),
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Truth]:
     """The cases of one split, one at a time. Labels that were not drawn in a case are unknown there.
 
     Parameters
     ----------
+    numbers : what the masks of a dataset that does not name its labels call the model's, in the model's order.
     on_notice : told which of the dataset's labels is which of the model's.
 
     Raises
     ------
-    ScanError : there is no such split, the labels have nothing in common with the model's, a file cannot be read, or
-        image and labels lie on different grids.
+    ScanError : there is no such split, the labels have nothing in common with the model's, a file cannot be read,
+        image and labels lie on different grids, or a number in a mask has no name.
+    ValueError : there are more or fewer numbers than labels.
     """
-    if not dataset.labels:
-        dataset = replace(dataset, labels={label.id: label.name for label in card.labels})
-    matching = dataset.matching(card.labels)
+    named = dataset.named(card.labels, numbered(card.labels, numbers) if numbers else None)
+    matching = named.matching(card.labels)
     on_notice(str(matching))
     return (_truth(item, matching.numbers) for item in dataset[split])
 
 
 def _truth(item: Item, numbers: Mapping[int, int]) -> Truth:
     channels, drawn = open_item(item)
-    labels = np.zeros(drawn.shape, dtype=np.uint8)
-    there = {theirs: ours for theirs, ours in numbers.items() if ours}
-    for theirs, ours in there.items():
-        labels[np.asarray(drawn.voxels) == theirs] = ours
-    known = frozenset(ours for theirs, ours in there.items() if item.drawn is None or theirs in item.drawn)
+    labels = renumbered(drawn.voxels, numbers, item)
+    known = frozenset(ours for theirs, ours in numbers.items() if ours and (item.drawn is None or theirs in item.drawn))
     return Truth(item.name, stack_channels(channels) if len(channels) > 1 else channels[0], labels, known)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to measure.
+class Run:
+    """What one case cost at one pruning.
 
-    keep_ratios : of every stage; 1 is always run as well, for the agreement.
-    selections : what picks the tokens; see `Settings.selection`. "oracle" goes by the truth.
-    deletion : shares of the tokens that are taken away in the deletion test; none leaves it out.
+    left : tokens before the first stage and after each, over the windows that were run.
+    gmac : of those windows, as if no prefix had been cached, in thousands of millions.
+    seconds : with cached prefixes, as far as they fit.
     """
 
-    keep_ratios: Sequence[float]
-    selections: Sequence[Selection] = ("learned",)
-    deletion: Sequence[float] = ()
+    left: tuple[int, ...]
+    gmac: float
+    seconds: float
+
+
+Key = tuple[Selection, Pruning]
 
 
 def evaluate(
@@ -125,15 +137,22 @@ def evaluate(
 
     Returns
     -------
-    A document for JSON: for every selection, keep ratio and label mean and 95 % bootstrap interval over cases, tokens,
-    GMAC and seconds; by how much the learned selection beats each other one, case by case; how well the first
-    stage's scores tell tokens that touch a label from others (area under the ROC); and the deletion test.
+    A document for JSON: for every selection, pruning and label mean and 95 % bootstrap interval over cases, in how many
+    cases it was missed or invented; tokens and GMAC as they were run, means over cases; seconds; by how much the
+    learned selection beats each other one, case by case; how well the first stage's scores tell tokens that touch a
+    label from others (area under the ROC); and the deletion test.
+
+    Raises
+    ------
+    ValueError : the plan has more or fewer ratios than the model has stages.
     """
     registry = Registry()
     card = registry[model]
+    if plan.stage_ratios and len(plan.stage_ratios) != (stages := config_of(card).stages):
+        raise ValueError(f"“{card.title}” has {stages} stages; give as many ratios, not {len(plan.stage_ratios)}")
     segmenter = SCDSegmenter(registry)
     rows: list[Scores] = []
-    seconds: dict[tuple[Selection, float], list[float]] = {}
+    runs: dict[Key, list[Run]] = {}
     areas: list[float] = []
     deleted: list[Deleted] = []
     cases = 0
@@ -143,19 +162,20 @@ def evaluate(
         dense = segmenter.segment(truth.scan, Settings(model, 1.0))
         areas.append(score_area(dense, truth))
         reference = Reference(truth.labels)
-        for selection, ratio in itertools.product(plan.selections, plan.keep_ratios):
-            settings = Settings(model, ratio, selection=selection, reference=reference)
+        for key in itertools.product(plan.selections, plan.prunings):
+            settings = key[1].settings(model, key[0], reference)
             started = time.perf_counter()
             prediction = segmenter.segment(truth.scan, settings)
-            seconds.setdefault((selection, ratio), []).append(time.perf_counter() - started)
-            rows += _case_scores(truth, prediction, dense)
+            seconds = time.perf_counter() - started
+            runs.setdefault(key, []).append(Run(prediction.tokens.left, gmac_of(prediction, card), seconds))
+            rows += _case_scores(truth, prediction, dense, key)
         deleted += delete_tokens(segmenter, dense, plan.deletion)
     document: dict[str, Any] = {
         "model": {"id": card.id, "sha256": card.sha256},
         "cases": cases,
         "tolerance_mm": TOLERANCE_MM,
         "score_roc_auc": summary(areas),
-        "keep_ratios": [_ratio_summary(key, rows, found, card) for key, found in seconds.items()],
+        "keep_ratios": [_summary_at(key, rows, found, card) for key, found in runs.items()],
     }
     if len(plan.selections) > 1 and "learned" in plan.selections:
         document["learned_minus"] = _advantages(rows, plan)
@@ -166,20 +186,20 @@ def evaluate(
 
 def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
     """By how much a case's mean Dice is better with the learned selection than with each other one."""
-    found: dict[tuple[str, Selection, float], list[float]] = {}
+    found: dict[tuple[str, Selection, Pruning], list[float]] = {}
     for row in rows:
-        found.setdefault((row.case, row.selection, row.keep_ratio), []).append(row.dice)
+        found.setdefault((row.case, row.selection, row.pruning), []).append(row.dice)
     means = {key: float(np.nanmean(values)) for key, values in found.items() if not np.isnan(values).all()}
     table = []
-    for other, ratio in itertools.product(plan.selections, plan.keep_ratios):
+    for other, pruning in itertools.product(plan.selections, plan.prunings):
         if other == "learned":
             continue
         pairs = [
-            value - means[case, other, ratio]
+            value - means[case, other, pruning]
             for (case, selection, at), value in means.items()
-            if selection == "learned" and at == ratio and (case, other, ratio) in means
+            if selection == "learned" and at == pruning and (case, other, pruning) in means
         ]
-        table.append({"selection": other, "keep_ratio": ratio, "dice": summary(pairs)})
+        table.append({"selection": other, **pruning.to_json(), "dice": summary(pairs)})
     return table
 
 
@@ -209,7 +229,7 @@ def _touched(mask: NDArray[np.bool_], scan: Scan, tokens: TokenMap) -> NDArray[n
     return touched
 
 
-def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction) -> list[Scores]:
+def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction, key: Key) -> list[Scores]:
     spacing = truth.scan.geometry.spacing
     millilitres = float(np.prod(spacing)) / 1000
     rows = []
@@ -220,13 +240,15 @@ def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction) -> lis
             Scores(
                 case=truth.name,
                 label=label,
-                selection=prediction.settings.selection,
-                keep_ratio=prediction.settings.keep_ratio,
+                selection=key[0],
+                pruning=key[1],
                 dice=dice(ours, theirs),
                 hd95=hd95,
                 surface_dice=surface,
                 volume_error=(int(ours.sum()) - int(theirs.sum())) * millilitres,
                 agreement=dice(ours, dense.mask == label),
+                missed=bool(theirs.any() and not ours.any()),
+                invented=bool(ours.any() and not theirs.any()),
             )
         )
     return rows
@@ -235,9 +257,12 @@ def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction) -> lis
 def _surface_scores(
     ours: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: Sequence[float]
 ) -> tuple[float, float]:
-    """95th percentile of the distance between surfaces in mm, and normalised surface Dice; NaN if one is empty."""
+    """95th percentile of the distance between surfaces in mm, and normalised surface Dice.
+
+    If one mask is empty there is no distance (NaN), and surface Dice is 0; if both are, there is none either (NaN).
+    """
     if not ours.any() or not theirs.any():
-        return float("nan"), float("nan")
+        return float("nan"), 0.0 if ours.any() or theirs.any() else float("nan")
     a, b = (torch.from_numpy(mask)[None, None] for mask in (ours, theirs))
     with warnings.catch_warnings():  # MONAI 1.6 calls a function of its own in a way that it has deprecated
         warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
@@ -246,30 +271,28 @@ def _surface_scores(
     return float(far), float(close)
 
 
-def _ratio_summary(
-    key: tuple[Selection, float], rows: Sequence[Scores], seconds: Sequence[float], card: Card
-) -> dict[str, Any]:
-    selection, ratio = key
-    cost = count_cost(config_of(card), ratio)
-    mine = [row for row in rows if (row.selection, row.keep_ratio) == key]
-    measures = ("dice", "hd95", "surface_dice", "volume_error", "agreement")
+def _summary_at(key: Key, rows: Sequence[Scores], runs: Sequence[Run], card: Card) -> dict[str, Any]:
+    selection, pruning = key
+    mine = [row for row in rows if (row.selection, row.pruning) == key]
+    measures, counts = ("dice", "hd95", "surface_dice", "volume_error", "agreement"), ("missed", "invented")
     labels: list[dict[str, Any]] = [
         {
             "id": label.id,
             "name": label.name,
             **{name: summary([getattr(r, name) for r in mine if r.label == label.id]) for name in measures},
+            **{f"{name}_cases": sum(getattr(r, name) for r in mine if r.label == label.id) for name in counts},
         }
         for label in card.labels
     ]
     means = [label["dice"]["mean"] for label in labels]
     return {
         "selection": selection,
-        "keep_ratio": ratio,
+        **pruning.to_json(),
         "mean_dice": float(np.nanmean(means)) if means else float("nan"),
         "labels": labels,
-        "tokens_left": cost.left,
-        "gmac_per_window": cost.total,
-        "seconds_per_case_cached_prefix": float(np.median(seconds)) if seconds else float("nan"),
+        "tokens_per_case": np.mean([run.left for run in runs], axis=0).tolist(),
+        "gmac_per_case": float(np.mean([run.gmac for run in runs])),
+        "seconds_per_case_cached_prefix": float(np.median([run.seconds for run in runs])),
     }
 
 
@@ -285,20 +308,21 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The document's table, a row for each keep ratio."""
+    """The document's table, a row for each keep ratio; tokens and GMAC are means over scans."""
     names = [label["name"] for label in document["keep_ratios"][0]["labels"]]
     several = len({row["selection"] for row in document["keep_ratios"]}) > 1
-    head = ["keep ratio", *(["selection"] if several else []), "tokens", "GMAC"]
-    head += [*(f"{name}: Dice" for name in names), "mean Dice", "agreement with dense"]
+    head = ["keep ratio", *(["selection"] if several else []), "tokens per scan", "GMAC per scan"]
+    head += [*(f"{name}: Dice" for name in names), "mean Dice", "missed, invented", "agreement with dense"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in document["keep_ratios"]:
-        cells = [f"{row['keep_ratio']:g}", *([row["selection"]] if several else [])]
-        cells += [" → ".join(map(str, row["tokens_left"])), f"{row['gmac_per_window']:.2f}"]
+        cells = [row["pruning"], *([row["selection"]] if several else [])]
+        cells += [" → ".join(f"{n:.0f}" for n in row["tokens_per_case"]), f"{row['gmac_per_case']:.2f}"]
         for label in row["labels"]:
             d = label["dice"]
             cells.append(f"{d['mean']:.3f} ({d['low']:.3f}–{d['high']:.3f})")
         agreement = np.nanmean([label["agreement"]["mean"] for label in row["labels"]])
-        cells += [f"{row['mean_dice']:.3f}", f"{agreement:.3f}"]
+        missed, invented = (sum(x[f"{name}_cases"] for x in row["labels"]) for name in ("missed", "invented"))
+        cells += [f"{row['mean_dice']:.3f}", f"{missed}, {invented}", f"{agreement:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -307,10 +331,8 @@ def findings(document: dict[str, Any]) -> list[str]:
     """What the table does not hold, a sentence each: the scores' worth, and what learned selection brings."""
     lines = [f"First-stage scores against labelled tokens: area under the ROC {_interval(document['score_roc_auc'])}."]
     for row in document.get("learned_minus", ()):
-        lines.append(
-            f"At keep ratio {row['keep_ratio']:g}, learned minus {row['selection']}: Dice "
-            f"{_interval(row['dice'], '+')}."
-        )
+        where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
+        lines.append(f"At {where}, learned minus {row['selection']}: Dice {_interval(row['dice'], '+')}.")
     for row in document.get("deletion", ()):
         lines.append(
             f"Without {row['share']:.0%} of the tokens, agreement with dense: worst-scored taken "

@@ -118,9 +118,7 @@ def fingerprint(dataset: Dataset, on_case: Callable[[int, int], None] = lambda d
 def _facts(item: Item) -> CaseFacts:
     channels, drawn = open_item(item)
     first = np.asarray(channels[0].voxels)
-    for scan in channels:
-        if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
-            raise ScanError("some voxels are not numbers (NaN or infinity)")
+    ends = [_ends(first), *(_ends(np.asarray(scan.voxels)) for scan in channels[1:])]
     labels = np.asarray(drawn.voxels)
     if labels.dtype.kind == "f" and not (labels == np.round(labels)).all():
         raise ScanError(f"{item.label.name} holds fractions; labels are whole numbers")
@@ -130,19 +128,29 @@ def _facts(item: Item) -> CaseFacts:
         item=item,
         shape=channels[0].shape,
         spacing=channels[0].geometry.spacing,
-        low=min(float(scan.voxels.min()) for scan in channels),
-        high=max(float(scan.voxels.max()) for scan in channels),
+        low=min(low for low, _ in ends),
+        high=max(high for _, high in ends),
         voxels={int(n): int(c) for n, c in zip(numbers, counts, strict=True) if n},
         inside=inside[:: max(1, len(inside) // _SAMPLE)],
         air=float((first < _AIR).mean()),
     )
 
 
+def _ends(voxels: NDArray[Any]) -> tuple[float, float]:
+    with np.errstate(invalid="ignore"):
+        low, high = float(voxels.min()), float(voxels.max())
+    if not (math.isfinite(low) and math.isfinite(high)):  # one NaN makes both ends NaN
+        raise ScanError("some voxels are not numbers (NaN or infinity)")
+    return low, high
+
+
 def _wrong(facts: CaseFacts, dataset: Dataset, item: Item) -> list[str]:
     words = []
     unnamed = sorted(set(facts.voxels) - set(dataset.labels)) if dataset.labels else []
     if unnamed:
-        words.append(f"holds the label number(s) {', '.join(map(str, unnamed))}, which dataset.json does not name")
+        words.append(
+            f"holds the label number(s) {', '.join(map(str, unnamed))}, which neither the dataset nor the recipe names"
+        )
     if not facts.voxels:
         words.append("has no labelled voxel")
     elif item.drawn is not None and (missing := sorted(item.drawn - set(facts.voxels))):
@@ -170,6 +178,7 @@ def propose(dataset: Dataset, found: Fingerprint, name: str) -> Recipe:
     numbers = sorted(dataset.labels) or sorted({n for f in found.facts for n in f.voxels})
     names = [dataset.labels.get(n, f"label {n}") for n in numbers]
     pairs = _pairs(names)
+    own = [] if dataset.labels or numbers == [*range(1, len(numbers) + 1)] else numbers
     return Recipe(
         about={
             "id": name,
@@ -196,6 +205,7 @@ def propose(dataset: Dataset, found: Fingerprint, name: str) -> Recipe:
             swap=pairs,
         ),
         needs_region=bool((extent <= _SMALL_MM).all()),
+        numbers={number: label for label, number in enumerate(own, start=1)},
     )
 
 

@@ -8,26 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import psutil
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_sparsetok.model import SCD, SCDConfig
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.training import checkpoint
 from napari_sparsetok.training.augmentation import Windows
 from napari_sparsetok.training.case import Case
-from napari_sparsetok.training.checkpoint import Place
+from napari_sparsetok.training.checkpoint import Parts, Place, Terms
 from napari_sparsetok.training.configuration import Recipe, TrainingConfig
 from napari_sparsetok.training.journal import Journal, Step
 from napari_sparsetok.training.loss import label_weights
 from napari_sparsetok.training.objective import Losses, Objective, draw_keep_ratios
 from napari_sparsetok.training.plot import picture
 from napari_sparsetok.training.validation import mean_dice
+
+T = TypeVar("T")
 
 CHECKPOINT = "checkpoint.safetensors"
 _GLANCE = 0.25  # keep ratio at which a run is looked at on its way
@@ -94,7 +96,7 @@ def _go_on(
     last = _is_last(step, place.seconds, training)
     while not last:
         step += 1
-        report = trainer.step(step, time.monotonic() - started)
+        report = trainer.step(step, _agreed(fabric, time.monotonic() - started))
         last = _agreed(fabric, _is_last(step, report.seconds, training))
         watch.on_step(report)
         if not journal:
@@ -136,14 +138,26 @@ class _Trainer:
         self._objective, self._optimiser = fabric.setup(objective, self._adam)
 
     def resume(self) -> Place:
-        """Fill from the checkpoint, if there is one."""
-        if not self._path.exists():
-            return Place(0, 0.0, self._recipe.digest)
-        return checkpoint.load(self._path, self._networks, self._adam, self._recipe.digest)
+        """Fill from the checkpoint, if there is one. The first process reads it for all, wherever they run.
+
+        Raises
+        ------
+        ScanError : it is damaged, or another run's.
+        """
+        stored, words = None, ""
+        if self._fabric.is_global_zero and self._path.exists():
+            try:
+                stored = checkpoint.read(self._path, self._terms)
+            except ScanError as error:
+                words = str(error)
+        stored, words = _agreed(self._fabric, (stored, words))
+        if words:
+            raise ScanError(words)
+        return checkpoint.fill(stored, self._parts, self._path) if stored else Place(0, 0.0)
 
     def save(self, step: int, seconds: float) -> None:
         """Write the checkpoint."""
-        checkpoint.save(self._path, Place(step, seconds, self._recipe.digest), self._networks, self._adam)
+        checkpoint.save(self._path, Place(step, seconds), self._terms, self._parts)
 
     def step(self, step: int, seconds: float) -> Step:
         """One step, `seconds` after the run began.
@@ -161,22 +175,41 @@ class _Trainer:
         ratios = draw_keep_ratios(training, np.random.default_rng((training.seed, step)))
         rng = np.random.default_rng((training.seed, step, 1 + fabric.global_rank))
         torch.manual_seed(int(rng.integers(2**63)))
-        for turn in range(training.accumulate):
-            batch = self._windows.draw(self._cases, rng).to(fabric.device)
-            with fabric.no_backward_sync(self._objective, enabled=turn + 1 < training.accumulate):
-                losses: Losses = self._objective(batch.images, batch.labels, batch.known, ratios)
-                fabric.backward(losses.total / training.accumulate)
-        fabric.clip_gradients(self._objective, self._optimiser, max_norm=training.clip, error_if_nonfinite=False)
+        losses = self._gradients(rng, ratios)
+        norm = fabric.clip_gradients(self._objective, self._optimiser, max_norm=training.clip, error_if_nonfinite=False)
+        # Clipping by an infinite norm makes NaN of every gradient. A scaler leaves such a step out; nobody else does.
+        finite = norm is None or bool(torch.isfinite(norm)) or self._scales
+        if not (finite and math.isfinite(losses.total.item())):
+            words = f"at step {step} the loss or its gradient is no longer a number"
+            raise ScanError(f"{words}; lower the rate, and start in a new folder")
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         _average(self.averaged, self._model, min(training.average_decay, step / (step + 10)))
-        if not math.isfinite(losses.total.item()):
-            raise ScanError(f"at step {step} the loss is no longer a number; lower the rate, and start in a new folder")
         return _report(step, seconds + time.monotonic() - begun, rate, ratios, losses, training)
 
+    def _gradients(self, rng: np.random.Generator, ratios: Sequence[float]) -> Losses:
+        """Losses of one step, as means over its batches; the gradients are left on the network."""
+        fabric, turns, found = self._fabric, self.training.accumulate, []
+        for turn in range(turns):
+            batch = self._windows.draw(self._cases, rng).to(fabric.device)
+            with fabric.no_backward_sync(self._objective, enabled=turn + 1 < turns):
+                losses: Losses = self._objective(batch.images, batch.labels, batch.known, ratios)
+                fabric.backward(losses.total / turns)
+            found.append([part.detach() for part in losses])
+        return Losses(*(torch.stack(parts).mean() for parts in zip(*found, strict=True)))
+
     @property
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"model": self._model, "averaged": self.averaged}
+    def _scales(self) -> bool:
+        return getattr(self._fabric.strategy.precision, "scaler", None) is not None
+
+    @property
+    def _terms(self) -> Terms:
+        fabric = self._fabric
+        return Terms(self._recipe.digest, str(fabric.strategy.precision.precision), fabric.world_size)
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts({"model": self._model, "averaged": self.averaged}, self._adam, self._fabric.strategy.precision)
 
 
 def learning_rate(step: int, seconds: float, training: TrainingConfig) -> float:
@@ -193,9 +226,9 @@ def _is_last(step: int, seconds: float, training: TrainingConfig) -> bool:
     return step >= training.steps or bool(training.minutes and seconds > training.minutes * 60)
 
 
-def _agreed(fabric: Fabric, last: bool) -> bool:
-    """What the first process says; clocks differ, and all must stop at the same step."""
-    return bool(fabric.broadcast(last)) if fabric.world_size > 1 else last
+def _agreed(fabric: Fabric, value: T) -> T:
+    """What the first process says; clocks and disks differ, and all must take the same steps at the same rate."""
+    return fabric.broadcast(value) if fabric.world_size > 1 else value
 
 
 def _report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_sparsetok.labels import LabelTable
@@ -53,6 +53,19 @@ def match(labels: Mapping[int, str], table: LabelTable) -> Matching:
         return Matching(labels, table, numbers, by_name=True)
     ids = {label.id for label in table}
     return Matching(labels, table, {n: n if n in ids else 0 for n in labels}, by_name=False)
+
+
+def numbered(table: LabelTable, numbers: Sequence[int]) -> dict[int, int]:
+    """From numbers in masks to a table's, given in the table's order.
+
+    Raises
+    ------
+    ValueError : there are more or fewer than the table has labels, or one comes twice.
+    """
+    if len(numbers) != len(table) or len(set(numbers)) != len(numbers):
+        names = ", ".join(label.name for label in table)
+        raise ValueError(f"--label-numbers needs one number for each of {names}; {len(numbers)} were given")
+    return {number: label.id for number, label in zip(numbers, table, strict=True)}
 
 
 def plain(name: str) -> str:

@@ -23,6 +23,17 @@ KINDS = (".png", ".svg", ".pdf")
 _PICTURED = 2  # cases in a picture
 
 
+def check_kind(path: Path) -> None:
+    """Refuse a plot that could not be written, before there is anything to draw.
+
+    Raises
+    ------
+    ScanError : the file's ending is no kind of picture.
+    """
+    if path.suffix not in KINDS:
+        raise ScanError(f"a plot is written as {', '.join(KINDS)}, not as “{path.name}”")
+
+
 def plot_dice(document: Mapping[str, Any], path: Path) -> None:
     """Draw an evaluation: Dice against keep ratio, one line for each label, with its 95 % interval.
 
@@ -30,10 +41,10 @@ def plot_dice(document: Mapping[str, Any], path: Path) -> None:
     ------
     ScanError : the file's ending is no kind of picture, or the disk refuses.
     """
-    if path.suffix not in KINDS:
-        raise ScanError(f"a plot is written as {', '.join(KINDS)}, not as “{path.name}”")
+    check_kind(path)
     first = document["keep_ratios"][0]["selection"]
-    rows = sorted((r for r in document["keep_ratios"] if r["selection"] == first), key=lambda row: row["keep_ratio"])
+    by_ratio = [r for r in document["keep_ratios"] if r["selection"] == first and r["keep_ratio"] is not None]
+    rows = sorted(by_ratio, key=lambda row: row["keep_ratio"])
     ratios = [row["keep_ratio"] for row in rows]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -14,15 +14,16 @@ from torch import Tensor
 from napari_sparsetok.engine.segmenter import load_model
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.model import SCD
+from napari_sparsetok.model import SCD, SCDConfig
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.training.case import Case, read_case
+from napari_sparsetok.training.checkpoint import check_digest
 from napari_sparsetok.training.configuration import Recipe, read_recipe
 from napari_sparsetok.training.dataset import Dataset
 from napari_sparsetok.training.export import export
-from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint, propose
-from napari_sparsetok.training.loop import Examples, Watch, train
-from napari_sparsetok.training.matching import plain
+from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint
+from napari_sparsetok.training.loop import CHECKPOINT, Examples, Watch, train
+from napari_sparsetok.training.matching import numbered, plain
 from napari_sparsetok.weights import Card, Registry
 
 CONFIG = "config.json"
@@ -51,17 +52,57 @@ class Hardware:
     nodes: int = 1
     precision: str = "auto"
 
-    def fabric(self) -> Fabric:
-        """Launched: from here on there may be several processes."""
+    def fabric(self, network: SCDConfig | None = None) -> Fabric:
+        """Launched: from here on there may be several processes.
+
+        Parameters
+        ----------
+        network : what will be trained. If it forgets the tokens that it prunes, some weights get no gradient, and
+            several processes have to look for them in each step.
+        """
+        several = self.devices * self.nodes > 1
+        forgets = network is not None and network.completion == "mask"
         precision = _best_precision(self.accelerator) if self.precision == "auto" else self.precision
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.nodes,
             precision=precision,  # type: ignore[arg-type]
+            strategy="ddp_find_unused_parameters_true" if several and forgets else "auto",
         )
         fabric.launch()
         return fabric
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The recipe that somebody asks for.
+
+    recipe : to begin with; None takes the folder's, or else a proposal.
+    steps, minutes, seed : instead of the recipe's; None leaves them.
+    name : the model's id, instead of the recipe's, if it is not empty.
+    numbers : what the masks call the recipe's labels, in its order; empty if the recipe knows.
+    """
+
+    recipe: Recipe | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int | None = None
+    name: str = ""
+    numbers: tuple[int, ...] = ()
+
+    def changed(self, recipe: Recipe) -> Recipe:
+        """A recipe with what was asked for.
+
+        Raises
+        ------
+        ValueError : there are more or fewer numbers than labels.
+        """
+        given = {"steps": self.steps, "minutes": self.minutes, "seed": self.seed}
+        training = replace(recipe.training, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        about = {**recipe.about, "id": self.name} if self.name else recipe.about
+        numbers = numbered(recipe.labels, self.numbers) if self.numbers else recipe.numbers
+        return replace(recipe, training=training, about=about, numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -98,18 +139,46 @@ def check(dataset: Dataset, out: Path, skip_bad: bool, feedback: Feedback) -> tu
     return replace(dataset, splits=splits), found
 
 
-def settle(given: Recipe | None, dataset: Dataset, found: Fingerprint, out: Path) -> Recipe:
-    """The run's recipe: the one that was given, else the one that lies in its folder, else a proposal; written there.
+def known_recipe(wish: Wish, out: Path) -> Recipe | None:
+    """The recipe that a run will have: the one given, else the one in its folder; None if one is to be proposed.
 
     Raises
     ------
-    ScanError : the folder's recipe cannot be read, or the folder cannot be written.
+    ScanError : the folder's recipe cannot be read, is not the one that was given, or a run of another lies there.
+    ValueError : the wish does not fit the recipe.
     """
     path = out / CONFIG
-    recipe = given or (read_recipe(path) if path.exists() else propose(dataset, found, out.resolve().name))
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(recipe.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lying = read_recipe(path) if path.exists() else None
+    first = wish.recipe or lying
+    if first is None:
+        if wish.numbers:
+            raise ValueError("--label-numbers is for a recipe that was given; without one they are found in the masks")
+        return None
+    recipe = wish.changed(first)
+    _check_run(recipe, out)
+    if lying is not None and lying.digest not in (first.digest, recipe.digest):
+        raise ScanError(
+            f"{out.name}/{CONFIG} is not the recipe that was given; leave --config and --preset out to train by what "
+            "is written there, or choose another folder"
+        )
     return recipe
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Write a run's recipe to its folder, unless a run of another one lies there.
+
+    Raises
+    ------
+    ScanError : one does, or the disk refuses.
+    """
+    _check_run(recipe, out)
+    with written_whole(out / CONFIG) as temporary:
+        temporary.write_text(json.dumps(recipe.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_run(recipe: Recipe, out: Path) -> None:
+    if (out / CHECKPOINT).exists():
+        check_digest(out / CHECKPOINT, recipe.digest)
 
 
 def run(
@@ -121,12 +190,12 @@ def run(
     ------
     ScanError : a file cannot be read, `init` is no model, or the disk refuses.
     """
-    named = dataset if dataset.labels else replace(dataset, labels={label.id: label.name for label in recipe.labels})
+    named = dataset.named(recipe.labels, recipe.numbers)
     feedback.on_notice(str(named.matching(recipe.labels)))
     start = starting_weights(init, recipe, feedback.on_notice) if init else None
     cases = read_split(named, "train", recipe, feedback)
     val = read_split(named, "val", recipe, feedback) if named.splits.get("val") else []
-    fabric = hardware.fabric()
+    fabric = hardware.fabric(recipe.network)
     watched = val[: recipe.training.evaluate_cases]
     model = train(fabric, recipe, Examples(cases, watched), out, init=start, watch=feedback.training)
     return export(recipe, model.cpu(), val, out / "model") if fabric.is_global_zero else None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.training.augmentation import Windows, cut, swap_sides
 from napari_sparsetok.training.case import read_case
 from napari_sparsetok.training.configuration import Preparation, TrainingConfig
@@ -42,6 +43,14 @@ def test_labels_that_the_recipe_lacks_are_background_and_the_others_keep_their_n
     assert set(np.unique(case.labels)) == {0, 1}
     _, labels = labelled.arrays(1)
     assert (case.labels == 1).sum() == (labels == 2).sum()
+
+
+def test_a_number_that_nobody_named_is_refused_and_not_taken_for_background(tmp_path):
+    root = labelled.write_decathlon(tmp_path)
+    _, labels = labelled.arrays(1)
+    labelled.save(root / "labelsTr" / "1.nii.gz", np.array([0, 1, 4], np.uint8)[labels])
+    with pytest.raises(ScanError, match=r"1\.nii\.gz holds the label number\(s\) 4"):
+        read(root)
 
 
 def test_only_the_body_is_read(tmp_path):

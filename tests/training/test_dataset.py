@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import labelled
@@ -11,6 +12,7 @@ import pytest
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
+from napari_sparsetok.training.case import open_item, read_case
 from napari_sparsetok.training.dataset import open_dataset
 from napari_sparsetok.training.fingerprint import fingerprint, propose
 
@@ -117,6 +119,102 @@ def test_all_problems_are_found_in_one_go(tmp_path):
     ):
         assert words in said
     assert found.bad == {f"{k}.nii.gz" for k in range(6)}
+
+
+def four_axes(root: Path, volumes: int = 2) -> Path:
+    """The decathlon's brain tumours and prostates: all channels of a case in one file."""
+    labelled.write_decathlon(root)
+    change(root, modality={"0": "T2", "1": "ADC"})
+    for k in range(4):
+        image, _ = labelled.arrays(k)
+        stacked = np.stack([image + 10 * n for n in range(volumes)], axis=-1)
+        labelled.save(root / "imagesTr" / f"{k}.nii.gz", stacked)
+    return root
+
+
+def test_channels_in_one_file_are_told_apart(tmp_path):
+    dataset = open_dataset(four_axes(tmp_path))
+    found = fingerprint(dataset)
+    assert found.problems == ()
+    recipe = propose(dataset, found, "mine")
+    assert recipe.channels == ("T2", "ADC")
+    channels, drawn = open_item(dataset["train"][0])
+    assert [scan.voxels.shape for scan in channels] == [drawn.shape] * 2
+    assert channels[1].voxels.mean() == pytest.approx(channels[0].voxels.mean() + 10, rel=1e-3)
+    case = read_case(dataset["train"][0], {1: 1, 2: 2}, recipe.labels, recipe.preparation)
+    assert case.image.shape == (2, *case.labels.shape)
+
+
+@pytest.mark.parametrize("volumes", [1, 3])
+def test_more_or_fewer_channels_than_the_dataset_names_are_a_problem_of_the_case(tmp_path, volumes):
+    found = fingerprint(open_dataset(root := four_axes(tmp_path)))
+    assert not found.problems
+    image, _ = labelled.arrays(1)
+    labelled.save(root / "imagesTr" / "1.nii.gz", np.stack([image] * volumes, axis=-1))
+    (words,) = fingerprint(open_dataset(root)).problems
+    assert f"holds {volumes} volume(s), and the dataset has 2 channel(s)" in words
+
+
+def test_labels_with_a_fourth_axis_are_a_problem_of_the_case(tmp_path):
+    root = labelled.write_decathlon(tmp_path)
+    _, labels = labelled.arrays(1)
+    labelled.save(root / "labelsTr" / "1.nii.gz", np.stack([labels, labels], axis=-1))
+    (words,) = fingerprint(open_dataset(root)).problems
+    assert "1.nii.gz: 1.nii.gz holds 2 volumes; labels are one" in words
+
+
+def test_scans_that_stay_on_disk_are_checked_like_others(tmp_path, monkeypatch):
+    root = labelled.write_decathlon(tmp_path)
+    for k in range(4):
+        for folder, array in zip(("imagesTr", "labelsTr"), labelled.arrays(k), strict=True):
+            (root / folder / f"{k}.nii.gz").unlink()
+            labelled.save(root / folder / f"{k}.nii", array)
+    listing = json.loads((root / "dataset.json").read_text().replace(".nii.gz", ".nii"))
+    change(root, **listing)
+    dataset = open_dataset(root)
+    expected = fingerprint(dataset).to_json()
+    monkeypatch.setattr("napari_sparsetok.files.raw.LARGEST_IN_MEMORY", 1)
+    assert open_item(dataset["train"][0])[0][0].is_lazy
+    assert fingerprint(dataset).to_json() == expected
+
+
+def patterned(root: Path, numbers=(1, 4)) -> Path:
+    """A folder without names, whose masks call the labels by these numbers."""
+    for k in range(4):
+        image, labels = labelled.arrays(k)
+        labelled.save(root / "scans" / f"{k}.nii.gz", image)
+        labelled.save(root / "masks" / f"{k}.nii.gz", np.array([0, *numbers], np.uint8)[labels])
+    return root
+
+
+PATTERNS = (["scans/*.nii.gz"], "masks/*.nii.gz")
+
+
+def test_numbers_in_masks_that_nobody_named_are_kept_by_the_proposed_recipe(tmp_path):
+    dataset = open_dataset(patterned(tmp_path, (17, 53)), *PATTERNS)
+    recipe = propose(dataset, fingerprint(dataset), "mine")
+    assert [(label.id, label.name) for label in recipe.labels] == [(1, "label 17"), (2, "label 53")]
+    assert recipe.numbers == {17: 1, 53: 2}
+    assert recipe == type(recipe).from_json(json.loads(json.dumps(recipe.to_json())))
+    assert dataset.named(recipe.labels, recipe.numbers).labels == {17: "label 17", 53: "label 53"}
+
+
+def test_a_recipe_whose_numbers_are_the_labels_own_is_as_it_always_was(tmp_path):
+    dataset = open_dataset(patterned(tmp_path, (1, 2)), *PATTERNS)
+    recipe = propose(dataset, fingerprint(dataset), "mine")
+    assert "numbers" not in recipe.to_json()  # so that runs begun before go on
+    assert dataset.named(recipe.labels).labels == {1: "label 1", 2: "label 2"}
+
+
+def test_numbers_that_no_label_has_are_refused_before_training(tmp_path):
+    dataset = open_dataset(patterned(tmp_path), *PATTERNS)
+    found = fingerprint(dataset.named(LabelTable.of(["front", "back"])))
+    assert any("holds the label number(s) 4, which neither" in words for words in found.problems)
+
+
+def test_a_recipe_s_numbers_stand_for_labels_of_its_own():
+    with pytest.raises(ValueError, match="stand for labels that it has"):
+        replace(labelled.recipe(), numbers={4: 3})
 
 
 def test_a_sound_dataset_has_no_problem_and_gets_a_recipe(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,13 +11,18 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from napari_sparsetok.engine.segmenter import SCDSegmenter
+from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.files import open_scan
+from napari_sparsetok.inspection.ladder import gmac_of
+from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
 from napari_sparsetok.training import deletion, evaluation
 from napari_sparsetok.training.dataset import open_dataset
+from napari_sparsetok.training.plan import Pruning
 from napari_sparsetok.weights import Registry
+
+KEY = ("learned", Pruning(1.0))
 
 
 @pytest.fixture
@@ -60,8 +66,59 @@ def test_a_model_agrees_with_itself(dataset):
         assert label["hd95"]["mean"] == label["volume_error"]["mean"] == 0
     assert sparse["mean_dice"] < 1
     assert sparse["labels"][0]["dice"] == sparse["labels"][0]["agreement"]
-    assert sparse["gmac_per_window"] < dense["gmac_per_window"]
-    assert sparse["tokens_left"] == (96, 9, 1)
+    assert [label["missed_cases"] for label in dense["labels"]] == [0, 0]
+
+
+def test_tokens_and_cost_are_of_the_windows_that_were_run(dataset):
+    """Scans of 16×24×16 voxels are one window of the card's; a smaller and a larger one are not."""
+    rows = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0, 0.1]))["keep_ratios"]
+    assert [row["tokens_per_case"] for row in rows] == [[96, 96, 96], [96, 9, 1]]
+    config = config_of(Registry()["tiny"])
+    assert rows[0]["gmac_per_case"] == pytest.approx(count_cost(config, 1.0).total, rel=1e-3)
+    assert rows[1]["gmac_per_case"] < rows[0]["gmac_per_case"]
+    for name, shape in (("case_1", (8, 8, 8)), ("case_2", (16, 44, 16))):
+        voxels = np.random.default_rng(5).normal(0, 1, shape[::-1]).astype(np.float32)
+        for folder, array in (("imagesTr", voxels), ("labelsTr", (voxels > 0).astype(np.uint8))):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), dataset / folder / f"{name}.nii.gz")
+    found = list(truths(dataset))
+    predictions = [SCDSegmenter(Registry()).segment(t.scan, Settings("tiny", 1.0)) for t in found]
+    assert predictions[0].tokens.left[0] < 96 < predictions[1].tokens.left[0]
+    row = evaluation.evaluate("tiny", iter(found), evaluation.Plan([1.0]))["keep_ratios"][0]
+    assert row["tokens_per_case"][0] == pytest.approx(np.mean([p.tokens.left[0] for p in predictions]))
+    costs = [gmac_of(p, Registry()["tiny"]) for p in predictions]
+    assert row["gmac_per_case"] == pytest.approx(np.mean(costs))
+
+
+def test_a_label_that_was_missed_counts_against_the_surface_dice_and_is_counted(dataset):
+    truth = next(truths(dataset))
+    prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    without = replace(prediction, mask=np.where(prediction.mask == 2, 0, prediction.mask))
+    first, second = evaluation._case_scores(truth, without, prediction, KEY)
+    assert (first.surface_dice, second.surface_dice) == (1.0, 0.0)
+    assert np.isnan(second.hd95)
+    assert (first.missed, second.missed) == (False, True)
+    # Drawn nowhere, but seen: as wrong, though nothing was missed.
+    nowhere = replace(truth, labels=np.where(truth.labels == 2, 0, truth.labels))
+    _, second = evaluation._case_scores(nowhere, prediction, prediction, KEY)
+    assert (second.dice, second.surface_dice, second.missed, second.invented) == (0.0, 0.0, False, True)
+    _, second = evaluation._case_scores(nowhere, without, prediction, KEY)
+    assert np.isnan(second.surface_dice)
+    assert not second.missed
+    assert not second.invented
+
+
+def test_missed_labels_stand_in_the_document_and_the_table(dataset):
+    for k in (1, 2):  # label 2 where the model says none of it: swapped with background
+        path = dataset / "labelsTr" / f"case_{k}.nii.gz"
+        drawn = np.asarray(nib.load(path).dataobj).astype(np.uint8)
+        nib.save(nib.Nifti1Image(np.where(drawn == 2, 0, drawn), np.eye(4)), path)
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0]))
+    second = document["keep_ratios"][0]["labels"][1]
+    assert (second["missed_cases"], second["invented_cases"]) == (0, 2)
+    assert second["surface_dice"]["mean"] == 0
+    assert second["hd95"]["cases"] == 0
+    assert "| missed, invented |" in evaluation.markdown(document)
+    assert "| 0, 2 |" in evaluation.markdown(document)
 
 
 def test_labels_that_were_not_drawn_are_left_out(dataset):
@@ -98,8 +155,6 @@ def test_an_unknown_split_is_refused_in_words(dataset):
 
 
 def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
-    from dataclasses import replace
-
     truth = next(truths(dataset))
     labels = np.zeros_like(truth.labels)
     labels[:, 12:, :] = 1
@@ -132,6 +187,42 @@ def test_the_command_prints_json_or_a_table(dataset):
     result = CliRunner().invoke(app, [*arguments, "--split", "nope"])
     assert result.exit_code == 2
     assert "no split" in result.stderr
+
+
+def test_a_plot_of_no_kind_is_refused_before_the_work_and_a_full_disk_after_the_print(dataset, tmp_path):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--json", "--plot"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "dice.doc")])
+    assert result.exit_code == 2
+    assert "case_1" not in result.stderr
+    assert ".png" in result.stderr
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "file" / "dice.png")])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["cases"] == 2
+
+
+def test_a_ratio_for_each_stage_and_a_threshold_are_measured_too(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--stage-ratios", "0.5,0.25"]
+    result = CliRunner().invoke(app, [*arguments, "--threshold", "0.5", "--json"])
+    assert result.exit_code == 0, result.stderr
+    dense, staged, thresholded = json.loads(result.stdout)["keep_ratios"]
+    assert staged["tokens_per_case"] == [96, 48, 12]
+    assert (staged["keep_ratio"], staged["stage_ratios"], staged["pruning"]) == (None, [0.5, 0.25], "0.5 → 0.25")
+    truth = next(truths(dataset))
+    alone = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", threshold=0.5))
+    assert thresholded["tokens_per_case"][0] == alone.tokens.left[0]
+    assert (thresholded["keep_ratio"], thresholded["threshold"]) == (None, 0.5)
+    assert thresholded["pruning"] == "score ≥ 0.5"
+    assert dense["keep_ratio"] == 1
+    result = CliRunner().invoke(app, [*arguments, "--markdown", "--plot", str(dataset / "dice.svg")])
+    assert result.exit_code == 0, result.stderr
+    assert "| 0.5 → 0.25 | 96 → 48 → 12 |" in result.stdout
+    assert CliRunner().invoke(app, [*arguments[:-1], "0.5,2"]).exit_code == 2
+    assert CliRunner().invoke(app, [*arguments[:-1], "0.5"]).exit_code == 2
 
 
 def test_selections_are_compared_case_by_case(dataset):
@@ -178,8 +269,6 @@ def test_a_selection_that_is_none_is_refused(dataset):
 
 def test_tokens_that_hold_an_undrawn_label_are_no_false_alarms(dataset):
     """Scores that rise where the model sees label 2 are wrong if 2 is known to be absent, not if nobody drew it."""
-    from dataclasses import replace
-
     truth = next(truths(dataset))
     prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
     labels = np.zeros_like(truth.labels)

@@ -19,7 +19,9 @@ import tiny
 import torch
 from labelled import make_case
 from lightning_fabric import Fabric
-from safetensors.torch import load_file
+from lightning_fabric.plugins import MixedPrecision
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from napari_sparsetok.model import SCD
 from napari_sparsetok.scan import ScanError
@@ -204,6 +206,92 @@ def test_the_rate_rises_then_falls_by_steps_or_by_the_clock():
 def test_a_loss_that_is_no_number_ends_the_run_in_words(tmp_path):
     with pytest.raises(ScanError, match="no longer a number"):
         run(tmp_path, labelled.recipe(rate=1e18, steps=50, clip=1e18, warmup=0))
+
+
+class _Poison(torch.autograd.Function):
+    """Its value is fine, and its gradient is not."""
+
+    @staticmethod
+    def forward(ctx, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("inf")
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_it_reaches_weights_or_checkpoint(tmp_path, monkeypatch):
+    recipe, forward = labelled.recipe(steps=4, checkpoint_seconds=0.0), Objective.forward
+    calls = []
+
+    def poisoned(self, *batch):
+        calls.append(None)
+        losses = forward(self, *batch)
+        return losses._replace(total=_Poison.apply(losses.total)) if len(calls) == 3 else losses
+
+    monkeypatch.setattr(Objective, "forward", poisoned)
+    with pytest.raises(ScanError, match="at step 3 .* no longer a number"):
+        run(tmp_path / "cut", recipe)
+    stored = load_file(tmp_path / "cut" / CHECKPOINT)
+    assert all(bool(torch.isfinite(value).all()) for value in stored.values())
+    monkeypatch.undo()
+    assert same(run(tmp_path / "whole", recipe), run(tmp_path / "cut", recipe))  # from step 2, as if nothing had been
+
+
+def test_the_loss_of_a_step_is_of_all_its_batches(tmp_path, monkeypatch):
+    found, forward = [], Objective.forward
+
+    def watched(self, *batch):
+        losses = forward(self, *batch)
+        found.append(losses.total.item())
+        return losses
+
+    monkeypatch.setattr(Objective, "forward", watched)
+    run(tmp_path, labelled.recipe(steps=1, accumulate=3))
+    assert len(found) == 3
+    logged = [float(row["loss"]) for row in rows(tmp_path) if row["loss"]]
+    assert logged == [pytest.approx(np.mean(found), rel=1e-4)]
+
+
+def test_a_loss_that_is_no_number_in_any_batch_ends_the_run(tmp_path, monkeypatch):
+    calls, forward = [], Objective.forward
+
+    def broken(self, *batch):
+        calls.append(None)
+        losses = forward(self, *batch)
+        return losses._replace(total=losses.total * float("nan")) if len(calls) == 1 else losses
+
+    monkeypatch.setattr(Objective, "forward", broken)
+    with pytest.raises(ScanError, match="at step 1 .* no longer a number"):
+        run(tmp_path, labelled.recipe(accumulate=3))
+
+
+def test_what_the_loss_is_scaled_by_goes_on_too(tmp_path):
+    """The scaler of 16-bit floats needs no GPU for its state to be kept."""
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    recipe = labelled.recipe(steps=2)
+    train(Fabric(accelerator="cpu", devices=1, plugins=precision), recipe, Examples(CASES, []), tmp_path)
+    kept = json.loads(safe_open(tmp_path / CHECKPOINT, "pt").metadata()["precision_state"])
+    assert kept["scale"] == precision.state_dict()["scale"]
+    other = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0))
+    train(Fabric(accelerator="cpu", devices=1, plugins=other), recipe, Examples(CASES, []), tmp_path)
+    assert other.state_dict() == precision.state_dict()
+
+
+def test_a_run_goes_on_in_its_own_precision_only(tmp_path):
+    run(tmp_path)
+    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    with pytest.raises(ScanError, match=r"--precision 32-true"):
+        train(half, labelled.recipe(), Examples(CASES, []), tmp_path)
+
+
+def test_a_checkpoint_from_before_precision_was_noted_goes_on(tmp_path):
+    first = run(tmp_path)
+    path = tmp_path / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        about = {key: file.metadata()[key] for key in ("step", "seconds", "digest")}
+    save_file(load_file(path), path, metadata=about)
+    assert same(first, run(tmp_path))
 
 
 def test_dice_is_taken_where_a_label_was_drawn_only():

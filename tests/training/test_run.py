@@ -104,6 +104,44 @@ def test_a_recipe_is_proposed_written_and_used_when_edited(tmp_path):
     assert Card.read(out / "model" / "run.json").title == "Edited"
 
 
+def test_a_folder_with_a_run_of_another_recipe_keeps_its_own(tmp_path):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    assert call("train", root, "--out", out, "--config", config(tmp_path, steps=1)).exit_code == 0
+    before = (out / "config.json").read_bytes()
+    result = call("train", root, "--out", out, "--config", config(tmp_path, steps=1, rate=1e-4))
+    assert result.exit_code == 2
+    assert "another recipe" in result.stderr
+    assert (out / "config.json").read_bytes() == before
+    result = call("train", root, "--out", out)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_what_the_command_overrules_is_in_the_folder_s_recipe_and_holds_when_it_goes_on(tmp_path):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    arguments = ["train", root, "--out", out, "--config", config(tmp_path)]
+    assert call(*arguments, "--steps", 2, "--seed", 5, "--name", "other", "--prepare").exit_code == 0
+    written = read_recipe(out / "config.json")
+    assert (written.training.steps, written.training.seed, written.about["id"]) == (2, 5, "other")
+    for again in (["train", root, "--out", out], ["train", root, "--out", out]):
+        result = call(*again)
+        assert result.exit_code == 0, result.stderr
+    assert (out / "model" / "other.json").exists()
+    assert len([r for r in (out / "log.csv").read_text().splitlines()[1:] if r.split(",")[1]]) == 2
+
+
+def test_an_edited_recipe_is_not_replaced_by_the_one_it_was_made_from(tmp_path):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    arguments = ["train", root, "--out", out, "--config", config(tmp_path)]
+    assert call(*arguments, "--prepare").exit_code == 0
+    edited = json.loads((out / "config.json").read_text())
+    edited["training"]["rate"] = 1e-5
+    (out / "config.json").write_text(json.dumps(edited))
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "leave --config and --preset out" in result.stderr
+    assert json.loads((out / "config.json").read_text()) == edited
+
+
 def test_a_dataset_with_problems_is_refused_with_all_of_them_or_trained_without(tmp_path):
     root = labelled.write_decathlon(tmp_path / "data", cases=5)
     (root / "imagesTr" / "1.nii.gz").write_bytes(b"no scan")
@@ -174,6 +212,33 @@ def test_weights_to_start_from_are_matched_however_the_names_are_written_and_wha
     head = "decoder.out.conv.conv.weight"
     assert torch.equal(start[head][1], load_model(card).state_dict()[head][1])
     assert said == ["labels that start from “A tiny model”: front; labels that start at random: back"]
+
+
+def test_masks_with_numbers_of_their_own_are_trained_and_measured_by_them(tmp_path, own):
+    for k in range(5):
+        image, labels = labelled.arrays(k)
+        labelled.save(tmp_path / "data" / "scans" / f"{k}.nii.gz", image)
+        labelled.save(tmp_path / "data" / "masks" / f"{k}.nii.gz", np.array([0, 1, 4], np.uint8)[labels])
+    data = [tmp_path / "data", "--images", "scans/*.nii.gz", "--labels", "masks/*.nii.gz"]
+    result = call("train", *data, "--config", config(tmp_path), "--out", tmp_path / "refused")
+    assert result.exit_code == 2
+    assert "number(s) 4" in result.stderr
+    result = call(
+        *("train", *data, "--config", config(tmp_path, steps=1), "--label-numbers", "1,4"),
+        *("--out", tmp_path / "run"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "1 front → 1 front, 4 back → 2 back" in result.stderr
+    assert read_recipe(tmp_path / "run" / "config.json").numbers == {1: 1, 4: 2}
+    assert call("models", "add", tmp_path / "run" / "model" / "mine.json").exit_code == 0
+    measure = ["evaluate", "mine", *data, "--keep-ratios", "1", "--json"]
+    result = call(*measure)
+    assert result.exit_code == 2
+    assert "number(s) 4" in result.stderr
+    result = call(*measure, "--label-numbers", "1,4")
+    assert result.exit_code == 0, result.stderr
+    assert [label["dice"]["cases"] for label in json.loads(result.stdout)["keep_ratios"][0]["labels"]] == [1, 1]
+    assert call(*measure, "--label-numbers", "1").exit_code == 2
 
 
 def test_what_became_of_the_dataset_s_labels_is_said(tmp_path):
