@@ -24,9 +24,11 @@ from napari_sparsetok.training.export import export
 from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint
 from napari_sparsetok.training.loop import CHECKPOINT, Examples, Watch, train
 from napari_sparsetok.training.matching import numbered, plain
+from napari_sparsetok.training.shelf import Shelf
 from napari_sparsetok.weights import Card, Registry
 
 CONFIG = "config.json"
+CASES = "cases"
 FINGERPRINT = "fingerprint.json"
 
 
@@ -193,12 +195,16 @@ def run(
     named = dataset.named(recipe.labels, recipe.numbers)
     feedback.on_notice(str(named.matching(recipe.labels)))
     start = starting_weights(init, recipe, feedback.on_notice) if init else None
-    cases = read_split(named, "train", recipe, feedback)
-    val = read_split(named, "val", recipe, feedback) if named.splits.get("val") else []
     fabric = hardware.fabric(recipe.network)
-    watched = val[: recipe.training.evaluate_cases]
-    model = train(fabric, recipe, Examples(cases, watched), out, init=start, watch=feedback.training)
-    return export(recipe, model.cpu(), val, out / "model") if fabric.is_global_zero else None
+    shelf = Shelf(out / f"{CASES}-{fabric.node_rank}", fabric.local_rank, hardware.devices)
+    try:
+        cases, val = _shelved(named, recipe, feedback, shelf, fabric)
+        watched = val[: recipe.training.evaluate_cases]
+        model = train(fabric, recipe, Examples(cases, watched), out, init=start, watch=feedback.training)
+        return export(recipe, model.cpu(), val, out / "model") if fabric.is_global_zero else None
+    finally:
+        if fabric.local_rank == 0:
+            shelf.clear()
 
 
 def starting_weights(
@@ -267,6 +273,26 @@ def read_split(dataset: Dataset, split: str, recipe: Recipe, feedback: Feedback)
         cases.append(read_case(item, numbers, recipe.labels, recipe.preparation))
     feedback.on_reading(len(items), len(items))
     return cases
+
+
+def _shelved(
+    dataset: Dataset, recipe: Recipe, feedback: Feedback, shelf: Shelf, fabric: Fabric
+) -> tuple[list[Case], list[Case]]:
+    """The cases to learn from and those held out, prepared one at a time, by all processes of a machine together."""
+    if fabric.local_rank == 0:
+        shelf.clear()  # of what a kill left
+    fabric.barrier()
+    numbers = dataset.matching(recipe.labels).numbers
+    train_items = [(f"train_{k:05d}", item) for k, item in enumerate(dataset["train"])]
+    val_items = [(f"val_{k:05d}", item) for k, item in enumerate(dataset.splits.get("val", ()))]
+    mine = [*train_items, *val_items][shelf.part :: shelf.parts]
+    for done, (place, item) in enumerate(mine):
+        feedback.on_reading(done, len(mine))
+        shelf.put(place, read_case(item, numbers, recipe.labels, recipe.preparation))
+    feedback.on_reading(len(mine), len(mine))
+    fabric.barrier()
+    taken = [[shelf.take(place, item.name) for place, item in items] for items in (train_items, val_items)]
+    return taken[0], taken[1]
 
 
 def _best_precision(accelerator: str) -> str:

@@ -54,9 +54,12 @@ def predict(model: SCD, case: Case, keep_ratio: float, rule: Callable[[int], Rul
             pruned = pruned.repeat_interleave(patch, axis)
         return torch.cat([logits.float(), pruned], dim=1)
 
+    # Windows go to the model's device one by one. All classes of a whole scan are summed up in main memory.
     device = next(model.parameters()).device
-    image = torch.from_numpy(padded)[None].to(device)
-    found = sliding_window_inference(image, window, 1, run, overlap=0.25, mode="gaussian")[0].cpu()
+    image = torch.from_numpy(padded)[None]
+    found = sliding_window_inference(
+        image, window, 1, run, overlap=0.25, mode="gaussian", sw_device=device, device="cpu"
+    )[0]
     box = tuple(slice(0, n) for n in shape)
     stage = found[-1].round().to(torch.uint8).numpy()[box]
     return Seen(found[:-1].argmax(0).to(torch.uint8).numpy()[box], stage)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import labelled
 import numpy as np
+import psutil
 import pytest
 import tiny
 import torch
@@ -20,8 +21,11 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
+from napari_sparsetok.training import run as run_module
 from napari_sparsetok.training.configuration import PRESETS, preset, read_recipe
-from napari_sparsetok.training.run import starting_weights
+from napari_sparsetok.training.dataset import open_dataset
+from napari_sparsetok.training.loop import Examples, train
+from napari_sparsetok.training.run import Feedback, Hardware, read_split, starting_weights
 from napari_sparsetok.weights import Card, Registry
 
 
@@ -171,6 +175,35 @@ def test_a_recipe_that_cannot_be_used_is_one_line(tmp_path, change, words):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ScanError, match=words):
         read_recipe(path)
+
+
+def test_cases_on_a_shelf_are_those_in_memory_and_train_the_same_model(tmp_path, monkeypatch):
+    root = labelled.write_decathlon(tmp_path / "data", contoured=[2])
+    recipe, seen = labelled.recipe(), []
+
+    def watched(fabric, recipe, examples, out, **rest):
+        seen.extend([*examples.train, *examples.val])
+        if sys.platform == "linux":
+            assert len([m for m in psutil.Process().memory_maps() if str(shelf) in m.path]) == 4
+            assert not [f for f in psutil.Process().open_files() if str(shelf) in f.path]
+        return train(fabric, recipe, examples, out, **rest)
+
+    (shelf := tmp_path / "run" / "cases-0").mkdir(parents=True)
+    (shelf / "train_00000.safetensors").write_bytes(b"cut short")  # of a run that was killed
+    monkeypatch.setattr(run_module, "train", watched)
+    hardware = Hardware("cpu", precision="32-true")
+    card = run_module.run(open_dataset(root), recipe, tmp_path / "run", hardware=hardware, feedback=Feedback())
+    cases = [case for split in ("train", "val") for case in read_split(open_dataset(root), split, recipe, Feedback())]
+    for mapped, held in zip(seen, cases, strict=True):
+        assert mapped.name == held.name
+        for name in ("image", "labels", "known"):
+            assert np.array_equal(getattr(mapped, name), getattr(held, name))
+        assert mapped.places.keys() == held.places.keys() == {2}
+        assert np.array_equal(mapped.places[2], held.places[2])
+    model = train(hardware.fabric(), recipe, Examples(cases[:3], cases[3:]), tmp_path / "memory")
+    made = load_model(card).state_dict()
+    assert all(torch.equal(made[key], value.half().float()) for key, value in model.state_dict().items())
+    assert not shelf.exists()
 
 
 def test_every_preset_can_be_read_and_is_named_as_its_model():
