@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_registry, make_scan
+from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
 from matplotlib.colors import to_hex
 from napari.components import ViewerModel
 from napari.layers import Labels
@@ -23,7 +23,8 @@ from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tokens import LADDER
-from napari_sparsetok.ui.inspect_layers import MUST, NEVER
+from napari_sparsetok.ui.inspect_asking import _in_window
+from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.overlays import Overlays
@@ -453,6 +454,23 @@ def test_one_opacity_and_a_legend_for_what_is_on(desk):
     assert desk.shown("stage").opacity == pytest.approx(0.4)
     desk.panel.shown.toggle("boxes")
     assert desk.panel.shown._legend.isHidden()
+
+
+def test_a_voxel_is_found_in_its_window(desk):
+    prediction = make_prediction(desk.scan, desk.session.state.settings)
+    box = Region((1, 2, 0), (3, 5, 3))  # tokens
+    assert _in_window(prediction, box, (6, 9, 11), (8, 12, 12)) == (2, 1, 11)
+    assert _in_window(prediction, box, (6, 9, 11), (16, 24, 24)) == (5, 3, 23)  # of a model with finer voxels
+
+
+def test_the_difference_says_which_of_two_masks_has_a_voxel(desk):
+    here, dense = np.zeros((2, *desk.scan.shape), np.uint8)
+    here[0, 0, :4], dense[0, 0, :4] = (1, 0, 1, 2), (0, 1, 2, 2)
+    settings = desk.session.state.settings
+    desk.desk.layers.show_difference(*(make_prediction(desk.scan, settings, mask) for mask in (here, dense)))
+    values = desk.shown("difference").data
+    assert values[0, 0, :4].tolist() == [1, 2, 3, 0]
+    assert [DIFFERENCE[k][1] for k in (1, 2)] == ["only here", "only where all is kept"]
 
 
 @pytest.mark.filterwarnings("ignore:Contours are not displayed")
