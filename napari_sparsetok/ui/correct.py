@@ -271,7 +271,7 @@ class CorrectDesk(QObject):
 
     def _work_on(self, request: ToolRequest, begun: Scene | None) -> Work | str:
         scan, mask, label = self._session.state.scan, self._overlays.mask, self._panel.chosen_label
-        if scan is None or mask is None or not label:
+        if scan is None or mask is None or not label or self._session.state.prediction is None:
             return "Segment the scan first: the tool works on what you see."
         chosen = tuple(x.id for x in self._labels()) if request.all_labels else (label,)
         wanted, plane = (chosen, self.plane()) if begun is None else (begun.labels, begun.plane)

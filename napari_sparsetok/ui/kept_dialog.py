@@ -30,7 +30,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import CorrectionsLayer
 from napari_sparsetok.ui.keeping import Keeping
 
-_HEADINGS = ("Kept on", "Scan", "Voxels corrected", "Size", "Labels")
+_HEADINGS = ("Kept on", "Scan", "Voxels", "Size", "Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +199,7 @@ class KeptDialog(QDialog):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Kept corrections")
-        self.resize(680, 320)
+        self.resize(860, 320)
         self._kept: list[Kept] = []
         self._open = ""
         self._words = QLabel("Reading …")
@@ -210,7 +210,7 @@ class KeptDialog(QDialog):
         self._table.setEditTriggers(QAbstractItemView.NoEditTriggers)
         self._table.verticalHeader().hide()
         self._table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeToContents)
-        self._table.horizontalHeader().setSectionResizeMode(1, QHeaderView.Stretch)
+        self._table.horizontalHeader().setSectionResizeMode(len(_HEADINGS) - 1, QHeaderView.Stretch)
         self._table.itemSelectionChanged.connect(self._on_selected)
         layout = QVBoxLayout(self)
         layout.addWidget(self._words)
@@ -292,6 +292,6 @@ class KeptDialog(QDialog):
 
 def _not_noted(labels: LabelTable) -> str:
     return (
-        "They come from an earlier version of the program, which did not note which labels they are for. Bring them "
-        f"back only if you drew them for the labels of this model: {labels.words}."
+        "The kept ones come from an earlier version of the program, which did not note what labels they are for. Bring "
+        f"them back only if you drew them for the labels of this model: {labels.words}."
     )

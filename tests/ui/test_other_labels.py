@@ -90,7 +90,7 @@ def test_what_an_earlier_version_kept_says_that_its_labels_were_not_noted(room):
     room.store.keep(scan.content_hash, said)
     room.session.set_scan(scan)
     room.until(lambda: room.panel._offer_words.text())
-    assert "which labels" in room.panel._offer_words.text()
+    assert "what labels" in room.panel._offer_words.text()
     assert "head, tail" in room.panel._offer_words.text()
     room.desk.kept.bring_back(room.store.all()[0])  # from the list: asks
     room.until(lambda: room.desk.kept.question is not None)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fakes import make_scan
 from rooms import Room, paint
 
+from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.tool import ToolRequest
+from napari_sparsetok.ui.label_view import LabelRow
 
 SHRINK = ToolRequest("shrink", 1.0, False)
 EVERYWHERE = ToolRequest("shrink", 1.0, False, all_labels=True)
@@ -104,6 +107,22 @@ def test_a_tool_that_begins_anew_changes_what_it_was_used_on(correcting, label):
     changed = (before != room.overlays.mask) & ~painted
     assert set(np.flatnonzero(changed.any(axis=(1, 2)))) == {4}
     assert set(np.unique(before[changed])) == {label}
+
+
+def test_back_at_a_scan_tools_wait_until_the_mask_is_that_of_now(correcting):
+    """What was painted meanwhile is not in the mask that is still drawn, and a tool would write over it."""
+    room = correcting
+    first, layer = room.session.state.scan, room.desk.layers.layer
+    room.session.set_scan(make_scan((12, 12, 12), "other"))
+    layer.visible = True
+    layer.paint((5, 10, 6), NOT_TISSUE)
+    said = np.array(layer.data)
+    room.session.set_scan(first)
+    room.panel.labels.set_rows([LabelRow(1, "head", "#E69F00", 0.0, 0.0)])
+    room.panel.tools.apply_requested.emit(ToolRequest("grow", 3.0, False))
+    room.settled()
+    assert "Segment the scan first" in room.session.state.message.text
+    assert np.array_equal(room.desk.array, said)
 
 
 def test_scrolling_does_not_make_a_tool_on_the_whole_label_work_twice(correcting, monkeypatch):
