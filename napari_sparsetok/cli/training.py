@@ -82,7 +82,7 @@ def train(  # noqa: PLR0913 - options of a command line
     with _feedback() as feedback:
         opened, recipe = _settled(opened, wish, out, skip_bad, feedback)
         if prepare:
-            feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train with the same command")
+            feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train without --config and --preset")
             return
         hardware = run.Hardware(accelerator, devices, nodes, precision)
         try:
