@@ -6,6 +6,15 @@ import pytest
 from fakes import make_scan
 from rooms import Room
 
+from napari_sparsetok.files import autosave
+
+
+@pytest.fixture(autouse=True)
+def kept_nowhere_else(tmp_path_factory, monkeypatch):
+    """What one test keeps is not offered in the next: most open the same scan."""
+    folder = tmp_path_factory.mktemp("kept-by-default")
+    monkeypatch.setattr(autosave, "default_folder", lambda: folder)
+
 
 @pytest.fixture
 def room(qtbot, tmp_path):
