@@ -55,7 +55,12 @@ class Split(NamedTuple):
 
 def gather(tokens: Tensor, ids: Tensor) -> Tensor:
     """Pick tokens (B, N, C) by ids (B, K) to (B, K, C)."""
-    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+    b, n, c = tokens.shape
+    if b == 1:
+        return tokens[0].index_select(0, ids[0])[None]
+    # Whole rows are copied; `Tensor.gather` would look up an index for every single number.
+    rows = ids + n * torch.arange(b, device=ids.device)[:, None]  # B K, among the tokens of all
+    return tokens.reshape(b * n, c).index_select(0, rows.flatten()).view(b, -1, c)
 
 
 def rank_ids(priority: Tensor, keep: int) -> tuple[Tensor, Tensor]:
