@@ -88,3 +88,13 @@ def test_a_window_is_run_at_each_keep_ratio(monkeypatch):
     for found in rows:
         assert list(found.details)[1:] == ["0.05", "0.1", "0.25", "0.5", "0.75", "1"]
     assert rows[0].value > 0
+
+
+def test_growth_leaves_out_what_took_no_memory_that_could_be_seen(monkeypatch):
+    took = {64: 0.0, 128: 0.0, 192: 27.0, 256: 64.0}
+    run = lambda what, model, side: {"seconds": float(side) ** 3, "mebibytes": took[side]}  # noqa: E731
+    monkeypatch.setattr(whole_scan, "_in_a_process", run)
+    seconds, memory = whole_scan.growth((64, 128, 192, 256))
+    assert seconds.value == pytest.approx(1.0)
+    assert memory.value == pytest.approx(1.0)
+    assert whole_scan.growth((64, 128))[1].value is None

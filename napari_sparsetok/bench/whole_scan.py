@@ -52,16 +52,16 @@ def growth(sizes: tuple[int, ...]) -> list[Row]:
     runs = {side: _in_a_process("small", "", side) for side in sizes}
     several = [side for side in runs if side > sizes[0]] if len(runs) > 2 else list(runs)
     note = f"from {several[0]}³ on" + (": the smallest is a single window, without overlap" if len(runs) > 2 else "")
-    voxels = np.log([float(side) ** 3 for side in several])
     rows = []
     for key, unit in (("seconds", "s"), ("mebibytes", "MiB")):
-        values = [runs[side][key] for side in several]
-        slope = float(np.polyfit(voxels, np.log(values), 1)[0])
+        # A scan so small that it fits into what was held before takes no memory that could be seen.
+        seen = {float(side) ** 3: runs[side][key] for side in several if runs[side][key] > 0}
+        slope = float(np.polyfit(np.log(list(seen)), np.log(list(seen.values())), 1)[0]) if len(seen) > 1 else None
         details = {"unit": unit} | {f"{side}³": round(run[key], 2) for side, run in runs.items()}
         rows.append(
             Row(
                 f"growth of {key} with the voxels: exponent",
-                round(slope, 3),
+                None if slope is None else round(slope, 3),
                 target="≤ 1.1",
                 note=note,
                 details=details,
