@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -98,3 +100,12 @@ def test_growth_leaves_out_what_took_no_memory_that_could_be_seen(monkeypatch):
     assert seconds.value == pytest.approx(1.0)
     assert memory.value == pytest.approx(1.0)
     assert whole_scan.growth((64, 128))[1].value is None
+
+
+def test_a_process_counts_its_own_memory_and_not_its_parent_s():
+    child = "from napari_sparsetok.bench.whole_scan import _peak; print(_peak())"
+    parent = (
+        f"import subprocess, sys; held = b'x' * 2**31; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert 2**25 < float(done.stdout) < 2**30
