@@ -23,7 +23,7 @@ class ToolChoice:
 
 
 TOOLS = (
-    ToolChoice("fill_between", "fill between corrected slices", "", 0.0, in_slice=False),
+    ToolChoice("fill_between", "fill between slices", "", 0.0, in_slice=False),
     ToolChoice("remove_islands", "remove islands", "Below, mm³", 20.0),
     ToolChoice("keep_largest", "keep the largest part", "", 0.0),
     ToolChoice("fill_holes", "fill holes", "", 0.0),
