@@ -402,6 +402,29 @@ def test_a_click_that_finds_the_gpu_full_is_answered_all_the_same(segmenter, gpu
     assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
 
 
+def test_what_was_opened_on_the_gpu_is_opened_anew_after_it_was_given_up(segmenter, gpu, monkeypatch):
+    scan, opened, real = make_scan((40, 40, 24)), [], SCDSegmenter._opened
+
+    def counted(self, *args):
+        opened.append(self._ready_network.device.name)
+        return real(self, *args)
+
+    monkeypatch.setattr(SCDSegmenter, "_opened", counted)
+    segmenter.probe(scan, SETTINGS, (20, 20, 12))
+    segmenter.probe(scan, SETTINGS, (20, 20, 12))
+    fails, finish = iter([True, True, True] + [False] * 100), engine.finish
+
+    def played(*args):
+        if next(fails):
+            raise torch.OutOfMemoryError("played")
+        return finish(*args)
+
+    monkeypatch.setattr(engine, "finish", played)
+    segmenter.segment(scan, SETTINGS)
+    segmenter.probe(scan, SETTINGS, (20, 20, 12))
+    assert opened == ["GPU: played", "CPU (the GPU ran out of memory)"]
+
+
 def test_the_cache_works_again_on_the_cpu_after_the_gpu_was_given_up(segmenter, gpu, monkeypatch):
     fails, real = iter([True, True, True] + [False] * 100), engine.finish
 
