@@ -15,7 +15,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
-from napari_sparsetok.ui.dock import on_gui_thread
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.weights import Card
 

@@ -10,7 +10,6 @@ from napari.components import ViewerModel
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
-from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.sample import SAMPLES, open_sample
 from napari_sparsetok.scan import Region, Scan, Shape
@@ -21,6 +20,7 @@ from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.gaze import Gaze
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.lifetime import Lifetime
@@ -36,12 +36,6 @@ from napari_sparsetok.ui.showing import Showing
 
 _SAY = {"info": show_info, "warning": show_warning, "error": show_error}
 _BUSY_LATER_MS = 200  # while the slider moves
-
-
-@ensure_main_thread(await_return=False)
-def on_gui_thread(function: Callable[[], None]) -> None:
-    """Run a function on the GUI thread, soon."""
-    function()
 
 
 class Dock(QWidget):

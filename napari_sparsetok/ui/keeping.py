@@ -7,13 +7,13 @@ from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import ensure_main_thread
 
 from napari_sparsetok.files.autosave import CorrectionStore
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import Sheet
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 
 _SOON_MS = 2000  # from the first stroke that is not kept, however many follow
 _AGAIN_MS = 30_000  # after the disk refused
@@ -104,7 +104,7 @@ class Keeping(QObject):
                 store.keep(scan.content_hash, array, notes, lineage, labels)
             except BaseException as error:
                 refused.append(error)
-                self._on_refused(sheet, scan)
+                on_gui_thread(lambda: self._on_refused(sheet, scan))
                 if not (known and isinstance(error, ScanError)):
                     raise
 
@@ -119,7 +119,6 @@ class Keeping(QObject):
         self._refused.discard(sheet)
         self.said.emit(self.words or KEPT)
 
-    @ensure_main_thread(await_return=False)
     def _on_refused(self, sheet: Sheet, scan: Scan) -> None:
         self._writing.discard(sheet)
         self._refused.add(sheet)

@@ -11,7 +11,6 @@ import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
-from superqt.utils import ensure_main_thread
 
 from napari_sparsetok import tool
 from napari_sparsetok.correction import Edit
@@ -21,6 +20,7 @@ from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.tool import Change, Scene, ToolRequest
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.preview import Preview
 from napari_sparsetok.ui.tool_form import ToolForm
@@ -156,7 +156,7 @@ class Tooling(QObject):
             if task.stop.is_set():
                 raise OpeningStopped
             watch.step(done, total)
-            self._tell(task, done, total)
+            on_gui_thread(lambda: self._tell(task, done, total))
 
         try:
             work = task.work
@@ -164,20 +164,18 @@ class Tooling(QObject):
             mask, said = np.array(work.mask), work.corrections
             return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
         except BaseException:
-            self._failed(task)
+            on_gui_thread(lambda: self._failed(task))
             raise
 
-    @ensure_main_thread(await_return=False)
+    # On the GUI thread
+
     def _tell(self, task: _Task, done: int, total: int) -> None:
         if task is self._task:
             self._form.set_working(True, done, total)
 
-    @ensure_main_thread(await_return=False)
     def _failed(self, task: _Task) -> None:
         if task is self._task:
             self.drop()
-
-    # On the GUI thread
 
     def _accept(self, task: _Task, change: Change | None) -> None:
         if task is not self._task or change is None:

@@ -27,7 +27,8 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.ui import dock as dock_module
-from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.dock import Dock
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY
 from napari_sparsetok.ui.scan_layer import layer_data
 

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import QApplication
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui import opening as opening_module
-from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.dock import Dock
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.series_dialog import SeriesDialog
 
 MS = int(PATIENCE * 1000)

@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QDockWidget, QPushButton, QScrollArea, QTabWidget, QW
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import DeviceReport, Settings, Timing
-from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.dock import Dock
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.label_view import LabelRow
 from napari_sparsetok.ui.review_form import ReviewForm, ReviewRow
 from napari_sparsetok.ui.scan_layer import layer_data

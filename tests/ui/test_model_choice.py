@@ -10,7 +10,8 @@ from napari.components import ViewerModel
 
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
-from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.dock import Dock
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.model_choice import suited
 from napari_sparsetok.weights import Registry
 

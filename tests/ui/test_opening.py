@@ -21,8 +21,8 @@ from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui import hooks
 from napari_sparsetok.ui import opening as opening_module
-from napari_sparsetok.ui.dock import on_gui_thread
 from napari_sparsetok.ui.given_mask import mask_layer, mask_of
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN
 from napari_sparsetok.ui.series_dialog import SeriesDialog

@@ -21,7 +21,8 @@ from napari_sparsetok.scan import ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui import correct as module
-from napari_sparsetok.ui.dock import Dock, on_gui_thread
+from napari_sparsetok.ui.dock import Dock
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.saving import MARK
 from napari_sparsetok.ui.scan_layer import layer_data
 

@@ -21,7 +21,7 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
-from napari_sparsetok.ui.dock import on_gui_thread
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
 from napari_sparsetok.ui.planes import plane_of
 from napari_sparsetok.ui.scan_info import ScanInfo, facts, identifying
