@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from fakes import make_scan
+from qtpy.QtCore import QCoreApplication, QEvent
 from rooms import Room
 
 from napari_sparsetok.files import autosave
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected_here():
+    """Python may collect on any thread, and what it finds after a test are widgets; so that it is done here alone."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def gone_with_its_test(collected_here):
+    """Widgets end on the GUI thread before the next test begins, not at some moment within it."""
+    yield
+    if QCoreApplication.instance() is not None:
+        QCoreApplication.sendPostedEvents(None, QEvent.DeferredDelete)
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
