@@ -13,7 +13,7 @@ import napari.settings
 from qtpy.QtWidgets import QApplication
 
 from napari_sparsetok.engine.report import report
-from napari_sparsetok.files import open_scan, save_mask
+from napari_sparsetok.files import save_mask
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import Scan, ScanError
@@ -50,8 +50,19 @@ def _only_errors_pop_up() -> Iterator[None]:
 
 
 def view(path: Path | None) -> None:
-    """Open the viewer, with a scan if one is named, and stay until it is closed."""
-    _, dock = open_viewer(open_scan(path) if path else None)
+    """Open the viewer, with a scan if one is named, and stay until it is closed.
+
+    The scan is opened as if it had been chosen in the window, which is there at once and asks what must be asked.
+
+    Raises
+    ------
+    ScanError : there is nothing at the path.
+    """
+    if path is not None and not path.exists():
+        raise ScanError(f"there is nothing at {path}")
+    _, dock = open_viewer()
+    if path is not None:
+        dock.opening.open(path)
     napari.run()
     dock.shut_down()
 
