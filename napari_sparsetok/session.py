@@ -329,7 +329,8 @@ class Session:
         self._refresh_busy()
 
     def _got_ready(self, job: Job, settings: Settings) -> Segmenter:
-        segmenter, device = self._ready.get(settings, lambda: self._progress(job, Busy("loading the model")))
+        loading = Busy("loading the model", can_cancel=job.busy.can_cancel)
+        segmenter, device = self._ready.get(settings, lambda: self._progress(job, loading))
         self._tell(lambda: self._set_device(device))
         return segmenter
 
