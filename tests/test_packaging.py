@@ -134,3 +134,12 @@ def test_the_readme_is_the_description() -> None:
     readme = CHECKOUT / "README.md"
     described = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("readme")
     assert described == readme.name, 'add `readme = "README.md"` to pyproject.toml'
+
+
+@pytest.mark.parametrize(("theirs", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_computing_threads_do_not_spin_unless_they_were_told_to(theirs: str | None, found: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if theirs is None else {"OMP_WAIT_POLICY": theirs}
+    code = "import napari_sparsetok, os; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found
