@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -27,6 +28,11 @@ CONFIG = SCDConfig(
     completion_dim=24,
     completion_heads=2,
     features=4,
+)
+
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this CPU cannot convolve in bfloat16, so the program does not try; one with AVX-512 can",
 )
 
 

@@ -52,6 +52,7 @@ def test_where_oneDNN_is_missing_too(network, monkeypatch):
     assert torch.allclose(got, expected, atol=2e-3 * float(expected.std()), rtol=0)
 
 
+@tiny.needs_bfloat16
 def test_in_bfloat16_it_is_close(network):
     expected, got = run(network, torch.bfloat16)
     assert got.dtype == torch.float32

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import tiny
 from fakes import FakeSegmenter, make_prediction, make_scan
 
+from napari_sparsetok.engine import segmenter
 from napari_sparsetok.engine.ready import Ready
 from napari_sparsetok.engine.segmenter import SCDSegmenter
 from napari_sparsetok.state import Settings, Timing
@@ -48,10 +50,18 @@ def test_only_runs_that_say_something_of_the_slider_count():
     assert len(ready.pace(SETTINGS, 2)) == 1
 
 
-def test_the_engine_runs_a_window_of_nothing_and_can_be_stopped(tmp_path):
+def test_the_engine_runs_a_window_of_nothing_and_can_be_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "_LONG_WARM_UP", math.inf)  # on a busy machine each takes long
     tiny.write_model(tmp_path)
     engine = SCDSegmenter(Registry([tmp_path]))
     times = list(engine.warm_up(Settings("tiny"), lambda: False))
     assert [ratio for ratio, _ in times] == [0.1, 0.4, 1.0]
     assert all(seconds > 0 for _, seconds in times)
     assert list(engine.warm_up(Settings("tiny"), lambda: True)) == []
+
+
+def test_a_slow_machine_is_not_kept_busy_with_larger_ratios(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path)
+    monkeypatch.setattr(segmenter, "_LONG_WARM_UP", 0.0)
+    times = SCDSegmenter(Registry([tmp_path])).warm_up(Settings("tiny"), lambda: False)
+    assert [ratio for ratio, _ in times] == [0.1]

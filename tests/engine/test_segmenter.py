@@ -51,7 +51,9 @@ def plain_mask(folder, scan: Scan, keep_ratio: float) -> np.ndarray:
     return logits[0].argmax(0).numpy()
 
 
-@pytest.mark.parametrize(("dtype", "same"), [(torch.float32, 0.999), (torch.bfloat16, 0.99)])
+@pytest.mark.parametrize(
+    ("dtype", "same"), [(torch.float32, 0.999), pytest.param(torch.bfloat16, 0.99, marks=tiny.needs_bfloat16)]
+)
 @pytest.mark.parametrize("keep_ratio", [1.0, 0.5, 0.1])
 def test_one_window_is_a_plain_run_of_the_network_cached_or_not(
     segmenter, folder, monkeypatch, keep_ratio, dtype, same
