@@ -331,7 +331,7 @@ class Dock(QWidget):
         self.panel.set_busy(self.session.state.busy)
 
     def _on_device(self) -> None:
-        self.panel.set_device(self.session.state.device)
+        self.panel.status.set_device(self.session.state.device)
 
     def _on_message(self, message: Message | None) -> None:
         if message is not None:

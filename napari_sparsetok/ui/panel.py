@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -27,16 +26,16 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 from napari_sparsetok.scan import Region, Scan
-from napari_sparsetok.state import Busy, DeviceReport
+from napari_sparsetok.state import Busy
 from napari_sparsetok.ui.box_editor import BoxEditor
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.overlays import KINDS
+from napari_sparsetok.ui.status import Status
 from napari_sparsetok.ui.words import Words
 from napari_sparsetok.weights import Card
 from napari_sparsetok.weights.registry import user_folder
 
 WIDTH = 330
-PATIENCE_MS = 300
 _GAP = 3
 _BESIDE_BAR = 10  # so that the scroll bar covers nothing
 DEVICES = [("automatic", "auto"), ("CPU", "cpu"), ("NVIDIA GPU", "cuda"), ("Apple GPU", "mps")]
@@ -92,7 +91,8 @@ class Panel(QWidget):
         layout.setSpacing(_GAP)
         layout.addWidget(scroll)
         layout.addLayout(self._build_end())
-        self.status = self._build_status()  # the window puts it below all tabs
+        self.status = Status()  # the window puts it below all tabs
+        self.status.written.connect(self._write_run)
         layout.addWidget(self.status)
         self.setMinimumWidth(WIDTH)
         self._body.setContentsMargins(4, 2, _BESIDE_BAR, 2)
@@ -213,32 +213,6 @@ class Panel(QWidget):
         row.addWidget(self._save)
         return row
 
-    def _build_status(self) -> QWidget:
-        status = QWidget()
-        self._device_words = QLabel()
-        self._device_words.setWordWrap(True)
-        self._busy_words = Words(lines=2)
-        self._busy_words.setText("idle")
-        self._progress = QProgressBar()
-        self._progress.setTextVisible(False)
-        self._progress.setMaximumHeight(6)
-        policy = self._progress.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)  # or everything above jumps, and is laid out anew, at each run
-        self._progress.setSizePolicy(policy)
-        layout = QVBoxLayout(status)
-        layout.setContentsMargins(4, 0, 4, 2)
-        layout.setSpacing(2)
-        for widget in (self._progress, self._busy_words, self._device_words):
-            layout.addWidget(widget)
-        self._progress.setVisible(False)
-        # A move of the slider is mostly answered in less; words that come and go with each would flicker, and every
-        # change in the panel makes Qt put the whole window together anew, which takes the cores from the network.
-        self._patience = QTimer(self)
-        self._patience.setSingleShot(True)
-        self._patience.setInterval(PATIENCE_MS)
-        self._patience.timeout.connect(self._write_busy)
-        return status
-
     # What to show
 
     def set_layers(self, layers: Sequence[Any], chosen: Sequence[Any]) -> None:
@@ -316,35 +290,8 @@ class Panel(QWidget):
 
     def set_busy(self, busy: Busy | None) -> None:
         """What is being done; None is idle."""
-        if busy == self._busy:
-            return
         self._busy = busy
-        if busy is not None and busy.brief and self._progress.isHidden():  # nothing is shown yet
-            if not self._patience.isActive():
-                self._patience.start()
-            return
-        self._patience.stop()
-        self._write_busy()
-
-    def _write_busy(self) -> None:
-        busy = self._busy
-        self._write_run()
-        self._progress.setVisible(busy is not None)
-        if busy is None:
-            self._busy_words.setText("idle")
-            return
-        counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
-        counted = f": {counted}" if busy.total else " …"
-        self._busy_words.setText(busy.what + counted)
-        if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):  # each call paints at once
-            self._progress.setRange(0, busy.total)
-            self._progress.setValue(busy.done)
-
-    def set_device(self, device: DeviceReport | None) -> None:
-        """What computes. An idle GPU is said loudly."""
-        self._device_words.setText("" if device is None else device.warning or device.name)
-        self._device_words.setProperty("loud", bool(device and device.warning))
-        self._device_words.setStyleSheet("font-weight: bold;" if device and device.warning else "")
+        self.status.set_busy(busy)
 
     def set_volumes(self, rows: Sequence[tuple[str, str, float]]) -> None:
         """Name, colour and millilitres of each label."""

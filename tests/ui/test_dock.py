@@ -205,12 +205,12 @@ def test_progress_is_shown_and_can_be_cancelled(qtbot: Any) -> None:
     desk.panel.run_requested.emit()
     desk.engine.await_window()
     desk.engine.let()
-    desk.until(lambda: "1 of" in desk.panel._busy_words.text())
+    desk.until(lambda: "1 of" in desk.panel.status.text)
     assert desk.panel._run.text() == "&Cancel"
     desk.panel._run.click()
     desk.engine.let()
     desk.idle()
-    assert desk.panel._busy_words.text() == "idle"
+    assert desk.panel.status.text == "idle"
     assert desk.panel._run.text() == "&Segment"
     desk.end()
 
@@ -222,7 +222,7 @@ def test_what_comes_first_is_told_and_two_clicks_lead_to_a_mask(real: Desk) -> N
     desk = real
     assert not desk.panel._run.isEnabled()
     desk.panel.sample_requested.emit("phantom")
-    assert "opening" in desk.panel._busy_words.text()
+    assert "opening" in desk.panel.status.text
     desk.until(lambda: desk.state.scan is not None)
     desk.engine.free = True
     desk.panel._run.click()
@@ -294,7 +294,7 @@ def test_a_layer_on_disk_is_read_elsewhere(desk: Desk) -> None:
         desk.viewer.add_layer(lazy)
         desk.dock._scans.choose([lazy])
         assert desk.state.scan is None
-        assert "reading lazy" in desk.panel._busy_words.text()
+        assert "reading lazy" in desk.panel.status.text
         go.set()
         desk.until(lambda: desk.state.scan is not None)
     assert any(name.startswith("sparsetok-read") for name in readers)

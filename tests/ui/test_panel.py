@@ -17,7 +17,8 @@ from napari_sparsetok.ui.box_editor import BoxEditor
 from napari_sparsetok.ui.card_dialog import CardDialog, card_html
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
-from napari_sparsetok.ui.panel import PATIENCE_MS, Panel
+from napari_sparsetok.ui.panel import Panel
+from napari_sparsetok.ui.status import PATIENCE_MS
 from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
 from napari_sparsetok.ui.words import Words
 
@@ -51,7 +52,9 @@ def full(panel: Panel) -> Panel:
     )
     panel.set_volumes([("Posterior hippocampus", "#E69F00", 12345.678), ("Anterior hippocampus", "#56B4E9", 1.2)])
     panel.set_busy(Busy("segmenting “a scan with a very long name”", 700, 1053))
-    panel.set_device(DeviceReport("CPU", "An NVIDIA GPU is there but not used: this PyTorch has no GPU support."))
+    panel.status.set_device(
+        DeviceReport("CPU", "An NVIDIA GPU is there but not used: this PyTorch has no GPU support.")
+    )
     return panel
 
 
@@ -246,11 +249,11 @@ def test_volumes_are_shown_with_names_as_text(panel: Panel) -> None:
 
 
 def test_an_idle_gpu_is_loud(panel: Panel) -> None:
-    panel.set_device(DeviceReport("CPU", "A GPU lies idle."))
+    panel.status.set_device(DeviceReport("CPU", "A GPU lies idle."))
     assert "A GPU lies idle." in texts(panel)
-    panel.set_device(DeviceReport("GPU: fast"))
+    panel.status.set_device(DeviceReport("GPU: fast"))
     assert "GPU: fast" in texts(panel)
-    panel.set_device(None)
+    panel.status.set_device(None)
     assert "GPU" not in texts(panel)
 
 

@@ -1,0 +1,87 @@
+"""The lines below all tabs: what is being done, how far it is, and on which device."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+
+from napari_sparsetok.state import Busy, DeviceReport
+from napari_sparsetok.ui.words import Words
+
+PATIENCE_MS = 300
+
+
+class Status(QWidget):
+    """What is being done.
+
+    written : it says something else now; a brief job may be over before it is said.
+    """
+
+    written = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._busy: Busy | None = None
+        self._device_words = QLabel()
+        self._device_words.setWordWrap(True)
+        self._words = Words(lines=2)
+        self._words.setText("idle")
+        self._progress = QProgressBar()
+        self._progress.setTextVisible(False)
+        self._progress.setMaximumHeight(6)
+        policy = self._progress.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)  # or everything above jumps, and is laid out anew, at each run
+        self._progress.setSizePolicy(policy)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 0, 8, 2)
+        layout.setSpacing(2)
+        for widget in (self._progress, self._words, self._device_words):
+            layout.addWidget(widget)
+        self._progress.setVisible(False)
+        # A move of the slider is mostly answered in less; words that come and go with each would flicker, and every
+        # change in the panel makes Qt put the whole window together anew, which takes the cores from the network.
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(PATIENCE_MS)
+        self._patience.timeout.connect(self._write)
+
+    @property
+    def text(self) -> str:
+        """What is being done, as it says."""
+        return str(self._words.text())
+
+    def set_busy(self, busy: Busy | None) -> None:
+        """What is being done; None is idle."""
+        if busy == self._busy:
+            return
+        self._busy = busy
+        if busy is not None and busy.brief and self._progress.isHidden():  # nothing is shown yet
+            if not self._patience.isActive():
+                self._patience.start()
+            return
+        self._patience.stop()
+        self._write()
+
+    def set_device(self, device: DeviceReport | None) -> None:
+        """What computes. An idle GPU is said loudly."""
+        loud = device is not None and bool(device.warning)
+        self._device_words.setText("" if device is None else device.warning or device.name)
+        self._device_words.setProperty("loud", loud)
+        self._device_words.setStyleSheet("font-weight: bold;" if loud else "")
+
+    def _write(self) -> None:
+        busy = self._busy
+        self._progress.setVisible(busy is not None)
+        if busy is None:
+            self._words.setText("idle")
+        else:
+            self._write_progress(busy)
+        self.written.emit()
+
+    def _write_progress(self, busy: Busy) -> None:
+        counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
+        counted = f": {counted}" if busy.total else " …"
+        self._words.setText(busy.what + counted)
+        if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):  # each call paints at once
+            self._progress.setRange(0, busy.total)
+            self._progress.setValue(busy.done)
