@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,32 +143,73 @@ def replay(
     ------
     ScanError : it is another scan, or the model is not here with the same weights.
     """
-    then = read_record(record)
+    then = _Recorded.of(read_record(record))
     registry = Registry()
-    card = registry[str(then["model"]["id"])]
-    if card.sha256 != then["model"]["sha256"]:
+    card = registry[then.model]
+    if card.sha256 != then.weights:
         raise ScanError(f"the model “{card.id}” has other weights now; install the version of the record")
     scan = opened(source)
-    if scan.content_hash != then["scan"]["sha256"]:
+    if scan.content_hash != then.scan:
         raise ScanError("this is not the scan of the record: its voxels or its place differ")
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter
 
-    region = Region(*(tuple(int(n) for n in then["region_zyx"][key]) for key in ("start", "stop")))  # type: ignore[arg-type]
-    try:
-        settings = Settings.from_json(then["settings"])
-    except (TypeError, ValueError) as error:
-        raise ScanError(f"the settings of this record cannot be used again ({error})") from None
     segmenter = SCDSegmenter(registry, cache_bytes=0)
-    prediction = segmenter.segment(scan, settings, region=region, watch=Watch(on_progress=on_progress))
+    prediction = segmenter.segment(scan, then.settings, region=then.region, watch=Watch(on_progress=on_progress))
     if out is not None:
         save_mask(out, prediction.mask, scan, prediction.labels, MadeBy(card.id, corrected=False))
     return {
-        "same": mask_hash(prediction.mask) == then["prediction_sha256"],
+        "same": mask_hash(prediction.mask) == then.prediction,
         "model": card.id,
         "device": prediction.timing.device,
-        "device_then": then.get("device", "unknown"),
+        "device_then": then.device,
     }
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What a record says of how a prediction was made; hashes of weights, scan and prediction."""
+
+    model: str
+    weights: str
+    scan: str
+    settings: Settings
+    region: Region
+    prediction: str
+    device: str
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> _Recorded:
+        """From a record.
+
+        Raises
+        ------
+        ScanError : a newer version wrote it, or it is damaged.
+        """
+        try:
+            unknown = set(document["settings"]) - {field.name for field in fields(Settings)}
+            if unknown:
+                words = ", ".join(sorted(map(str, unknown)))
+                raise ScanError(
+                    f"this record has settings that this version does not know ({words}); update napari-sparsetok"
+                )
+            settings = Settings.from_json(document["settings"])
+            start, stop = (tuple(int(n) for n in document["region_zyx"][key]) for key in ("start", "stop"))
+            if (len(start), len(stop)) != (3, 3):
+                raise ValueError("a region has three axes")
+            return cls(
+                model=str(document["model"]["id"]),
+                weights=str(document["model"]["sha256"]),
+                scan=str(document["scan"]["sha256"]),
+                settings=replace(settings, keep_ratio=float(settings.keep_ratio)),
+                region=Region(start, stop),  # type: ignore[arg-type]
+                prediction=str(document["prediction_sha256"]),
+                device=str(document.get("device", "unknown")),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ScanError):
+                raise
+            raise ScanError(f"what this record says cannot be used again ({error})") from None
 
 
 def opened(source: ScanFiles) -> Scan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, cast, get_args
 
 # Okabe and Ito's palette, which stays distinct to colour-blind eyes, without its black.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
@@ -16,13 +17,21 @@ NOT_TISSUE = 255
 """In corrections: not any label. No label may have this id."""
 
 
+Part = Literal["", "left", "right", "both", "anterior", "posterior"]
+"""Which of a pair of organs, or which part of one; "" says nothing of it. Sides are the patient's."""
+
+
 @dataclass(frozen=True)
 class Concept:
-    """A coded meaning, as DICOM has it."""
+    """A coded meaning, as DICOM has it: a structure, and which of several that have one code.
+
+    Both parotid glands have one code; without `part` a left one could be taken for the right one.
+    """
 
     value: str
     scheme: str
     meaning: str
+    part: Part = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class LabelTable:
         for label in self.labels:
             row: dict[str, object] = {"id": label.id, "name": label.name, "color": label.color}
             if label.concept:
-                row["concept"] = asdict(label.concept)
+                row["concept"] = {key: said for key, said in asdict(label.concept).items() if said or key != "part"}
             rows.append(row)
         return rows
 
@@ -110,27 +119,46 @@ class LabelTable:
 def translated(given: Iterable[Label], own: LabelTable) -> tuple[dict[int, int], list[str]]:
     """What the labels of one table are called by another.
 
-    They are the same if their code or their name is. A label that has no name but its number keeps the number.
+    They are the same if their code or their name is. A code counts only where it names one label of `own`, and where
+    both say which part they are, as left or right, that must be the same. A label that has no name but its number keeps
+    the number.
 
     Returns
     -------
     The number in `own` for each number that has one there; the names of the labels that have none.
     """
-    by_code = {(x.concept.scheme, x.concept.value): x.id for x in own if x.concept}
-    by_name = {x.name.casefold().strip(): x.id for x in own}
-    ids = {x.id for x in own}
     numbers: dict[int, int] = {}
     strangers = []
     for label in given:
-        found = by_code.get((label.concept.scheme, label.concept.value)) if label.concept else None
-        found = found or by_name.get(label.name.casefold().strip())
-        if found is None and label.is_nameless and label.id in ids:
-            found = label.id
+        found = _counterpart(label, own)
         if found is None:
             strangers.append(label.name)
         else:
-            numbers[label.id] = found
+            numbers[label.id] = found.id
     return numbers, strangers
+
+
+def _counterpart(label: Label, own: LabelTable) -> Label | None:
+    possible = [x for x in own if _part_of(label) == _part_of(x) or "" in (_part_of(label), _part_of(x))]
+    coded = [x for x in possible if _code_of(label) and _code_of(x) == _code_of(label)]
+    named = [x for x in possible if x.name.casefold().strip() == label.name.casefold().strip()]
+    if label.is_nameless and not named:
+        named = [x for x in possible if x.id == label.id]
+    both = [x for x in named if x in coded]
+    # A label that does not say which of a pair it is may be either: its name decides, not its code.
+    exact = [x for x in coded if _part_of(x) in ("", _part_of(label))]
+    for found in (both, exact, named):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _code_of(label: Label) -> tuple[str, str] | None:
+    return (label.concept.scheme, label.concept.value) if label.concept else None
+
+
+def _part_of(label: Label) -> Part:
+    return label.concept.part if label.concept else ""
 
 
 def _label_from(row: Mapping[str, object]) -> Label:
@@ -145,6 +173,8 @@ def _concept_from(value: object) -> Concept | None:
     match value:
         case None:
             return None
-        case {"value": str(code), "scheme": str(scheme), "meaning": str(meaning)}:
-            return Concept(code, scheme, meaning)
+        case {"value": str(code), "scheme": str(scheme), "meaning": str(meaning), **rest}:
+            part = rest.get("part", "")
+            if part in get_args(Part):
+                return Concept(code, scheme, meaning, cast(Part, part))
     raise ValueError(f"a label of the table cannot be read: {value!r} is no coded concept")

@@ -80,6 +80,11 @@ class Notes:
     findings: frozenset[Mark] = frozenset()
     slices: frozenset[tuple[int, int]] = frozenset()
 
+    @property
+    def marks(self) -> int:
+        """How many findings and slices were looked at."""
+        return len(self.findings) + len(self.slices)
+
     def with_finding(self, finding: Finding, reviewed: bool) -> Notes:
         """With a finding marked as looked at, or not."""
         others = frozenset(mark for mark in self.findings if not _means(mark, finding))

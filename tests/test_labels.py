@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTable
+from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTable, translated
+from napari_sparsetok.weights import Registry
 
-concepts = st.builds(Concept, st.text(), st.text(), st.text())
+concepts = st.builds(
+    Concept, st.text(), st.text(), st.text(), st.sampled_from(["", "left", "right", "both", "anterior", "posterior"])
+)
 colors = st.from_regex(r"\A#[0-9a-fA-F]{6}\Z")
 
 
@@ -106,3 +109,52 @@ def test_what_json_gives_is_a_copy():
 def test_a_label_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Label(1, "x", "#000000").name = "y"
+
+
+GLAND = ("45289007", "SCT", "Parotid gland")
+RIGHT = Label(3, "Right parotid", "#009E73", Concept(*GLAND, "right"))
+LEFT = Label(4, "Left parotid", "#F0E442", Concept(*GLAND, "left"))
+PAIR = LabelTable((RIGHT, LEFT))
+
+
+def label(name: str, part: str | None = None, code=GLAND, id: int = 7) -> Label:
+    return Label(id, name, "#000000", None if part is None else Concept(*code, part))
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        (label("Glandula parotidea dextra", "right"), 3),  # a code that says its side is enough
+        (label("Glandula parotidea sinistra", "left"), 4),
+        (label("Right parotid", ""), 3),  # as the program wrote before: one code for both, so the name decides
+        (label("left parotid", ""), 4),
+        (label("Right parotid"), 3),
+        (label("Parotid", ""), None),  # either of the two
+        (label("Both parotids", "both"), None),
+        (label("Left parotid", "right"), 3),  # the code is what programs agree on
+        (label("label 3", id=3), 3),
+        (label("Liver", "", ("10200004", "SCT", "Liver")), None),
+    ],
+)
+def test_left_is_never_taken_for_right(given, own):
+    numbers, strangers = translated([given], PAIR)
+    assert numbers == ({} if own is None else {given.id: own})
+    assert strangers == ([given.name] if own is None else [])
+
+
+def test_a_name_of_the_other_side_is_no_match():
+    own = LabelTable((label("Parotid", "left", id=1),))
+    assert translated([label("Parotid", "right")], own) == ({}, ["Parotid"])
+    assert translated([label("Parotid", "left")], own) == ({7: 1}, [])
+
+
+def test_a_label_that_is_on_no_side_takes_what_is_on_one():
+    own = LabelTable((label("Parotid gland", "", id=1),))
+    assert translated([label("Parotis links", "left")], own) == ({7: 1}, [])
+
+
+def test_the_labels_of_every_model_can_be_told_apart_by_their_codes():
+    for card in Registry().cards.values():
+        codes = [label.concept for label in card.labels if label.concept]
+        assert len(set(codes)) == len(codes), card.id
+        assert translated(card.labels, card.labels) == ({label.id: label.id for label in card.labels}, [])

@@ -21,6 +21,7 @@ from napari_sparsetok.scan import Scan, ScanError
 
 __all__ = [
     "can_open",
+    "is_file_of",
     "find_series",
     "open_scan",
     "open_labels",
@@ -176,7 +177,7 @@ def save_mask(
     if mask.shape != scan.shape:
         raise ScanError(f"the mask has {mask.shape} voxels, the scan {scan.shape}; segment this scan again")
     _check_numbers(mask)
-    if any(_same_file(path, file) for file in scan.files):
+    if is_file_of(path, scan):
         raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
     if str(path).lower().endswith(_DICOM):
         _write_dicom(path, mask, scan, labels, made_by or MadeBy())
@@ -189,6 +190,17 @@ def save_mask(
 
         itk.write_mask(path, mask, scan, labels)
     return path
+
+
+def is_file_of(path: str | Path, scan: Scan) -> bool:
+    """Whether a name leads to one of the files that a scan was read from, by whatever links."""
+    if any(_same_file(_path(path), file) for file in scan.files):
+        return True
+    if scan.source is None or scan.source.format != "dicom":
+        return False
+    from napari_sparsetok.files import dicom_origin
+
+    return dicom_origin.is_image_of(_path(path), scan)
 
 
 def _write_dicom(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: LabelTable, made_by: MadeBy) -> None:

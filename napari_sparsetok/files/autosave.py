@@ -10,10 +10,11 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -68,25 +69,35 @@ class Kept:
         return self.name == scan or self.name.startswith(f"{scan}-")
 
 
+@dataclass(eq=False)
+class Lineage:
+    """Of corrections that go on with each other. `mark` tells it from others, in other programs too."""
+
+    mark: str = field(default_factory=lambda: secrets.token_hex(6))
+
+
 class CorrectionStore:
     """Keeps, lists and gives back corrections. Nothing is ever removed but by `remove`.
 
     What is kept for a scan is overwritten only by corrections of the same lineage: those that were kept there last, or
     that go on with what was given back. Anything else that lies there is set aside first, also what another window
-    wrote: a person who starts afresh loses nothing by it.
+    wrote: a person who starts afresh loses nothing by it. Of each lineage the newest is set aside, so that two windows
+    that correct the same scan do not fill the disk.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
         self._given: dict[str, int] = {}  # when the files were written that were given back
-        self._known: dict[str, tuple[object, int]] = {}  # whose corrections lie there, and when they were written
+        self._known: dict[
+            str, tuple[Lineage | None, int]
+        ] = {}  # whose corrections lie there, and when they were written
 
     def keep(
         self,
         scan: str,
         corrections: NDArray[np.uint8],
         notes: Mapping[str, Any] = MappingProxyType({}),
-        lineage: object = None,
+        lineage: Lineage | None = None,
         labels: LabelTable | None = None,
     ) -> Path:
         """Write the corrections (z, y, x) of a scan, whole or not at all.
@@ -114,24 +125,26 @@ class CorrectionStore:
             values=values,
             at=np.asarray(datetime.now(UTC).timestamp()),
             notes=_text(dict(notes)),
+            mark=_text("" if lineage is None else lineage.mark),
             **table,
         )
         name = _name(scan, labels)
         path = self._path(name)
-        written = _written_at(path)
-        if written is not None and self._known.get(name) != (lineage, written):
-            self._set_aside(path, name)
         with written_whole(path, words=_NOT_KEPT) as part:
             part.write_bytes(buffer.getvalue())
+            # As late as can be: another window may write to the same place.
+            written = _written_at(path)
+            if written is not None and self._known.get(name) != (lineage, written):
+                self._set_aside(path, name)
         self._known[name] = (lineage, _written_at(path) or 0)
         return path
 
-    def go_on(self, name: str, lineage: object) -> None:
+    def go_on(self, name: str, lineage: Lineage | None) -> None:
         """The corrections of this lineage go on with what `give_back` gave last: they may be kept in its place."""
         if name in self._given:
             self._known[name] = (lineage, self._given[name])
 
-    def goes_on(self, name: str, lineage: object) -> bool:
+    def goes_on(self, name: str, lineage: Lineage | None) -> bool:
         """Whether what was last kept or given back under a name is of this lineage."""
         return name in self._known and self._known[name][0] is lineage
 
@@ -188,7 +201,10 @@ class CorrectionStore:
         """Copy what is there to a name of its own; the original stays until the new is whole."""
         if not path.exists():
             return
-        aside = self._path(f"{name}-{path.stat().st_mtime_ns:x}")
+        mark = _mark(path)
+        aside = self._path(f"{name}-{mark or format(path.stat().st_mtime_ns, 'x')}")
+        if not mark and aside.exists():  # a clock that was set back
+            aside = self._path(f"{name}-{secrets.token_hex(6)}")
         with written_whole(aside, words=_NOT_KEPT) as part:
             shutil.copyfile(path, part)
 
@@ -219,6 +235,16 @@ def _name(scan: str, labels: LabelTable | None) -> str:
 
 def _text(document: object) -> NDArray[np.uint8]:
     return np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
+
+
+def _mark(path: Path) -> str:
+    """The mark of the lineage of what lies there; "" if it has none, or cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            found = json.loads(stored["mark"].tobytes()) if "mark" in stored else ""
+    except _DAMAGED:
+        return ""
+    return found if isinstance(found, str) and set(found) <= set("0123456789abcdef") else ""
 
 
 def _written_at(path: Path) -> int | None:

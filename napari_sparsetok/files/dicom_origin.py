@@ -124,19 +124,27 @@ def can_refer(scan: Scan) -> bool:
     return not _obstacle(scan)
 
 
+def is_image_of(path: Path, scan: Scan) -> bool:
+    """Whether a name leads to a file of the DICOM series that a scan was read from."""
+    header = scan.source.header if scan.source else None
+    if not isinstance(header, DicomHeader) or not path.exists():
+        return False
+    files = {part.path for volume in header.slices for part in volume}
+    return any(file.exists() and path.samefile(file) for file in files)
+
+
 def origin_of(path: Path, scan: Scan) -> Origin:
     """The images under a mask of `scan` that is saved at `path`.
 
     Raises
     ------
-    ScanError : there are none, they have changed, or `path` is one of them.
+    ScanError : there are none, or they have changed.
     """
     obstacle = _obstacle(scan)
     if obstacle or not scan.source:
         raise ScanError(f"{path.name} cannot be saved as DICOM: {obstacle}; save it as .nii.gz or .nrrd")
     header: DicomHeader = scan.source.header
     references = header.slices[scan.source.frame or 0]
-    _check_target(path, header)
     with explained(SOURCE):
         slices, head = _read(references)
     step = float(np.linalg.norm(scan.geometry.source_affine[:3, 2]))
@@ -178,14 +186,6 @@ def _obstacle(scan: Scan) -> str:
     if source.frame is None and len(volumes) > 1:
         return "the scan has several volumes, and the mask does not say which of them it belongs to"
     return ""
-
-
-def _check_target(path: Path, header: DicomHeader) -> None:
-    if not path.exists():
-        return
-    for part in {part.path for volume in header.slices for part in volume}:
-        if part.exists() and path.samefile(part):
-            raise ScanError(f"{path.name} is an image of the scan; choose another name so that it is not overwritten")
 
 
 def _read(references: tuple[SliceReference, ...]) -> tuple[tuple[SourceSlice, ...], Dataset]:

@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from napari_sparsetok.files.contour import outlines
+from napari_sparsetok.files.dicom_code import coded
 from napari_sparsetok.files.dicom_origin import STRUCTURE, Origin, SourceSlice, named, new_uid, origin_of, slices_of
 from napari_sparsetok.files.made_by import MadeBy
 from napari_sparsetok.files.reading import explained
@@ -108,12 +109,9 @@ def _region(label: Label, origin: Origin, made_by: MadeBy) -> Dataset:
 
 
 def _observation(label: Label) -> Dataset:
-    item, code = Dataset(), Dataset()
-    concept = label.concept or STRUCTURE
-    code.CodeValue, code.CodingSchemeDesignator = concept.value, concept.scheme
-    code.CodeMeaning = concept.meaning[:_LONGEST]
+    item = Dataset()
     item.ObservationNumber = item.ReferencedROINumber = label.id
-    item.RTROIIdentificationCodeSequence = [code]
+    item.RTROIIdentificationCodeSequence = [coded(label.concept or STRUCTURE)]
     item.RTROIInterpretedType, item.ROIInterpreter = "", ""
     return item
 

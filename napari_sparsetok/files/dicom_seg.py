@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
+from napari_sparsetok.files.dicom_code import concept_of
 from napari_sparsetok.files.dicom_header import SEGMENTATION, Frame, is_compressed, read_frames
 from napari_sparsetok.files.dicom_pixels import check_decoders
 from napari_sparsetok.files.dicom_source import Item
 from napari_sparsetok.files.reading import check_memory, explained
 from napari_sparsetok.files.stack import affine_of
-from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTable
+from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Label, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 
 _NAME = "this segmentation"
@@ -114,14 +115,5 @@ def _table(dataset: Dataset) -> LabelTable:
         number = int(segment.get("SegmentNumber") or 0)
         if 1 <= number < NOT_TISSUE:
             name = str(segment.get("SegmentLabel") or f"segment {number}")
-            labels[number] = Label(number, name, PALETTE[(number - 1) % len(PALETTE)], _concept(segment))
+            labels[number] = Label(number, name, PALETTE[(number - 1) % len(PALETTE)], concept_of(segment))
     return LabelTable(tuple(labels[k] for k in sorted(labels)))
-
-
-def _concept(segment: Dataset) -> Concept | None:
-    codes = segment.get("SegmentedPropertyTypeCodeSequence")
-    if not codes:
-        return None
-    code = codes[0]
-    words = (code.get("CodeValue"), code.get("CodingSchemeDesignator"), code.get("CodeMeaning"))
-    return Concept(*(str(word) for word in words)) if all(words) else None

@@ -18,6 +18,7 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
+from napari_sparsetok.files.dicom_code import coded
 from napari_sparsetok.files.dicom_origin import (
     STRUCTURE,
     UTF_8,
@@ -156,7 +157,7 @@ def _descriptions(hd: Any, table: Sequence[Label], made_by: MadeBy) -> list[Any]
     algorithm = hd.AlgorithmIdentificationSequence(
         name=made_by.name, family=codes.DCM.ArtificialIntelligence, version=made_by.version
     )
-    return [
+    descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=label.name[:_LONGEST],
@@ -168,6 +169,9 @@ def _descriptions(hd: Any, table: Sequence[Label], made_by: MadeBy) -> list[Any]
         )
         for number, label in enumerate(table, start=1)
     ]
+    for description, label in zip(descriptions, table, strict=True):  # highdicom's own argument takes no modifier
+        description.SegmentedPropertyTypeCodeSequence[0].update(coded(label.concept or STRUCTURE))
+    return descriptions
 
 
 def _code(concept: Concept) -> Code:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import napari.layers
 import numpy as np
 from numpy.typing import NDArray
+from psygnal import Signal
 
 from napari_sparsetok.scan import Scan
 
@@ -15,11 +16,15 @@ Places = tuple[NDArray[np.intp], ...]
 Allowed = Callable[[Places, int], NDArray[np.bool_]]
 Seen = Callable[[], NDArray[np.uint8] | None]
 
+_PLACE = ("scale", "translate", "rotate", "shear", "affine")
+_STAYS = "Corrections lie on the scan, voxel by voxel, so their layer cannot be moved."
+
 
 class Labels(napari.layers.Labels):
     """It has its parent's name because napari tells kinds of layers by the names of their classes.
 
-    Strokes, fills and polygons all end in `data_setitem`, which keeps napari's undo exact.
+    Strokes, fills and polygons all end in `data_setitem`, which keeps napari's undo exact. The array stays the one that
+    it was made with, and the layer where it was made.
 
     Attributes
     ----------
@@ -27,16 +32,69 @@ class Labels(napari.layers.Labels):
     across : the axis across the slices that are shown.
     allowed : says which of some voxels may get a value; None allows all.
     seen : the mask (z, y, x) that a person sees and so means when filling an area; None means this layer.
-    refused : is told, in words, why something was not painted.
+    refused : is told, in words, why something was not done.
+    numbers : that may be painted; None allows all.
     scan : what is painted on; it lives as long as the layer does.
+    aim : what the brush would paint, while that is shown; `aimed` tells of another. See `brush_preview.Aim`.
     """
+
+    aimed = Signal(object)
 
     brush_mm: float = 4.0
     across: int = 0
     allowed: Allowed | None = None
     seen: Seen | None = None
     refused: Callable[[str], None] | None = None
+    numbers: Collection[int] | None = None
     scan: Scan | None = None
+    aim: Any = None
+
+    def __init__(self, data: Any, **arguments: Any) -> None:
+        super().__init__(data, **arguments)
+        self._own_place = {name: getattr(self, name) for name in _PLACE}
+        for name in _PLACE:
+            getattr(self.events, name).connect(self._stay)
+
+    @property
+    def data(self) -> Any:
+        """The voxels (z, y, x)."""
+        return napari.layers.Labels.data.fget(self)
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        """Write other voxels into the same array, as one undo step.
+
+        napari's menu for other types of numbers puts a copy in the place of the array; what is painted would then
+        reach nobody.
+        """
+        values = np.asarray(data)
+        if values.shape != self.data.shape:
+            self._refuse("These voxels are not those of the scan, so they were not taken over.")
+            return
+        at = np.nonzero(values != np.asarray(self.data))
+        with self.block_history():
+            for value in np.unique(values[at]).tolist():
+                chosen = values[at] == value
+                self._put(tuple(side[chosen] for side in at), value, True)
+
+    @property
+    def mode(self) -> str:
+        """How the mouse works on it, in napari's words."""
+        return str(napari.layers.Labels.mode.fget(self))
+
+    @mode.setter
+    def mode(self, mode: Any) -> None:
+        """All but napari's way of moving layers."""
+        if str(mode) == "transform":
+            self._refuse(_STAYS)
+            self.events.mode(mode=self.mode)  # for the buttons
+            return
+        napari.layers.Labels.mode.fset(self, mode)
+
+    def set_aim(self, aim: Any) -> None:
+        """From now on this would be painted; None shows nothing."""
+        self.aim = aim
+        self.aimed.emit(aim)
 
     def paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
         """Paint a disc in the slice, or a ball."""
@@ -103,7 +161,19 @@ class Labels(napari.layers.Labels):
     def _painted_axes(self) -> list[int]:
         return [axis for axis in range(self.ndim) if self.n_edit_dimensions == 3 or axis != self.across]
 
+    def _stay(self, event: Any = None) -> None:
+        """Where it lies is where the scan lies; painting in a layer that was moved would hit other voxels."""
+        own = self._own_place
+        moved = [name for name in _PLACE if not np.allclose(np.asarray(getattr(self, name)), np.asarray(own[name]))]
+        for name in moved:
+            setattr(self, name, own[name])
+        if moved:
+            self._refuse(_STAYS)
+
     def _put(self, places: Places, value: int, refresh: bool) -> None:
+        if self.numbers is not None and value not in self.numbers:
+            self._refuse(f"No label has the number {value}; choose one in the table.")
+            return
         if self.allowed is not None:
             may = self.allowed(places, value)
             places = tuple(at[may] for at in places)

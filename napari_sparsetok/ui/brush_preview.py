@@ -14,11 +14,13 @@ from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Scan, Shape
 from napari_sparsetok.ui.brush_layer import Allowed, Labels, Places
 from napari_sparsetok.ui.guest import Guest
-from napari_sparsetok.ui.mirror import UNDER_BRUSH
 from napari_sparsetok.ui.overlays import OVERLAY
 from napari_sparsetok.ui.preview import ADDED, COLORS, TAKEN
 from napari_sparsetok.ui.scan_layer import placed
 from napari_sparsetok.ui.where import is_inside, voxel_at
+
+UNDER_BRUSH = "under the brush"
+"""Under the key `OVERLAY`, what marks the layer that goes with a canvas's cursor."""
 
 NEAR, HERE = 1, 2
 _WIDER = 3.0  # brushes around the cursor in which it is shown what lies in the range
@@ -66,7 +68,7 @@ class Aim:
 class BrushPreview(QObject):
     """Draws an aim around the cursor, at most every few hundredths of a second."""
 
-    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer, self._guest = viewer, Guest(viewer)
         self._aim: Aim | None = None

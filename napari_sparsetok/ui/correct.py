@@ -16,7 +16,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QWidget
 
 from napari_sparsetok.correction import Edit
-from napari_sparsetok.files.autosave import CorrectionStore
+from napari_sparsetok.files.autosave import CorrectionStore, Lineage
 from napari_sparsetok.labels import LabelTable, Meaning
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Region, Scan
@@ -67,11 +67,11 @@ class CorrectDesk(QObject):
         self._store = store or CorrectionStore()
         self._locks: dict[Meaning, set[int]] = {}
         self._hidden: frozenset[int] = frozenset()
-        self._notes: WeakKeyDictionary[Scan, Notes] = WeakKeyDictionary()
+        self._notes: WeakKeyDictionary[Scan, dict[Meaning, Notes]] = WeakKeyDictionary()  # of each table of labels
         self._last_stroke = 0.0
         self.layers = CorrectionsLayer(viewer)
         self.layers.changed.connect(self._on_changed)
-        self.keeping = Keeping(self, session, self._store, lambda scan: self._notes.get(scan, Notes()))
+        self.keeping = Keeping(self, session, self._store, self._notes_of)
         self.keeping.said.connect(panel.set_said)
         self._make_parts(dialogs or panel)
         self._connect_panel()
@@ -90,6 +90,7 @@ class CorrectDesk(QObject):
         self.looks = Looks(viewer, session, overlays, panel.looks)
         self.saving = Saving(dialogs, viewer, session, lambda: self.layers.sheet, self.remarks)
         self.saving.guard.is_refused = lambda: self.keeping.refused
+        self.saving.guard.settle = self.keeping.settle
         self.saving.saved.connect(self._write_saved)
         self.measuring = Measuring(dialogs, session, overlays)
         self.teaching = Teaching(session, panel.teach, lambda: self.array)
@@ -125,17 +126,24 @@ class CorrectDesk(QObject):
 
     @property
     def notes(self) -> Notes:
-        """What is known of the person's work on the current scan."""
+        """What is known of the person's work on the current scan, with the labels of the current model."""
         scan = self.layers.scan
-        return Notes() if scan is None else self._notes.get(scan, Notes())
+        return Notes() if scan is None else self._notes.get(scan, {}).get(self.layers.labels.meaning, Notes())
 
     def set_notes(self, notes: Notes) -> None:
         """They are kept, and saved, with the corrections."""
         scan, sheet = self.layers.scan, self.layers.sheet
         if scan is not None and notes != self.notes:
-            self._notes[scan] = notes
+            self._set_notes(scan, self.layers.labels, notes)
             if sheet is not None:
                 self.keeping.soon(sheet)
+
+    def _set_notes(self, scan: Scan, labels: LabelTable, notes: Notes) -> None:
+        self._notes.setdefault(scan, {})[labels.meaning] = notes
+
+    def _notes_of(self, sheet: Sheet) -> Notes:
+        scan = sheet.scan
+        return Notes() if scan is None else self._notes.get(scan, {}).get(sheet.labels.meaning, Notes())
 
     def remarks(self) -> dict[str, Any]:
         """What the record of a mask says of how it was corrected."""
@@ -191,6 +199,7 @@ class CorrectDesk(QObject):
         self._panel.set_possible(scan is not None)
         self._write_rows()
         self._write_saved()
+        self.review.forget()
         if scan is not None and self.layers.array is None:
             self.kept.look()
 
@@ -217,8 +226,9 @@ class CorrectDesk(QObject):
         scan = self.layers.scan
         if scan is None:
             return
-        self._notes[scan] = notes
+        self._set_notes(scan, self.layers.labels, notes)
         self._begin_with(corrections)
+        self.review.write()
         sheet = self.layers.sheet
         if sheet is not None:
             self._store.go_on(name, sheet.lineage)
@@ -231,7 +241,7 @@ class CorrectDesk(QObject):
             self.layers.replace(corrections)
         sheet = self.layers.sheet
         if sheet is not None:
-            sheet.lineage = object()
+            sheet.lineage = Lineage()
             self._on_changed(Region.whole(corrections.shape), sheet)
 
     def _on_prediction(self, prediction: Any) -> None:
@@ -249,8 +259,9 @@ class CorrectDesk(QObject):
             now = time.monotonic()
             spent = now - self._last_stroke if self._last_stroke else 0.0
             self._last_stroke = now
-            notes = self._notes.get(scan, Notes())
-            self._notes[scan] = replace(notes, seconds=notes.seconds + (spent if spent < _PAUSE else 0.0))
+            notes = self._notes_of(sheet)
+            seconds = notes.seconds + (spent if spent < _PAUSE else 0.0)
+            self._set_notes(scan, sheet.labels, replace(notes, seconds=seconds))
             self.saving.mark(sheet)
         self.keeping.soon(sheet)
 

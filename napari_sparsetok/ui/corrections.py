@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_sparsetok.correction import Edit
+from napari_sparsetok.files.autosave import Lineage
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable, Meaning
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.ui.brush_layer import Labels
@@ -80,7 +81,7 @@ class Sheet:
     of: ref[Scan]  # a plain reference would keep the scan alive for ever
     labels: LabelTable
     array: WatchedArray
-    lineage: object = field(default_factory=object)
+    lineage: Lineage = field(default_factory=Lineage)
     shown: ref[Labels] | None = None
     mode: str = ""
 
@@ -238,6 +239,7 @@ class CorrectionsLayer:
         layer.selected_label = next((label.id for label in labels), 1)
         layer.brush_size = 5
         layer.scan, sheet.shown = scan, ref(layer)
+        layer.numbers = frozenset({RESTORE, NOT_TISSUE, *(label.id for label in labels)})
         return layer
 
     def _on_write(self, sheet: Sheet, box: Region) -> None:

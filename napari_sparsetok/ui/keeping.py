@@ -30,13 +30,13 @@ class Keeping(QObject):
 
     Parameters
     ----------
-    notes : what is to come back with the corrections of a scan.
+    notes : what is to come back with the corrections on a sheet.
     """
 
     said = Signal(str)
 
     def __init__(
-        self, parent: QObject, session: Session, store: CorrectionStore, notes: Callable[[Scan], Notes]
+        self, parent: QObject, session: Session, store: CorrectionStore, notes: Callable[[Sheet], Notes]
     ) -> None:
         super().__init__(parent)
         self._session, self.store, self._notes = session, store, notes
@@ -76,11 +76,21 @@ class Keeping(QObject):
         for sheet, scan in changed.items():
             self._write(sheet, scan)
 
+    def settle(self, then: Callable[[], None]) -> None:
+        """Write what has changed, and go on once the disk has taken or refused all of it."""
+        self.now()
+        self._session.write(lambda: None, lambda: QTimer.singleShot(0, then), "keeping your corrections safe")
+
     def copy(self, sheet: Sheet, then: Callable[[], None]) -> None:
         """Write a sheet as it is at this moment; then go on, unless the disk refused."""
         scan = sheet.scan
         if scan is not None:
-            store, notes, array, lineage = self.store, self._notes(scan).to_json(), np.array(sheet.array), sheet.lineage
+            store, notes, array, lineage = (
+                self.store,
+                self._notes(sheet).to_json(),
+                np.array(sheet.array),
+                sheet.lineage,
+            )
             work = partial(store.keep, scan.content_hash, array, notes, lineage, sheet.labels)
             self._session.write(work, then, "keeping your corrections safe")
 
@@ -93,7 +103,7 @@ class Keeping(QObject):
             self.now()
 
     def _write(self, sheet: Sheet, scan: Scan) -> None:
-        store, notes, array, lineage = self.store, self._notes(scan).to_json(), sheet.array, sheet.lineage
+        store, notes, array, lineage = self.store, self._notes(sheet).to_json(), sheet.array, sheet.lineage
         labels = sheet.labels
         known = sheet in self._refused  # why was said by the session, and once is enough
         refused: list[BaseException] = []

@@ -79,8 +79,13 @@ class KeptDesk(QObject):
         if scan is None:
             return
 
-        def found(kept: Kept | None) -> None:
-            if kept is None or not kept.voxels or not self._is_current(scan, labels):
+        def read() -> tuple[Kept | None, Notes]:
+            kept = store.find(scan.content_hash, labels) or store.find(scan.content_hash)
+            return kept, Notes() if kept is None else Notes.from_json(store.notes(kept.name))
+
+        def offer(found: tuple[Kept | None, Notes]) -> None:
+            kept, notes = found
+            if kept is None or not (kept.voxels or notes.marks) or not self._is_current(scan, labels):
                 return
             sheet = self._layers.sheet
             if kept.labels and kept.labels.meaning != labels.meaning:
@@ -88,14 +93,12 @@ class KeptDesk(QObject):
                 self._session.say(f"{words} Choose the model that draws these, and they are offered.", "info")
             elif sheet is None or not store.goes_on(kept.name, sheet.lineage):  # these are not those on the screen
                 when = kept.at.astimezone().strftime("%d %B %Y, %H:%M")
-                words = f"Corrections of this scan were kept on {when}: {kept.voxels} voxels."
+                marks = f"{notes.marks} mark{'s' if notes.marks > 1 else ''}"
+                reviewed = f", {marks} of what you reviewed" if notes.marks else ""
+                words = f"Corrections of this scan were kept on {when}: {kept.voxels} voxels{reviewed}."
                 self.offered.emit(words if kept.labels else f"{words} {_not_noted(labels)}")
 
-        self._session.load(
-            lambda: store.find(scan.content_hash, labels) or store.find(scan.content_hash),
-            found,
-            "looking for kept corrections",
-        )
+        self._session.load(read, offer, "looking for kept corrections")
 
     def bring_back(self, kept: Kept | None = None) -> None:
         """Those that were offered, or others from the list."""

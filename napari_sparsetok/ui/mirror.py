@@ -11,10 +11,11 @@ from napari.layers import Image, Labels, Layer
 from superqt.utils import qthrottled
 
 from napari_sparsetok.ui import brush_layer, plane_brush
+from napari_sparsetok.ui.brush_preview import UNDER_BRUSH
 from napari_sparsetok.ui.overlays import OVERLAY
 
-CROSS, UNDER_BRUSH = "cross", "under the brush"
-"""Under the key `OVERLAY`, what marks a layer as a viewer's own: its cross, what goes with its cursor. Not copied."""
+CROSS = "cross"
+"""Under the key `OVERLAY`, what marks the cross of a canvas, which is its own. Not copied."""
 
 _EVERY_MS = 60
 _OF_ALL = ("visible", "opacity", "blending", "scale", "translate")

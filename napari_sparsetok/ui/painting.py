@@ -84,6 +84,7 @@ class Painting(QObject):
         if layer is None:
             return
         self._take_aim()
+        layer.set_aim(None)
         self._let_go(layer)
         layer.allowed = self._allowed_elsewhere
         for key in ("M", "X"):
@@ -107,6 +108,7 @@ class Painting(QObject):
         self._viewer.dims.events.order.disconnect(self._set_brush)
         layer, self._layer = self._layer, None
         if layer is not None:
+            layer.set_aim(None)
             self._let_go(layer)
 
     # Details
@@ -163,6 +165,8 @@ class Painting(QObject):
             value = int(layer.selected_label)
             aim = Aim(layer, scan, value, self._may) if self._limits_for(value) is not None else None
         self.preview.set_aim(aim)
+        if layer is not None:
+            layer.set_aim(aim)  # its copies in further canvases show it there
 
     def _finest(self, layer: Labels) -> float:
         return min(abs(float(step)) for axis, step in enumerate(layer.scale) if axis != layer.across)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from napari.components import ViewerModel
 
 from napari_sparsetok.ui import brush_layer
+from napari_sparsetok.ui.brush_preview import BrushPreview
 
 FOLLOWED = ("mode", "selected_label", "brush_size", "n_edit_dimensions")
 """What the copy takes over from the layer of the main canvas."""
@@ -27,7 +29,12 @@ class Labels(brush_layer.Labels):
 
     def __init__(self, source: brush_layer.Labels, viewer: ViewerModel, **arguments: Any) -> None:
         self._main_layer, self._canvas_viewer = source, viewer
+        self._preview: BrushPreview | None = None
         super().__init__(source.data, **arguments)
+        source.aimed.connect(self._on_aim)
+        viewer.dims.events.order.connect(self._on_aim)
+        viewer.layers.events.removed.connect(self._on_removed)
+        self._on_aim()
 
     @property
     def keymap(self) -> Any:
@@ -64,11 +71,32 @@ class Labels(brush_layer.Labels):
         with self._main_layer.block_history():
             yield
 
-    def _in_this_plane(self, do: Callable[[], None]) -> None:
-        source, dims = self._main_layer, self._canvas_viewer.dims
+    def _on_aim(self, event: Any = None) -> None:
+        """Show around this canvas's cursor what the brush would paint here."""
+        aim = self._main_layer.aim
+        if aim is None and self._preview is None:
+            return
+        if self._preview is None:
+            self._preview = BrushPreview(self._canvas_viewer)
+        self.brush_mm, self.across = self._main_layer.brush_mm, self._across_here
+        self._preview.set_aim(None if aim is None else replace(aim, layer=self))
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self:
+            self._main_layer.aimed.disconnect(self._on_aim)
+            if self._preview is not None:
+                self._preview.shut_down()
+
+    @property
+    def _across_here(self) -> int:
+        """The axis across the slices of this canvas."""
+        dims = self._canvas_viewer.dims
         first = dims.ndim - 3
-        before = source.across
-        source.across = next((axis for axis in dims.order if axis >= first), first) - first
+        return next((axis for axis in dims.order if axis >= first), first) - first
+
+    def _in_this_plane(self, do: Callable[[], None]) -> None:
+        source, before = self._main_layer, self._main_layer.across
+        source.across = self._across_here
         try:
             do()
         finally:

@@ -151,6 +151,15 @@ class Reviewing(QObject):
         self._form.set_rows(rows, said)
         self._write_counts()
 
+    def forget(self) -> None:
+        """The list is of another mask: of another scan, or of other labels."""
+        self.ring.hide()
+        self._findings, self._stale = [], True
+        self._masked, self._corrected = [[], [], []], [[], [], []]
+        self._form.set_rows([], "")
+        self._form.set_counts("")
+        self._form.set_slice(self._case.plane() in self._case.notes.slices)
+
     def shut_down(self) -> None:
         """Let go of the viewer."""
         self._rest.stop()
@@ -195,11 +204,7 @@ class Reviewing(QObject):
             self._write_counts()
 
     def _on_scan(self, scan: object = None) -> None:
-        self.ring.hide()
-        self._findings, self._stale, self._doubt = [], True, None
-        self._masked, self._corrected = [[], [], []], [[], [], []]
-        self._form.set_rows([], "")
-        self._form.set_counts("")
+        self._doubt = None
 
     def _on_reviewed(self, index: int, reviewed: bool) -> None:
         if 0 <= index < len(self._findings):

@@ -12,11 +12,13 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
+from napari_sparsetok.files import is_file_of
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import Sheet
 from napari_sparsetok.ui.lifetime import outermost
 from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
+from napari_sparsetok.ui.scan_layer import SCAN
 
 MARK = "● unsaved corrections – "
 """Before the window's title while a scan's corrections are in no saved mask."""
@@ -55,6 +57,7 @@ class Saving(QObject):
         self._sheet, self._remarks = sheet, remarks
         self._changes: WeakKeyDictionary[Sheet, int] = WeakKeyDictionary()  # since the last mask was saved
         self._paths: WeakKeyDictionary[Scan, dict[str, Path]] = WeakKeyDictionary()  # of each model's mask
+        self._written: dict[Path, tuple[int, ...]] = {}  # what a mask that was saved here looked like on disk
         self.guard = ClosingGuard(widget, self)
         self.question: QMessageBox | None = None
         session.state.events.scan.connect(self._write_title)
@@ -78,10 +81,13 @@ class Saving(QObject):
 
     def save(self, then: Callable[[], None] = lambda: None) -> None:
         """Save where it was saved before; ask where to if it was not."""
-        if self.path is None:
+        path = self.path
+        if path is None:
             self.save_as(then)
+        elif self._written.get(path) not in (None, _stamp(path)) and path.exists():
+            self._ask(path, "It is not the file that you saved here: another window or program wrote it since.", then)
         else:
-            self._write(self.path, then)
+            self._write(path, then)
 
     def save_as(self, then: Callable[[], None] = lambda: None) -> None:
         """Ask where to, and save there."""
@@ -108,12 +114,16 @@ class Saving(QObject):
         """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""
         if path == typed or not path.exists():
             self._write(path, then)
-            return
+        else:
+            self._ask(path, "The name got the ending of the format that you chose.", then)
+
+    def _ask(self, path: Path, why: str, then: Callable[[], None]) -> None:
+        """Whether to write over a file that is there."""
         box = self.question = QMessageBox(self._widget)
         box.setIcon(QMessageBox.Warning)
         box.setWindowTitle("This file is there already")
         box.setText(f"{path.name} is there already. Replace it?")
-        box.setInformativeText("The name got the ending of the format that you chose.")
+        box.setInformativeText(why)
         agree = box.addButton("&Replace", QMessageBox.DestructiveRole)
         agree.setToolTip("Write the mask over that file")
         agree.clicked.connect(lambda: self._write(path, then))
@@ -127,10 +137,14 @@ class Saving(QObject):
         scan, model, sheet = self._session.state.scan, self._session.state.settings.model, self._sheet()
         if scan is None:
             return
+        if any(is_file_of(path, other) for other in self._open_scans()):
+            self._session.say(f"{path.name} is a scan that is open; choose another name so that it is not overwritten.")
+            return
         changes = 0 if sheet is None else self._changes.get(sheet, 0)
 
         def done() -> None:
             self._paths.setdefault(scan, {})[model] = path
+            self._written[path] = _stamp(path)
             if sheet is not None and self._changes.get(sheet, 0) == changes:  # nothing was drawn while it was written
                 self._changes.pop(sheet, None)
             self._write_title()
@@ -140,10 +154,24 @@ class Saving(QObject):
         said = None if sheet is None else sheet.array
         self._session.save_mask(path, said, remarks=self._remarks(), then=done)
 
+    def _open_scans(self) -> list[Scan]:
+        """All that are in the viewer, whichever is the current one."""
+        found = [layer.metadata.get(SCAN) for layer in self._viewer.layers]
+        return [scan for scan in found if isinstance(scan, Scan)]
+
     def _write_title(self, event: Any = None) -> None:
         title = self._viewer.title.removeprefix(MARK)
         is_unsaved = self._session.state.scan in [sheet.scan for sheet in self._changes]
         self._viewer.title = MARK + title if is_unsaved else title
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Another, if a file was written since; nothing if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class ClosingGuard(QObject):
@@ -153,8 +181,9 @@ class ClosingGuard(QObject):
         super().__init__(widget)
         self._widget, self._saving = widget, saving
         self._window: QWidget | None = None
-        self._agreed = False
+        self._agreed = self._settling = False
         self.is_refused: Callable[[], bool] = lambda: False  # whether the disk keeps the corrections from being safe
+        self.settle: Callable[[Callable[[], None]], None] = lambda then: then()  # keep them safe first, then go on
         self.question: QMessageBox | None = None
         widget.installEventFilter(self)
 
@@ -202,13 +231,30 @@ class ClosingGuard(QObject):
         box.setEscapeButton(box.addButton("&Cancel", QMessageBox.RejectRole))
         box.setDefaultButton(save)
         save.clicked.connect(lambda: self._saving.save(self._close_again))
-        leave.clicked.connect(self._close_anyway)
+        leave.clicked.connect(self._close_anyway if refused else self._settle_and_close)
         box.setAttribute(Qt.WA_DeleteOnClose)
         box.finished.connect(self._on_answered)
         box.open()
 
     def _on_answered(self, result: int) -> None:
         self.question = None
+
+    def _settle_and_close(self) -> None:
+        """It was said that they stay; if the disk refuses only now, ask again. Nobody waits twice for a slow disk."""
+        if self._settling:
+            self._close_anyway()
+            return
+        self._settling = True
+        self.settle(self._on_settled)
+
+    def _on_settled(self) -> None:
+        self._settling = False
+        if self._agreed:
+            return
+        if self.is_refused():
+            self._ask()
+        else:
+            self._close_anyway()
 
     def _close_anyway(self) -> None:
         self._agreed = True

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_sparsetok.files import whole_file
-from napari_sparsetok.files.autosave import CorrectionStore
+from napari_sparsetok.files.autosave import CorrectionStore, Lineage
 from napari_sparsetok.scan import ScanError
 
 HASH = "ab" * 32
@@ -97,7 +97,7 @@ def test_a_kill_in_the_middle_leaves_a_whole_file(tmp_path):
         import sys
         from pathlib import Path
         import numpy as np
-        from napari_sparsetok.files.autosave import CorrectionStore
+        from napari_sparsetok.files.autosave import CorrectionStore, Lineage
         store = CorrectionStore(Path(sys.argv[1]))
         corrections = np.zeros((40, 200, 200), np.uint8)
         for number in range(1, 40 * 200):
@@ -137,7 +137,7 @@ def test_corrections_that_were_not_brought_back_are_set_aside_and_never_overwrit
 
 def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
     CorrectionStore(tmp_path).keep(HASH, np.full((2, 2, 2), 1, np.uint8))
-    later, mine = CorrectionStore(tmp_path), object()
+    later, mine = CorrectionStore(tmp_path), Lineage()
     back = later.give_back(HASH)
     later.go_on(HASH, mine)
     assert later.goes_on(HASH, mine)
@@ -148,7 +148,7 @@ def test_corrections_that_were_brought_back_are_gone_on_with(tmp_path):
 
 def test_only_what_goes_on_with_what_is_kept_takes_its_place(tmp_path):
     """Looking at what is kept is not going on with it, and neither is having kept something else there before."""
-    store, first, second = CorrectionStore(tmp_path), object(), object()
+    store, first, second = CorrectionStore(tmp_path), Lineage(), Lineage()
     arrays = [np.full((2, 2, 2), k, np.uint8) for k in (1, 2, 3)]
     store.keep(HASH, arrays[0], {}, first)
     store.give_back(HASH)
@@ -167,6 +167,28 @@ def test_what_another_window_kept_meanwhile_is_set_aside(tmp_path):
     theirs.keep(HASH, np.full((2, 2, 2), 2, np.uint8))
     mine.keep(HASH, np.full((2, 2, 2), 3, np.uint8))
     assert {int(mine.give_back(one.name)[0, 0, 0]) for one in mine.all()} == {2, 3}
+
+
+def test_two_windows_on_one_scan_lose_nothing_and_do_not_fill_the_disk(tmp_path):
+    """Each finds what the other wrote, time and again."""
+    windows = [(CorrectionStore(tmp_path), Lineage()) for _ in range(2)]
+    CorrectionStore(tmp_path).keep(HASH, np.full((2, 2, 2), 100, np.uint8), {}, Lineage())  # of another day
+    for k in range(1, 11):
+        for which, (store, lineage) in enumerate(windows):
+            store.keep(HASH, np.full((2, 2, 2), 10 * which + k, np.uint8), {}, lineage)
+    store = windows[0][0]
+    # The newest of the first window, and of the second what lies in its place and what was set aside last.
+    assert sorted(int(store.give_back(one.name)[0, 0, 0]) for one in store.all()) == [10, 19, 20, 100]
+    assert all(one.is_aside for one in store.all() if one.name != HASH)
+
+
+def test_a_clock_that_was_set_back_costs_nothing(tmp_path):
+    """Two files of nobody known, written at the same moment by the clock."""
+    for k in (1, 2, 3):
+        store = CorrectionStore(tmp_path)
+        path = store.keep(HASH, np.full((2, 2, 2), k, np.uint8))
+        os.utime(path, ns=(10**18, 10**18))
+    assert {int(store.give_back(one.name)[0, 0, 0]) for one in store.all()} == {1, 2, 3}
 
 
 def test_if_the_disk_is_full_the_corrections_of_another_day_are_still_found(tmp_path, monkeypatch):

@@ -22,7 +22,9 @@ from napari_sparsetok.files.contour import outlines
 from napari_sparsetok.labels import Concept, Label, LabelTable
 
 DATA = Path(os.environ.get("SPARSETOK_DATA", Path(__file__).parents[3] / "shared" / "data"))
-LABELS = LabelTable((Label(1, "outer", "#E69F00"), Label(7, "Innen “ü”", "#56B4E9", Concept("1", "99T", "inner"))))
+LABELS = LabelTable(
+    (Label(1, "outer", "#E69F00"), Label(7, "Innen “ü”", "#56B4E9", Concept("1", "99T", "inner", "left")))
+)
 
 SERIES = {
     "axial": {},
@@ -244,7 +246,8 @@ def test_it_belongs_to_the_patients_study(scan, series, tmp_path):
     assert first.ROIGenerationAlgorithm == "AUTOMATIC"
     assert first.ROIGenerationDescription == f"napari-sparsetok m {__version__}"
     assert dataset.ROIContourSequence[0].ROIDisplayColor == [0xE6, 0x9F, 0]
-    assert dataset.RTROIObservationsSequence[1].RTROIIdentificationCodeSequence[0].CodeMeaning == "inner"
+    (code,) = dataset.RTROIObservationsSequence[1].RTROIIdentificationCodeSequence
+    assert (code.CodeMeaning, code.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue) == ("inner", "7771000")
 
 
 def test_it_refers_to_every_image(scan, tmp_path):

@@ -250,6 +250,43 @@ def test_segments_have_names_codes_colours_and_an_author(scan, tmp_path):
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("napari-sparsetok head-model", __version__)
 
 
+PAIR = LabelTable(
+    tuple(
+        Label(number, f"Gland {number}", "#009E73", Concept("45289007", "SCT", "Parotid gland", side))
+        for number, side in ((1, "right"), (2, "left"))
+    )
+)
+
+
+def test_a_pair_of_organs_is_told_apart_by_its_codes(scan, tmp_path):
+    path = save_mask(tmp_path / "mask.dcm", thirds(scan), scan, PAIR)
+    sides = [
+        segment.segmented_property_type.SegmentedPropertyTypeModifierCodeSequence[0]
+        for segment in hd.seg.segread(path).SegmentSequence
+    ]
+    assert [(side.CodeValue, side.CodingSchemeDesignator, side.CodeMeaning) for side in sides] == [
+        ("24028007", "SCT", "Right"),
+        ("7771000", "SCT", "Left"),
+    ]
+    mask, labels = open_labels(path, scan)
+    assert [label.concept for label in labels] == [label.concept for label in PAIR]
+    assert np.array_equal(mask, thirds(scan))
+
+
+@pytest.mark.parametrize("scheme", ["SCT", "SRT"])
+def test_a_side_may_stand_with_the_anatomic_region(scheme, scan, tmp_path):
+    path = save_mask(tmp_path / "mask.dcm", thirds(scan), scan, LABELS)
+    dataset = dcmread(path)
+    region, side = Dataset(), Dataset()
+    side.CodeValue = "7771000" if scheme == "SCT" else "G-A101"
+    side.CodingSchemeDesignator, side.CodeMeaning = scheme, "Left"
+    region.AnatomicRegionModifierSequence = [side]
+    dataset.SegmentSequence[0].AnatomicRegionSequence = [region]
+    dataset.save_as(path)
+    _, labels = open_labels(path, scan)
+    assert [label.concept.part for label in labels] == ["left", ""]
+
+
 @pytest.mark.parametrize(
     ("made_by", "kind"),
     [(MadeBy("m", False), "AUTOMATIC"), (MadeBy("m", True), "SEMIAUTOMATIC"), (None, "SEMIAUTOMATIC")],
@@ -365,7 +402,7 @@ def test_an_image_of_the_scan_is_not_overwritten(write_rtstruct, series, tmp_pat
     scan = open_scan(series.write(tmp_path / "scan", name))
     target = tmp_path / "scan" / name.format(3)
     before = target.read_bytes()
-    with pytest.raises(ScanError, match="is an image of the scan; choose another name"):
+    with pytest.raises(ScanError, match="is the scan itself; choose another name"):
         save_mask(target, thirds(scan), scan, LABELS)
     assert target.read_bytes() == before
 

@@ -159,3 +159,18 @@ def test_what_the_disk_refused_is_tried_once_more_when_the_panel_closes(room, tm
         day.until(lambda: "Not kept safe: the disk refused" in day.panel._said.text())
     day.close()
     assert everything(room) == [np.asarray(day.desk.array).tobytes()]
+
+
+def test_what_was_reviewed_is_offered_another_day_even_if_nothing_was_drawn(room, tmp_path):
+    day = Room(room.qtbot, tmp_path / "kept")
+    day.session.set_scan(make_scan())
+    day.segment()
+    day.panel.start_requested.emit()
+    day.desk.review.mark_slice(True)
+    marked = day.desk.notes
+    day.close()
+    room.session.set_scan(make_scan())
+    room.until(lambda: "1 mark of what you reviewed" in room.panel._offer_words.text())
+    room.panel.bring_back_requested.emit()
+    room.until(lambda: room.desk.notes == marked)
+    assert not np.any(room.desk.array)

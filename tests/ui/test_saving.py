@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from weakref import ref
 
+import nibabel as nib
 import numpy as np
 import pytest
 from fakes import PATIENCE, FakeSegmenter, make_registry, make_scan
@@ -152,6 +153,60 @@ def test_after_the_disk_refused_the_question_promises_nothing(window, monkeypatc
     assert "may be lost" in window.question.informativeText()
     assert "stay on this computer" not in window.question.informativeText()
     window.press("Cancel")
+
+
+def test_a_disk_that_refuses_only_on_the_way_out_is_asked_about_again(window, monkeypatch):
+    """It was said that the corrections stay: nobody had tried yet."""
+
+    def refuse(*_: object) -> None:
+        raise ScanError("no space left")
+
+    window.paint()
+    monkeypatch.setattr(window.dock.correct.keeping.store, "keep", refuse)
+    window.outer.close()
+    assert "stay on this computer" in window.question.informativeText()
+    window.press("without saving")
+    window.until(lambda: window.question is not None and "may be lost" in window.question.informativeText())
+    assert window.outer.isVisible()
+    window.press("without saving")
+    window.until(lambda: not window.outer.isVisible())
+
+
+def test_a_mask_is_not_written_over_another_scan_that_is_open(window, tmp_path, monkeypatch):
+    other = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((12, 20, 16), np.float32), np.eye(4)), other)
+    bytes_before = other.read_bytes()
+    for data, arguments, _ in layer_data(open_scan(other)):
+        window.viewer.add_image(data, **arguments)
+    window.dock.panel.scans_chosen.emit([window.viewer.layers[0]])
+    window.until(lambda: window.dock.session.state.scan.name == "scan")
+    window.dock.panel.run_requested.emit()
+    window.until(lambda: window.dock.session.state.prediction and window.dock.session.state.busy is None)
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(other)
+    for name in (other, link):
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, name=name: (str(name), ""))
+        window.dock.correct.saving.save_as()
+        assert window.dock.session.wait(PATIENCE)
+        assert "is a scan that is open" in window.dock.session.state.message.text
+    assert other.read_bytes() == bytes_before
+
+
+def test_a_mask_that_another_window_wrote_since_is_asked_about(window, tmp_path, monkeypatch):
+    out = tmp_path / "mask.nii.gz"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
+    saving = window.dock.correct.saving
+    window.paint()
+    saving.save()
+    window.until(lambda: saving.path == out)
+    out.write_bytes(b"of another window")
+    window.dock.correct.layers.layer.undo()
+    saving.save()
+    assert "another window or program wrote it since" in saving.question.informativeText()
+    next(b for b in saving.question.buttons() if "Cancel" in b.text()).click()
+    assert window.dock.session.wait(PATIENCE)
+    assert out.read_bytes() == b"of another window"
+    assert window.viewer.title.startswith(MARK)
 
 
 @pytest.mark.parametrize("answer", ["Replace", "Cancel"])
