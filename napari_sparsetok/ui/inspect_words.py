@@ -112,10 +112,16 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
         words = (
             "even at a keep ratio of 1 it is not kept"
             if lowest is None
-            else f"kept to the end from a keep ratio of {lowest:.2g}"
+            else f"kept to the end from a keep ratio of {_rounded_up(lowest):g}"
         )
         parts.append(f"<p>Its token: {words}, if all stages have the same.</p>")
     return "".join(parts)
+
+
+def _rounded_up(ratio: float) -> float:
+    """To two digits, and never down: below the ratio the token was lost."""
+    unit = 10.0 ** (math.floor(math.log10(ratio)) - 1)
+    return float(f"{math.ceil(ratio / unit - 1e-6) * unit:.6g}")
 
 
 def against_dense(rung: Rung) -> str:
