@@ -26,12 +26,17 @@ RULES = {
 """For each rule what it ranks by, and a sentence."""
 
 
+NOT_YET = "This part is not computed yet."
+
+
 def fate(stage: int, stages: int) -> str:
     """What became of a token, as one sentence."""
     if stage == 0:
         return "No window of the network covers this place."
     if stage > stages:
         return "The network looked here to the end."
+    if stages == 1:
+        return "The network stopped looking here at its only stage; what is shown was completed afterwards."
     ordinal = "first" if stage == 1 else "last" if stage == stages else f"{stage}."
     return (
         f"The network stopped looking here at the {ordinal} of {stages} stages; what is shown was completed afterwards."
@@ -45,7 +50,7 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     """
     place = lattice.token(voxel)
     if place is None or tokens.stage[place] == 0:
-        return f"<p>{fate(0, tokens.stages)}</p>"
+        return f"<p>{fate(0, tokens.stages) if prediction.complete else NOT_YET}</p>"
     stage = int(tokens.stage[place])
     lines = [f"<p><b>{fate(stage, tokens.stages)}</b></p>"]
     if tokens.forced is not None and tokens.forced[place]:

@@ -29,6 +29,7 @@ from napari_sparsetok.ui.inspect_painting import TokenPainting
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
+from napari_sparsetok.ui.scan_layer import lies_on
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
 _BLINK_MS = 500
@@ -114,6 +115,7 @@ class InspectDesk(QObject):
         return [
             Shortcut("A", "ask about the token under the mouse", lambda viewer: panel.ask_button.click()),
             Shortcut("O", "token outlines", lambda viewer: panel.shown.toggle("boxes")),
+            Shortcut("Shift-S", "scores of one stage", lambda viewer: panel.shown.toggle("stage")),
             Shortcut("Shift-O", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
             Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.shown.toggle("lowest")),
             Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.shown.toggle("difference")),
@@ -169,7 +171,7 @@ class InspectDesk(QObject):
             self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, given is not None), lines)
 
         def look() -> tuple[list[Unseen], int]:
-            mask = prediction.mask if given is None else np.array(given)
+            mask = prediction.mask if given is None else given
             return unseen(mask, prediction.tokens, lattice), int(np.count_nonzero(mask))
 
         self._session.load(look, found, "looking for what was not looked at")
@@ -205,13 +207,14 @@ class InspectDesk(QObject):
             return
         ladder = tuple(sorted({*LADDER, state.settings.keep_ratio}, reverse=True))
         reference = self._reference()
-        question = Question(state.scan, state.settings, card, state.region, reference, ladder)
+        region = state.region if state.prediction is None else state.prediction.region  # of what is shown
+        question = Question(state.scan, state.settings, card, region, reference, ladder)
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Sweep], None]) -> Sweep:
             return sweep(segmenter, question, watch, show)
 
         def then(found: Sweep) -> None:
-            if found.scan is self._session.state.scan:
+            if found.scan is self._session.state.scan and _same_rule(found.settings, self._session.state.settings):
                 self._set_sweep(found)
 
         if not self._session.inspect(work, then, "comparing keep ratios"):
@@ -288,21 +291,22 @@ class InspectDesk(QObject):
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""
         scan = self._session.state.scan
-        shape = None if scan is None else scan.shape
         self._references = [
             layer
             for layer in self._viewer.layers
-            if isinstance(layer, Labels) and OVERLAY not in layer.metadata and layer.data.shape == shape
+            if isinstance(layer, Labels) and OVERLAY not in layer.metadata and lies_on(layer, scan)
         ]
         self.panel.set_references([layer.name for layer in self._references])
 
     def _drawn(self, number: int) -> NDArray[Any] | None:
         """The voxels of one of the labels layers that may serve as a reference."""
-        return np.asarray(self._references[number].data) if 0 <= number < len(self._references) else None
+        if not 0 <= number < len(self._references):
+            return None
+        return np.clip(np.asarray(self._references[number].data), 0, 255).astype(np.uint8)  # no label is beyond
 
     def _reference(self) -> Reference | None:
         drawn = self._drawn(self.panel.rule.reference)
-        return None if drawn is None else Reference(drawn.astype(np.uint8))
+        return None if drawn is None else Reference(drawn)
 
     # Layers
 
@@ -356,10 +360,14 @@ def _overlap(tokens: TokenMap) -> bool:
 
 def _same_question(known: Sweep, prediction: Prediction) -> bool:
     """Whether a comparison is of this prediction's scan, model, region and rule."""
-    ours, theirs = prediction.settings, known.settings
-    same_rule = (ours.model, ours.selection, ours.seed, ours.reference) == (
-        theirs.model, theirs.selection, theirs.seed, theirs.reference)  # fmt: skip
-    return prediction.scan is known.scan and prediction.region == known.region and same_rule
+    same_place = prediction.scan is known.scan and prediction.region == known.region
+    return same_place and _same_rule(prediction.settings, known.settings)
+
+
+def _same_rule(one: Settings, other: Settings) -> bool:
+    """Whether two differ at most in how many tokens they keep."""
+    fields = ("model", "selection", "seed", "reference", "forced")
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
 def _rule_changes(request: RuleRequest) -> dict[str, Any]:

@@ -18,10 +18,10 @@ LAYERS = (
         "Every token as a box in the slice, in the colour of the stage that pruned it;\n"
         "in 3-D a square for each that passed the first stage, large if it was kept",
     ),
-    ("stage", "scores of stage", "The scores at one stage; gone tokens are left empty"),
+    ("stage", "scores of stage (Shift+S)", "The scores at one stage; gone tokens are left empty"),
     (
         "share",
-        "kept by &windows (W)",
+        "kept by &windows (Shift+O)",
         "Where windows overlap, in which share of them a token was kept to the end: from none (clear) to all (full)",
     ),
     ("lowest", "steady from (&Y)", "The lowest keep ratio from which each voxel's label no longer changes"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
+from fakes import LABELS, PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
 from matplotlib.colors import to_hex
 from napari.components import ViewerModel
 from napari.layers import Labels
@@ -21,12 +21,14 @@ from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import Settings
+from napari_sparsetok.state import Forced, Settings
 from napari_sparsetok.tokens import LADDER
+from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
 from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
+from napari_sparsetok.ui.layer_form import LAYERS
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import layer_data
@@ -619,3 +621,298 @@ def test_every_control_says_what_it_does_and_the_tab_stays_narrow(desk):
     for part in desk.panel._parts:
         part.set_open(True)
         assert part.minimumSizeHint().width() <= 310  # what is wider is cut off
+
+
+# Whoever does what nobody expects
+
+
+def paint(desk: Desk, place: tuple[int, int, int], tool: str = "must") -> Any:
+    desk.panel.paint_requested.emit(tool)
+    layer = desk.shown("forced")
+    layer.paint(place, layer.selected_label)
+    return layer
+
+
+def until_forced(desk: Desk, qtbot: Any, count: int) -> None:
+    def kept() -> bool:
+        desk.mail.empty()
+        forced = desk.session.state.settings.forced
+        return (0 if forced is None else len(forced.keep) + len(forced.drop)) == count
+
+    qtbot.waitUntil(kept, timeout=3000)
+    desk.settle()
+
+
+def test_undo_and_redo_in_the_layer_itself_are_obeyed(desk, qtbot):
+    desk.segment()
+    layer = paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    layer.undo()  # as Ctrl+Z in the viewer does
+    until_forced(desk, qtbot, 0)
+    assert desk.engine.runs[-1][0].forced is None
+    layer.redo()
+    until_forced(desk, qtbot, 1)
+    layer.fill((0, 0, 0), NEVER)
+    until_forced(desk, qtbot, 1 + GRID[1] * GRID[2])
+
+
+def test_looking_through_the_slices_of_painted_tokens_runs_nothing(desk, qtbot):
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    before = len(desk.engine.runs)
+    for at in (0, 4, 8):
+        desk.viewer.dims.point = (at, 0, 0)
+    qtbot.wait(100)
+    desk.settle()
+    assert len(desk.engine.runs) == before
+
+
+def test_another_model_lets_tokens_chosen_by_hand_go_with_their_layer(desk, qtbot):
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    desk.session.choose(model="other")
+    assert desk.session.state.settings.forced is None
+    assert desk.shown("forced") is None
+    desk.segment()
+    paint(desk, (0, 0, 0))
+    until_forced(desk, qtbot, 1)  # and what was painted before is not brought back
+
+
+def test_tokens_chosen_elsewhere_are_painted_on_and_not_lost(desk, qtbot):
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    signs = np.zeros(GRID, np.int8)
+    signs[3, 4, 2] = signs[0, 0, 1] = 1
+    desk.session.choose(forced=Forced.of(Region.whole(desk.scan.shape), signs))  # as corrections do that teach
+    layer = paint(desk, (2, 2, 2), "never")
+    assert np.count_nonzero(layer.data) == 3
+    until_forced(desk, qtbot, 3)
+    assert desk.session.state.settings.forced.signs()[0, 0, 1] == 1
+
+
+def test_a_deleted_layer_of_chosen_tokens_comes_back_with_them(desk, qtbot):
+    desk.segment()
+    desk.viewer.layers.remove(paint(desk, (3, 4, 2)))
+    qtbot.wait(60)
+    desk.settle()
+    paint(desk, (0, 0, 0))
+    until_forced(desk, qtbot, 1)
+    desk.viewer.layers.remove(desk.shown("forced"))
+    desk.panel.paint_undo_requested.emit()
+    paint(desk, (1, 1, 1))
+    until_forced(desk, qtbot, 2)
+
+
+def test_tokens_of_a_part_that_was_not_segmented_yet_cannot_be_chosen(desk, qtbot):
+    desk.segment()
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.panel.paint_requested.emit("must")
+    assert desk.shown("forced") is None
+    assert "Segment this part" in desk.session.state.message.text
+    desk.segment()
+    paint(desk, (1, 1, 1))
+    until_forced(desk, qtbot, 1)
+    assert desk.session.state.settings.forced.grid == (2, 2, 2)
+
+
+def test_a_box_that_starts_beside_the_lattice_is_asked_about_and_painted_on(desk, qtbot):
+    desk.session.set_region(Region((1, 2, 3), (14, 19, 12)))
+    desk.segment()
+    desk.desk.asking.ask((1, 2, 3))
+    assert "Token 0 · 0 · 0" in desk.panel._story.text()
+    desk.desk.asking.ask((13, 18, 11))
+    assert "Token 3 · 4 · 2" in desk.panel._story.text()
+    desk.desk.asking.ask((0, 0, 0))
+    assert "No window of the network covers this place" in desk.panel._story.text()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    assert desk.engine.runs[-1][0].forced.region == Region((1, 2, 3), (14, 19, 12))
+
+
+def test_what_a_comparison_is_of_is_what_is_shown_and_not_what_is_to_come(desk):
+    part = Region((0, 0, 0), (8, 8, 8))
+    desk.segment()
+    desk.session.set_region(part)
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.region == Region.whole(desk.scan.shape)
+    desk.segment()
+    assert desk.desk.sweep is None
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.region == part
+
+
+def test_tokens_chosen_by_hand_end_a_comparison(desk, qtbot):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    assert desk.desk.sweep is None  # its numbers were without them
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.settings.forced is not None
+
+
+@pytest.mark.parametrize("what", ["model", "scan", "rule"])
+def test_what_comes_late_of_a_comparison_that_nobody_asks_for_any_more_is_not_shown(qtbot, no_cost, what):
+    desk = Desk(qtbot, Probed())
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.engine.let()
+    desk.segment()
+    desk.desk.compare()
+    desk.engine.await_window()
+    desk.engine.let(2)
+    desk.engine.await_window()
+    desk.engine.await_window()  # two ratios are known by now, and wait to be told
+    if what == "model":
+        desk.session.choose(model="other")
+    elif what == "scan":
+        desk.session.set_scan(make_scan(name="another"))
+    else:
+        desk.session.choose(selection="norm")
+    desk.engine.let(30)
+    desk.settle()
+    assert desk.desk.sweep is None
+    desk.desk.shut_down()
+    desk.overlays.let_go()
+    desk.session.close()
+
+
+def test_layers_that_go_while_keep_ratios_are_compared_are_no_error(qtbot, no_cost):
+    desk = Desk(qtbot, Probed())
+    desk.engine.let()
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.desk.compare()
+    for _ in range(4):
+        desk.engine.await_window()
+        desk.engine.let()
+        desk.mail.empty()
+        for kind in ("lowest", "difference"):
+            desk.panel.shown.set_layer(kind, True)
+        desk.panel.sweep.blink_button.click()
+        for layer in list(desk.viewer.layers):
+            desk.viewer.layers.remove(layer)
+    desk.engine.let(30)
+    desk.settle()
+    desk.desk._on_blink()
+    assert desk.session.state.busy is None
+    desk.desk.shut_down()
+    desk.overlays.let_go()
+    desk.session.close()
+
+
+def test_the_story_follows_the_slider(desk):
+    desk.segment()
+    desk.desk.asking.ask_network((5, 0, 0))
+    desk.settle()
+    assert "stopped looking" in desk.panel._story.text()
+    assert "head 75%" in desk.panel._more.text()
+    desk.session.set_keep_ratio(1.0)
+    desk.settle()
+    assert "looked here to the end" in desk.panel._story.text()
+    assert "head 75%" not in desk.panel._more.text()  # it was said at another ratio
+
+
+def test_in_3d_it_says_that_pointing_needs_slices(desk, qtbot):
+    desk.segment()
+    desk.panel.ask_button.click()
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.cursor.position = (1, 1, 1)
+    qtbot.waitUntil(lambda: "slices" in desk.panel._story.text(), timeout=2000)
+
+
+def test_beside_the_scan_nothing_is_told_and_nothing_asked(desk, qtbot):
+    desk.segment()
+    desk.panel.ask_button.click()
+    point_at(desk, (5, 5, 5))
+    qtbot.waitUntil(lambda: "Token 1" in desk.panel._story.text(), timeout=2000)
+    desk.settle()
+    before = desk.panel._story.text()
+    desk.viewer.cursor.position = (-500, 900, 4)
+    qtbot.wait(120)
+    assert desk.panel._story.text() == before
+
+
+def test_where_a_window_is_still_to_come_that_is_said(desk):
+    desk.segment()
+    prediction = desk.session.state.prediction
+    stage = prediction.tokens.stage.copy()
+    stage[0] = 0
+    partial = replace(prediction, complete=False, tokens=replace(prediction.tokens, stage=stage))
+    desk.desk._on_prediction(partial)
+    desk.desk.asking.ask((0, 0, 0))
+    assert "not computed yet" in desk.panel._story.text()
+
+
+def test_a_choice_of_rule_stays_while_results_come_in(desk):
+    desk.segment()
+    form = desk.panel.rule
+    form._selection.setCurrentIndex(form._selection.findData("norm"))
+    form._keep_by.setCurrentIndex(form._keep_by.findData("threshold"))
+    form._values.setText("0.4")
+    desk.session.set_keep_ratio(0.2)
+    desk.settle()
+    assert (form._selection.currentData(), form._keep_by.currentData(), form._values.text()) == (
+        "norm",
+        "threshold",
+        "0.4",
+    )
+    desk.session.choose(selection="entropy")
+    assert form._selection.currentData() == "entropy"
+    assert form._keep_by.currentData() == "share"
+
+
+def test_labels_beyond_255_are_still_a_reference(desk, qtbot):
+    desk.segment()
+    drawn = np.zeros(desk.scan.shape, np.int32)
+    drawn[14:, 18:, 10:] = 256
+    desk.viewer.add_layer(Labels(drawn, name="drawn"))
+    desk.panel.rule._reference.setCurrentIndex(1)
+    desk.panel.rule.chosen.emit(RuleRequest("oracle", "share", ""))
+    desk.settle()
+    assert np.count_nonzero(desk.engine.runs[-1][0].reference.mask) == 8
+    desk.panel.show()
+    desk.panel._of.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
+    assert desk.desk._pieces[0].voxels == 8
+
+
+def test_a_labels_layer_elsewhere_is_no_reference_even_of_the_same_size(desk):
+    desk.segment()
+    desk.viewer.add_layer(Labels(np.zeros(desk.scan.shape, np.uint8), name="moved", translate=(0, 40, 0)))
+    desk.viewer.add_layer(Labels(np.zeros(desk.scan.shape, np.uint8), name="coarse", scale=(2, 2, 2)))
+    assert desk.panel.rule._reference.count() == 1
+
+
+@pytest.mark.parametrize(("stage", "words"), [(1, "at its only stage"), (2, "to the end")])
+def test_a_model_of_one_stage_is_told_of_in_words(stage, words):
+    assert words in say.fate(stage, 1)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [(0.15, "0.15"), (1.0, "1 "), (0.1501, "0.16"), (0.6484, "0.65"), (0.02, "0.02"), (0.02046, "0.021")],
+)
+def test_the_ratio_that_is_told_keeps_the_token(ratio, told):
+    assert f"keep ratio of {told}" in say.probed(None, LABELS, ratio, True).replace(",", " ")
+
+
+def test_every_layer_of_the_form_has_the_key_that_it_names(desk):
+    keys = {shortcut.key.replace("-", "+"): shortcut for shortcut in desk.desk._keys()}
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    for kind, words, _ in LAYERS:
+        key = words.replace("&", "").rpartition("(")[2].rstrip(")")
+        assert key in keys, words
+        if kind != "share":
+            before = desk.panel.shown.wanted(kind)
+            keys[key].do(desk.viewer)
+            assert desk.panel.shown.wanted(kind) != before
