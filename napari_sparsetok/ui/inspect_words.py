@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Geometry, Shape
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.tokens import Lattice, StageStory, Unseen, story
@@ -130,30 +131,37 @@ def _rounded_up(ratio: float) -> float:
 
 
 def against_dense(rung: Rung) -> str:
-    """One ratio of a comparison, label by label."""
-    rows = [_row(["", "Dice", "HD95, mm", "mL", *(["reference"] if rung.reference else [])])]
+    """One ratio of a comparison, label by label: against keeping all, and against the reference if there is one."""
+    rows = [_row(["against", "Dice", "HD95,\u00a0mm", "mL"])]
     for k, row in enumerate(rung.agreement):
-        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f}"
-        digits = 2 if row.ml < 10 else 1
-        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.{digits}f} ({row.ml - row.other_ml:+.{digits}f})"]
-        cells += [f"{rung.reference[k].dice:.3f}"] if rung.reference else []
-        rows.append(_row(cells))
-    table = f"<table cellspacing=2>{''.join(rows)}</table>"
-    return f"<p>At {rung.keep_ratio:g}, against keeping all:</p>{table}".replace("-", "−")
+        rows.append(f"<tr><td colspan=4><i>{escape(row.name)}</i></td></tr>")  # a line of its own: names are long
+        rows.append(_agreement_row("keeping all", row))
+        rows += [_agreement_row("reference", rung.reference[k])] if rung.reference else []
+    return f"<p>At {rung.keep_ratio:g}:</p><table cellspacing=2>{''.join(rows)}</table>".replace("-", "−")
 
 
-def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int, is_reference: bool = False) -> str:
-    """One sentence over the list of pieces."""
-    what = "reference" if is_reference else "mask"
-    if not mask_voxels:
-        return f"The {what} is empty."
+def _agreement_row(against: str, row: Agreement) -> str:
+    digits = 2 if row.ml < 10 else 1
+    ml = f"{row.ml:.{digits}f} ({row.ml - row.other_ml:+.{digits}f})"
+    return _row([against, f"{row.dice:.3f}", millimetres(row.hd95), ml])
+
+
+def millimetres(far: float) -> str:
+    """A distance, or a dash where it has no meaning because one of the masks lacks the label."""
+    return "–" if math.isnan(far) else f"{far:.1f}"
+
+
+def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask") -> str:
+    """One sentence over the list of pieces, of a mask of so many voxels."""
+    if not voxels:
+        return f"{of[:1].upper()}{escape(of[1:])} is empty."
     if not pieces:
-        return f"All of the {what} lies in tokens that were kept to the end."
-    voxels = sum(piece.voxels for piece in pieces)
+        return f"All of {escape(of)} lies in tokens that were kept to the end."
+    completed = sum(piece.voxels for piece in pieces)
     whole = sum(piece.whole for piece in pieces)
     more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
     plural = "" if len(pieces) == 1 else "s"
-    share = f"{voxels / mask_voxels:.0%} of the {what}, in {len(pieces)} piece{plural},"
+    share = f"{completed / voxels:.0%} of {escape(of)}, in {len(pieces)} piece{plural},"
     return f"{share} was completed without looking to the end.{more}"
 
 

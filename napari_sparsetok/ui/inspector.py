@@ -92,6 +92,7 @@ class InspectDesk(QObject):
         panel.sweep.blink_toggled.connect(self._on_blink_toggled)
         panel.shown.layer_toggled.connect(self._on_layer_toggled)
         panel.shown.stage_chosen.connect(lambda stage: self._show_layers())
+        panel.shown.against_chosen.connect(self._show_layers)
         panel.shown.opacity_chosen.connect(self.layers.set_opacity)
         panel.rule.chosen.connect(self._on_rule)
 
@@ -136,6 +137,7 @@ class InspectDesk(QObject):
         card = self._session.card
         if card is not None:
             config = card.config
+            self.panel.set_labels([label.name for label in card.labels])
             self.panel.set_model(card.stages, int(config.get("depth", 0)), int(config.get("heads", 0)))
 
     def _on_prediction(self, prediction: Prediction | None) -> None:
@@ -160,7 +162,9 @@ class InspectDesk(QObject):
         if prediction is None or lattice is None or not prediction.complete or not self.panel.isVisible():
             return
 
-        given = self._drawn(self.panel.unseen_of)
+        at, drawn = self.panel.unseen_of
+        given, label = self._drawn(drawn), prediction.labels.labels[at] if at >= 0 else None
+        of = "the reference" if given is not None else "the mask" if label is None else label.name
 
         def found(known: tuple[list[Unseen], int]) -> None:
             if self._session.state.prediction is not prediction:
@@ -168,10 +172,12 @@ class InspectDesk(QObject):
             self._pieces, voxels = known
             geometry = prediction.scan.geometry
             lines = [say.unseen_line(piece, prediction.labels, geometry) for piece in self._pieces[:100]]
-            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, given is not None), lines)
+            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, of), lines)
 
         def look() -> tuple[list[Unseen], int]:
             mask = prediction.mask if given is None else given
+            if label is not None:
+                mask = np.where(mask == label.id, mask, 0)
             return unseen(mask, prediction.tokens, lattice), int(np.count_nonzero(mask))
 
         self._session.load(look, found, "looking for what was not looked at")
@@ -290,13 +296,15 @@ class InspectDesk(QObject):
 
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""
-        scan = self._session.state.scan
+        scan, before = self._session.state.scan, self._references
         self._references = [
             layer
             for layer in self._viewer.layers
             if isinstance(layer, Labels) and OVERLAY not in layer.metadata and lies_on(layer, scan)
         ]
         self.panel.set_references([layer.name for layer in self._references])
+        if self._references != before:  # not of every layer: one that the person deletes stays away for now
+            self._show_layers()
 
     def _drawn(self, number: int) -> NDArray[Any] | None:
         """The voxels of one of the labels layers that may serve as a reference."""
@@ -327,13 +335,20 @@ class InspectDesk(QObject):
             "stage": (lambda: self.layers.show_scores(tokens, panel.shown.stage)) if tokens.stages else None,
             "share": (lambda: self.layers.show_share(tokens)) if _overlap(tokens) else None,
             "lowest": (lambda: self.layers.show_lowest(found.lowest, found.scan)) if found else None,
-            "difference": (lambda: self.layers.show_difference(prediction, found.dense)) if found else None,
+            "difference": self._difference(prediction),
         }
         for kind, show in shows.items():
             if show is not None and panel.shown.wanted(kind):
                 show()
             else:
                 self.layers.drop(kind)
+
+    def _difference(self, prediction: Prediction) -> Callable[[], None] | None:
+        """Shows where a prediction differs from the mask that was chosen; None if there is none."""
+        number = self.panel.shown.against
+        drawn = self._drawn(number)
+        other = drawn if drawn is not None else None if self.sweep is None else self.sweep.dense.mask
+        return None if other is None else lambda: self.layers.show_difference(prediction, other, drawn is not None)
 
     def _on_blink_toggled(self, on: bool) -> None:
         if on and self.sweep is not None:

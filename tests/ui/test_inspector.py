@@ -19,6 +19,8 @@ from qtpy.QtCore import Qt
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
+from napari_sparsetok.inspection.ladder import Rung
+from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Forced, Settings
@@ -27,6 +29,7 @@ from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
 from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
 from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.inspect_plot import rung_words
 from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.layer_form import LAYERS
 from napari_sparsetok.ui.overlays import Overlays
@@ -303,8 +306,9 @@ def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
     drawn[14:, 18:, 10:] = 2  # in the last token, which the fake prunes first
     desk.viewer.add_layer(Labels(drawn, name="drawn"))
     desk.panel.show()
-    desk.panel._of.setCurrentIndex(1)
+    desk.panel._of.setCurrentText("drawn")
     qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
+    desk.settle()
     (piece,) = desk.desk._pieces
     assert (piece.label, piece.voxels, piece.stage, piece.whole) == (2, 8, 1, True)
     assert desk.panel._unseen_words.text().startswith("100% of the reference, in 1 piece,")
@@ -323,7 +327,8 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     here = next(rung for rung in found.rungs if rung.keep_ratio == 0.3)
     for row in here.agreement:
         far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f}"
-        assert f"{row.name}</td><td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} " in words
+        numbers = f"<td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} "
+        assert f"{row.name}</i></td></tr><tr><td>keeping all</td>{numbers}" in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
     desk.panel.sweep.ratio_chosen.emit(0.6)
@@ -469,7 +474,7 @@ def test_the_difference_says_which_of_two_masks_has_a_voxel(desk):
     here, dense = np.zeros((2, *desk.scan.shape), np.uint8)
     here[0, 0, :4], dense[0, 0, :4] = (1, 0, 1, 2), (0, 1, 2, 2)
     settings = desk.session.state.settings
-    desk.desk.layers.show_difference(*(make_prediction(desk.scan, settings, mask) for mask in (here, dense)))
+    desk.desk.layers.show_difference(make_prediction(desk.scan, settings, here), dense)
     values = desk.shown("difference").data
     assert values[0, 0, :4].tolist() == [1, 2, 3, 0]
     assert [DIFFERENCE[k][1] for k in (1, 2)] == ["only here", "only where all is kept"]
@@ -879,7 +884,7 @@ def test_labels_beyond_255_are_still_a_reference(desk, qtbot):
     desk.settle()
     assert np.count_nonzero(desk.engine.runs[-1][0].reference.mask) == 8
     desk.panel.show()
-    desk.panel._of.setCurrentIndex(1)
+    desk.panel._of.setCurrentText("drawn")
     qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
     assert desk.desk._pieces[0].voxels == 8
 
@@ -916,3 +921,64 @@ def test_every_layer_of_the_form_has_the_key_that_it_names(desk):
             before = desk.panel.shown.wanted(kind)
             keys[key].do(desk.viewer)
             assert desk.panel.shown.wanted(kind) != before
+
+
+def test_pieces_of_one_label_are_listed_alone(desk, qtbot):
+    desk.segment()
+    desk.panel.show()
+    assert [desk.panel._of.itemText(k) for k in range(desk.panel._of.count())] == ["in the mask", "in head", "in tail"]
+    desk.panel._of.setCurrentText("in tail")
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or desk.desk._pieces), timeout=5000)
+    desk.settle()
+    assert {piece.label for piece in desk.desk._pieces} == {2}
+    assert "of tail, in" in desk.panel._unseen_words.text()
+
+
+def test_the_difference_may_be_from_a_reference_and_needs_no_comparison(desk):
+    desk.segment()
+    form, here = desk.panel.shown, desk.session.state.prediction.mask
+    assert not form._toggles["difference"].isEnabled()
+    drawn = here.copy()
+    drawn[0, 0, :3] = (0, 2, 1)
+    desk.viewer.add_layer(Labels(drawn, name="drawn"))
+    form._against.setCurrentText("drawn")
+    form.toggle("difference")
+    layer = desk.shown("difference")
+    assert np.count_nonzero(layer.data) == np.count_nonzero(drawn != here)
+    assert layer.data[0, 0, 0] == 1
+    assert "reference" in layer.name
+    assert "only in the reference" in form._legend.accessibleName()
+    desk.viewer.layers.remove(desk.desk._references[0])
+    assert desk.shown("difference") is None
+    assert not form._toggles["difference"].isEnabled()
+
+
+def test_what_the_person_deletes_stays_away_until_something_changes(desk):
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.viewer.layers.remove(desk.shown("boxes"))
+    assert desk.shown("boxes") is None
+
+
+def test_at_a_ratio_each_label_is_held_against_both_and_a_distance_without_meaning_is_a_dash(desk):
+    nan = float("nan")
+    rows = tuple(Agreement(k, name, 0.9, nan, 12.34, 12.5) for k, name in ((1, "head"), (2, "tail")))
+    other = tuple(replace(row, hd95=2.5, other_ml=10.0) for row in rows)
+    rung = Rung(0.25, (100, 25, 6), 1.0, 0.1, 2**20, rows, other)
+    words = plain(say.against_dense(rung))
+    assert words.count("<td>keeping all</td><td>0.900</td><td>–</td><td>12.3 (−0.2)</td>") == 2
+    assert words.count("<td>reference</td><td>0.900</td><td>2.5</td><td>12.3 (+2.3)</td>") == 2
+    assert "HD95 – mm" in rung_words(rung)
+
+
+def test_long_names_of_labels_cut_nothing_off(desk):
+    long = "Left submandibular gland of a patient with a long name"
+    rows = (Agreement(1, long, 0.123, 100.5, 1234.5, 1000.0),)
+    rung = Rung(0.25, (10000, 2500, 600), 1.0, 0.1, 2**20, rows, rows)
+    desk.panel.sweep.set_rungs((rung,), (1,), say.against_dense(rung))
+    desk.panel.set_labels([long])
+    desk.panel.set_references([long])
+    desk.panel.set_unseen(say.unseen_summary([], 5, long), [f"17.87 mL of {long}, a piece of its own"])
+    for part in desk.panel._parts:
+        part.set_open(True)
+        assert part.minimumSizeHint().width() <= 310
