@@ -142,7 +142,8 @@ def against_dense(rung: Rung) -> str:
 
 def _agreement_row(against: str, row: Agreement) -> str:
     digits = 2 if row.ml < 10 else 1
-    ml = f"{row.ml:.{digits}f} ({row.ml - row.other_ml:+.{digits}f})"
+    more = round(row.ml - row.other_ml, digits) + 0.0  # no negative zero
+    ml = f"{row.ml:.{digits}f} ({more:+.{digits}f})"
     return _row([against, f"{row.dice:.3f}", millimetres(row.hd95), ml])
 
 

@@ -232,3 +232,45 @@ def test_forced_tokens_are_in_the_story_and_beside_the_field_is_refused(segmente
     assert not probe.survives(place, 0.9)
     with pytest.raises(ScanError, match="did not look here"):
         segmenter.probe(scan, SETTINGS, (15, 2, 2), Region((0, 0, 0), (8, 24, 16)))
+
+
+@pytest.mark.parametrize("after", [(1,), (3,)], ids=["early", "after the last block"])
+def test_a_model_of_one_stage_is_opened_as_well(tmp_path, scan, after):
+    torch.manual_seed(3)
+    tiny.write_model(tmp_path, config=replace(tiny.CONFIG, prune_after=after))
+    segmenter = SCDSegmenter(Registry([tmp_path]))
+    probe, place = segmenter.probe(scan, SETTINGS, (5, 9, 3))
+    found = segmenter.segment(scan, SETTINGS)
+    assert np.array_equal(probe.stage, found.tokens.stage)
+    assert set(np.unique(probe.stage)) == {1, 2}
+    assert len(probe.story(place)) == 1
+    probe.get_ready(lambda: False)
+    for at in PLACES:
+        lowest = probe.kept_from(at)
+        assert segmenter.segment(scan, Settings("tiny", lowest)).tokens.stage[at] == 2
+    assert not np.isnan(probe.attention(0, place)).any()
+    assert probe.rollout(place).shape == GRID
+    assert probe.reach().mean.shape == probe.masked_heads().shape == (3, 2)
+
+
+def test_a_threshold_above_every_score_leaves_one_token_and_can_be_asked_about(segmenter, scan):
+    settings = replace(SETTINGS, threshold=1.0)
+    probe, place = segmenter.probe(scan, settings, (5, 9, 3))
+    left = 0 if probe._o.model.class_tokens else 1
+    assert np.count_nonzero(probe.stage == 3) == left
+    assert len(probe.story(place)) >= 1
+    assert probe.probabilities.sum(0) == pytest.approx(1, abs=1e-4)
+    probe.get_ready(lambda: False)
+    assert probe.kept_from(place) is not None
+    assert probe.rollout(place).shape == GRID
+    reach = probe.reach()
+    assert np.isfinite(reach.mean[0]).all()
+    assert np.isfinite(reach.mean).all() == bool(left)  # with nothing left but the class token nobody looks
+
+
+def test_at_a_ratio_of_one_every_token_is_kept_and_told_of_without_a_cut(segmenter, scan):
+    probe, place = segmenter.probe(scan, replace(SETTINGS, keep_ratio=1.0), (5, 9, 3))
+    assert (probe.stage == 3).all()
+    told = probe.story(place)
+    assert [one.kept for one in told] == [True, True]
+    assert all(np.isnan(one.margin) for one in told)

@@ -982,3 +982,20 @@ def test_long_names_of_labels_cut_nothing_off(desk):
     for part in desk.panel._parts:
         part.set_open(True)
         assert part.minimumSizeHint().width() <= 310
+
+
+def test_a_block_in_which_no_token_is_left_has_a_dash_and_no_line(desk, qtbot):
+    desk.segment()
+    share = np.array([[[0.7, 0.3]], [[np.nan, np.nan]]], np.float32)
+    edges, even = np.array([0, 10, 30], np.float32), np.array([0.4, 0.6], np.float32)
+    form = desk.panel.heads
+    form.set_heads(np.zeros((2, 1), np.float32), Reach(edges, share, np.array([[9], [np.nan]], np.float32), even))
+    assert "9 mm far" in form._words.text()
+    form.plot.resize(300, 110)
+    form.map.resize(300, 40)
+    assert form.plot.place(share[0, 0], 0).y() < form.plot.place(share[0, 0], 1).y()
+    qtbot.keyClick(form.map, Qt.Key_Down)
+    assert "no token is left" in form._words.text()
+    for widget in (form.map, form.plot):
+        widget.show()
+        assert not widget.grab().isNull()
