@@ -73,6 +73,8 @@ class Asking(QObject):
             self._asked = self._told = None
             self.panel.heads.set_heads(None, None)
             self.panel.set_story("Switch this on and move over the scan.")
+        if prediction is not None and self._prediction is not None and prediction.region != self._prediction.region:
+            self._layers.drop("attention")  # of another grid
         self._prediction, self._lattice = prediction, lattice
         if self._told is not None:
             self.ask(self._told)  # the story of the mask before is over
@@ -137,6 +139,9 @@ class Asking(QObject):
         if prediction is None or lattice is None:
             return
         self.ask(voxel)
+        token = lattice.token(voxel)
+        if token is None or (prediction.complete and not prediction.tokens.stage[token]):
+            return  # no window looked there, as the story says
         self._asked = voxel
         scan, settings, region = prediction.scan, prediction.settings, prediction.region
         looked = self._looked if self._layers.get("attention") is not None else None
@@ -187,7 +192,8 @@ class Asking(QObject):
             self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
             return
         name = "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
-        self._layers.show_attention(values, prediction.tokens, start, f"where the token looked · {name}")
+        words = f"where the token looked · {name}, {say.share(prediction.settings)}"
+        self._layers.show_attention(values, prediction.tokens, start, words)
 
     def weigh_heads(self) -> None:
         """Silence each head of the asked token's window in turn."""

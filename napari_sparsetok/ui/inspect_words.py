@@ -13,7 +13,7 @@ from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Geometry, Shape
-from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.state import Prediction, Settings, TokenMap
 from napari_sparsetok.tokens import Lattice, StageStory, Unseen, story
 
 RULES = {
@@ -171,6 +171,14 @@ def unseen_line(piece: Unseen, labels: LabelTable, geometry: Geometry) -> str:
     name = next((label.name for label in labels if label.id == piece.label), f"label {piece.label}")
     ml = piece.voxels * float(np.prod(geometry.spacing)) / 1000
     return f"{ml:.2f} mL of {name}{', a piece of its own' if piece.whole else ''}"
+
+
+def share(settings: Settings) -> str:
+    """How many tokens each stage keeps, in a few words."""
+    if settings.threshold is not None:
+        return f"above {settings.threshold:g}"
+    ratios = settings.stage_ratios or (settings.keep_ratio,)
+    return f"at {', '.join(f'{ratio:g}' for ratio in ratios)}"
 
 
 def budget(tokens: TokenMap) -> str:

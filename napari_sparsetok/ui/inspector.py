@@ -186,6 +186,7 @@ class InspectDesk(QObject):
         self._tokens = self._lattice = None
         self._pieces = []
         self._set_sweep(None)
+        self.layers.drop("boxes", "stage", "share", "attention")  # of tokens that are no more
         self.panel.set_possible(self._session.state.prediction is not None)
         self.panel.set_unseen("", [])
         self.asking.set_prediction(None, None)

@@ -999,3 +999,35 @@ def test_a_block_in_which_no_token_is_left_has_a_dash_and_no_line(desk, qtbot):
     for widget in (form.map, form.plot):
         widget.show()
         assert not widget.grab().isNull()
+
+
+def test_what_was_drawn_of_another_model_or_part_goes_with_it(desk):
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.panel.shown.toggle("stage")
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    desk.panel.heads.attention_requested.emit(1, 0)
+    desk.settle()
+    desk.session.set_keep_ratio(0.5)
+    desk.settle()
+    assert "at 0.3" in desk.shown("attention").name  # it was asked for at that ratio
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.segment()
+    assert desk.shown("attention") is None
+    assert desk.shown("boxes") is not None
+    desk.session.choose(model="other")
+    assert [desk.shown(kind) for kind in ("boxes", "stage", "attention")] == [None] * 3
+    desk.segment()
+    assert desk.shown("boxes") is not None
+
+
+def test_where_no_window_looked_the_network_is_not_asked(desk):
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.segment()
+    desk.desk.asking.ask_network((15, 19, 11))
+    desk.settle()
+    assert desk.engine.probed == []
+    assert desk.session.state.message is None or desk.session.state.message.severity != "error"
+    assert "No window" in desk.panel._story.text()
