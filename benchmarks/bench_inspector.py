@@ -106,6 +106,7 @@ def measure_answers(model: str) -> dict[str, Any]:
         open_it = lambda v=voxel, p=probes: p.append(segmenter.probe(scan, settings, v))  # noqa: E731
         opened = timed(open_it)["cpu"]
         probe, place = probes[0]
+        probe._o.prefix.survivors.clear()  # what the voxel before found out of the same window
         likely = timed(lambda p=probe: p.probabilities)["cpu"]
         first.append(opened + likely)
         cold.append(opened + likely + timed(lambda p=probe, at=place: p.kept_from(at))["cpu"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import lazy_loader
@@ -18,6 +19,9 @@ ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first u
 
 LADDER = (1.0, 0.5, 0.25, 0.15, 0.1, 0.05, 0.03, 0.02)
 """Keep ratios from all to next to nothing, for a sweep; those that the cards tell a Dice value for are among them."""
+
+HALVINGS = 4
+"""How often the step of the ladder on which a token is lost is halved: to 5 % of the ratio or less."""
 
 
 def stage_ratios(keep_ratio: float | Sequence[float], stages: int) -> tuple[float, ...]:
@@ -123,7 +127,9 @@ def story(
     return tuple(told)
 
 
-def kept_from(survives: Callable[[float], bool], ladder: Sequence[float] = LADDER, steps: int = 4) -> float | None:
+def kept_from(
+    survives: Callable[[float], bool], ladder: Sequence[float] = LADDER, steps: int = HALVINGS
+) -> float | None:
     """The lowest keep ratio from which a token is kept to the end, at every ratio that was tried above it.
 
     Stages after the first see other tokens at another ratio, so this can only be found by running them. First the
@@ -143,6 +149,17 @@ def kept_from(survives: Callable[[float], bool], ladder: Sequence[float] = LADDE
             return kept if kept is None else _halved(survives, ratio, kept, steps)
         kept = ratio
     return kept
+
+
+def asked_by_kept_from(ladder: Sequence[float] = LADDER, steps: int = HALVINGS) -> list[float]:
+    """All ratios that `kept_from` may ask for, over all tokens; first those that most tokens need."""
+    known = sorted(ladder, reverse=True)
+    found = list(known)
+    for _ in range(steps):
+        halves = [middle(a, b) for a, b in pairwise(known)]
+        found += halves
+        known = sorted([*known, *halves], reverse=True)
+    return found
 
 
 def _halved(survives: Callable[[float], bool], lost: float, kept: float, steps: int) -> float:

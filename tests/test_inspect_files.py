@@ -184,6 +184,45 @@ def test_the_audit_adds_up_a_folder(run, tmp_path):
     assert "times as often" in told
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"corrections": None},
+        {"corrections": [1, 2]},
+        {"corrections": {"voxels_changed_by_stage": "many"}},
+        {"corrections": {"voxels_changed_by_stage": [1, "two", 3, 4]}},
+        {"corrections": {"voxels_changed_by_stage": [1, 2, 3]}},
+        {"corrections": {"voxels_changed_by_stage": [3]}, "tokens": {"voxels_by_stage": [3]}},
+        {"tokens": {"voxels_by_stage": None}},
+        {"model": None, "corrections": {}},
+    ],
+)
+def test_a_record_that_somebody_spoiled_is_counted_and_left_out(tmp_path, changes):
+    good = corrected()[0]
+    (tmp_path / "good.json").write_text(json.dumps(good))
+    (tmp_path / "spoiled.json").write_text(json.dumps({**good, **changes}))
+    found = audit(tmp_path)
+    assert [case["record"] for case in found["cases"]] == ["good.json"]
+    assert found["records_without_counts"] == 1
+
+
+def test_a_record_without_model_or_settings_counts_all_the_same(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({**corrected()[0], "model": None, "settings": "gone"}))
+    (case,) = audit(tmp_path)["cases"]
+    assert case["model"] == ""
+    assert case["keep_ratio"] is None
+
+
+def test_the_audit_names_each_case(run, tmp_path):
+    for name, seed in (("one.json", 0), ("two.json", 1)):
+        (tmp_path / name).write_text(json.dumps(corrected(seed)[0]))
+    told = run("audit", tmp_path).stdout
+    for case in audit(tmp_path)["cases"]:
+        changed = case["changed_by_stage"]
+        row = next(line for line in told.splitlines() if case["record"] in line)
+        assert re.search(rf"\b{sum(changed)}\b.*\b{sum(changed[1:-1])}\b", row)
+
+
 def test_odds_by_hand():
     assert odds([0, 10, 10, 10], [0, 100, 100, 100]) == pytest.approx(1)
     assert odds([5, 30, 10], [9, 100, 100]) == pytest.approx(3)

@@ -15,6 +15,7 @@ from napari_sparsetok.state import TokenMap
 from napari_sparsetok.tokens import (
     LADDER,
     Lattice,
+    asked_by_kept_from,
     count_kept,
     far_from_kept,
     first_stage_preview,
@@ -194,6 +195,14 @@ def test_kept_from_finds_the_edge_and_was_true_there(edge: float) -> None:
         assert found / edge < 1.01
     assert kept_from(lambda ratio: False) is None
     assert kept_from(lambda ratio: True) == LADDER[-1]
+
+
+@given(ratios, st.integers(0, 5))
+def test_whatever_kept_from_asks_for_could_be_known_before(edge: float, steps: int) -> None:
+    asked: list[float] = []
+    kept_from(lambda ratio: asked.append(ratio) or ratio >= edge, steps=steps)
+    assert set(asked) <= set(asked_by_kept_from(steps=steps))
+    assert len(asked_by_kept_from(steps=steps)) == 7 * 2**steps + 1
 
 
 def test_a_token_that_comes_and_goes_counts_from_where_it_stays() -> None:

@@ -117,6 +117,8 @@ def audit(
     if as_json:
         print_json(document)
         return
+    if document["cases"]:
+        print_table(_case_table(document["cases"]))
     for total in document["totals"]:
         changed, voxels = total["changed_by_stage"], total["voxels_by_stage"]
         rows = [
@@ -127,6 +129,18 @@ def audit(
         print_table(table(f"{total['records']} records", rows))
     if document["records_without_counts"]:
         typer.echo(f"{document['records_without_counts']} records hold no corrections with token counts; left out.")
+
+
+def _case_table(cases: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    found = Table("record", "model", "keep ratio", "corrected", "… in pruned tokens", "times as often", box=None)
+    for case in cases:
+        changed, odds = case["changed_by_stage"], case["odds"]
+        often = "–" if odds is None else f"{odds:.2f}"
+        cells = (sum(changed), sum(changed[1:-1]))
+        found.add_row(case["record"], case["model"], str(case["keep_ratio"]), *map(str, cells), often)
+    return found
 
 
 def _verdict(odds: float | None) -> str:

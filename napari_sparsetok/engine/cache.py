@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
@@ -16,10 +18,15 @@ _MEMORY = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class WindowPrefix:
-    """Of one window, what does not depend on the keep ratio."""
+    """Of one window, what does not depend on the keep ratio.
+
+    survivors : which tokens (N,) are kept to the end, by what decided it; filled by whoever found it out (`probe.py`).
+        Some hundred kilobytes at most, which `nbytes` leaves out, since that must stay what it was when it was stored.
+    """
 
     prefix: Prefix
     skip: ImageSkip
+    survivors: dict[Hashable, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -30,7 +37,7 @@ class WindowPrefix:
         """The same on a device."""
         prefix, skip = self.prefix, self.skip
         moved = Prefix(prefix.tokens.to(device), prefix.scores.to(device), prefix.grid)
-        return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)))
+        return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)), self.survivors)
 
 
 class PrefixCache:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +21,7 @@ from napari_sparsetok.model import SCD, Rule
 from napari_sparsetok.model.attention import ROWS, attention_by_distance, attention_row, carried_back
 from napari_sparsetok.model.layers import Block
 from napari_sparsetok.scan import Region, Shape
-from napari_sparsetok.tokens import LADDER, StageStory, kept_from, middle, story
+from napari_sparsetok.tokens import StageStory, asked_by_kept_from, kept_from, story, tokens_left
 
 _BINS = 12  # of distances
 
@@ -67,7 +66,9 @@ class Probe:
             parts, ids, scores = opened.model.encode_rest(opened.prefix.prefix, opened.ratios, opened.rule)
             record = opened.model.record(ids, scores, self.grid)
         self._tokens = parts, ids
-        self._survivors: dict[float, frozenset[int]] = {}  # at some keep ratios
+        self._by_share = replace(opened.rule, threshold=None)
+        own = opened.rule.given is not None or opened.rule.forced is not None  # else the same for all settings
+        self._survivors: dict[Hashable, NDArray[np.bool_]] = {} if own else opened.prefix.survivors
         values = np.array([s[0].float().cpu().numpy() for s in record.scores], dtype=np.float32)
         self.scores: NDArray[Any] = np.exp(values) if opened.rule.selection == "learned" else values
         stage = record.stage[0].cpu().numpy()
@@ -79,26 +80,40 @@ class Probe:
 
     def survives(self, place: Shape, keep_ratio: float) -> bool:
         """Whether a token is kept to the end at another keep ratio, the same for all stages; runs the stages."""
-        o, at = self._o, int(np.ravel_multi_index(place, self.grid)) + self._o.model.class_tokens
+        o, at = self._o, int(np.ravel_multi_index(place, self.grid))
         if keep_ratio >= 1:  # prunes only what a person said must go
             return o.forced is None or bool(o.forced[place] >= 0)
-        if keep_ratio in self._survivors:
-            return at in self._survivors[keep_ratio]
+        known = self._survivors.get(self._decided_by(keep_ratio))
+        if known is not None:
+            return bool(known[at])
         with torch.inference_mode(), o.context():
-            return o.model.survives(o.prefix.prefix, at, keep_ratio, replace(o.rule, threshold=None))
+            return o.model.survives(o.prefix.prefix, at + o.model.class_tokens, keep_ratio, self._by_share)
 
     def get_ready(self, should_stop: Callable[[], bool]) -> None:
-        """Compute beforehand what `probabilities` and `kept_from` need, until it is told to stop."""
+        """Compute beforehand what `probabilities` and `kept_from` need for any token, until it is told to stop."""
         _ = self.probabilities
-        o = self._o
-        halves = [middle(a, b) for a, b in pairwise(LADDER)]
-        for ratio in [*LADDER[1:], *halves]:
-            if should_stop():
-                return
-            if ratio not in self._survivors:
-                with torch.inference_mode(), o.context():
-                    places = o.model.survivors(o.prefix.prefix, ratio, replace(o.rule, threshold=None))
-                self._survivors[ratio] = frozenset(places[0].tolist())
+        with suppress(Stopped), self._ended_by(should_stop):
+            for ratio in asked_by_kept_from():
+                if should_stop():
+                    return
+                if ratio < 1 and self._decided_by(ratio) not in self._survivors:
+                    self._survivors[self._decided_by(ratio)] = self._kept_at(ratio)
+
+    def _kept_at(self, keep_ratio: float) -> NDArray[np.bool_]:
+        """Which tokens (N,) are kept to the end."""
+        o, kept = self._o, np.zeros(int(np.prod(self.grid)), dtype=bool)
+        with torch.inference_mode(), o.context():
+            places = o.model.survivors(o.prefix.prefix, keep_ratio, self._by_share)
+        kept[places[0, o.model.class_tokens :].cpu().numpy() - o.model.class_tokens] = True
+        return kept
+
+    def _decided_by(self, keep_ratio: float) -> Hashable:
+        """Ratios that keep equally many tokens keep the same ones; tokens forced by hand change how many."""
+        if self._o.rule.forced is not None:
+            return keep_ratio
+        config, classes = self._o.model.config, self._o.model.class_tokens
+        left = tokens_left(int(np.prod(self.grid)), keep_ratio, config.stages, 1 - classes)
+        return self._o.rule.selection, left
 
     def kept_from(self, place: Shape) -> float | None:
         """See `napari_sparsetok.tokens.kept_from`."""
@@ -210,6 +225,21 @@ class Probe:
             yield
         finally:
             handle.remove()
+
+    @contextmanager
+    def _ended_by(self, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """Within it the model asks before each block: at a high keep ratio all of them take long."""
+
+        def ask(module: torch.nn.Module, arguments: tuple[Tensor]) -> None:
+            if should_stop():
+                raise Stopped
+
+        handles = [block.register_forward_pre_hook(ask) for block in self._o.model.blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _block(self, block: int) -> Block:
         return cast(Block, self._o.model.blocks[block])

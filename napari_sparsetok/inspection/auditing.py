@@ -70,19 +70,31 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def _case(name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
-    corrections = document.get("corrections", {})
-    changed, voxels = corrections.get("voxels_changed_by_stage"), document["tokens"].get("voxels_by_stage")
-    if not changed or not voxels or len(changed) != len(voxels):
+    changed = _counts(_part(document, "corrections").get("voxels_changed_by_stage"))
+    voxels = _counts(document["tokens"].get("voxels_by_stage"))
+    if not changed or len(changed) != len(voxels):
         return None
     return {
         "record": name,
-        "model": document.get("model", {}).get("id", ""),
-        "keep_ratio": document.get("settings", {}).get("keep_ratio"),
+        "model": _part(document, "model").get("id", ""),
+        "keep_ratio": _part(document, "settings").get("keep_ratio"),
         "ranked_by": document["tokens"].get("ranked_by", "learned"),
         "changed_by_stage": changed,
         "voxels_by_stage": voxels,
         "odds": odds(changed, voxels),
     }
+
+
+def _part(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record; nothing if it is not there, or not what it should be."""
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _counts(value: Any) -> list[int]:
+    """Numbers of voxels by stage; none if they are not that."""
+    whole = isinstance(value, list) and all(isinstance(n, int) and n >= 0 for n in value)
+    return value if whole and len(value) >= 2 else []
 
 
 def _total(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Heads:
                 continue
             axis.plot(middles, self.reach.even, "k--", linewidth=1)
             for head in range(heads):
-                words = f"head {head + 1}: {self.reach.mean[block, head]:.0f} mm"
+                far = float(self.reach.mean[block, head])
+                words = f"head {head + 1}: {far:.0f} mm" if np.isfinite(far) else f"head {head + 1}: no token left"
                 axis.plot(middles, self.reach.share[block, head], linewidth=1, label=words)
             axis.set_title(f"block {block + 1}", fontsize=8)
             axis.tick_params(labelsize=7)

@@ -33,14 +33,18 @@ def sweep_table(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
     head += ["gmac", "seconds", "peak_memory_mib", "lowest_agreement"]
     for label in labels:
         head += [f"{label.name}: {what}" for what in ("Dice with dense", "HD95 with dense, mm", "mL")]
-        head += [f"{label.name}: {what}" for what in ("Dice with reference", "HD95 with reference, mm")] * referenced
+        if referenced:
+            words = ("Dice with reference", "HD95 with reference, mm", "mL in reference")
+            head += [f"{label.name}: {what}" for what in words]
     rows = []
     for rung in sweep.rungs:
         row: list[Any] = [rung.keep_ratio, *rung.left, round(rung.gmac, 4), round(rung.seconds, 4)]
         row += [round(rung.memory / 2**20, 1), round(rung.worst, 6)]
         for k, one in enumerate(rung.agreement):
             row += [round(one.dice, 6), round(one.hd95, 4), round(one.ml, 4)]
-            row += [round(rung.reference[k].dice, 6), round(rung.reference[k].hd95, 4)] if referenced else []
+            if referenced:
+                other = rung.reference[k]
+                row += [round(other.dice, 6), round(other.hd95, 4), round(other.other_ml, 4)]
         rows.append(row)
     return head, rows
 

@@ -44,7 +44,8 @@ class Asking(QObject):
         self._layers, self.panel = layers, panel
         self._prediction: Prediction | None = None
         self._lattice: Lattice | None = None
-        self._asked: Shape | None = None
+        self._asked: Shape | None = None  # of the network
+        self._told: Shape | None = None  # whose story stands in the panel
         self._looked: tuple[int, int] | None = None  # block and head of the attention that is shown
         self._asking = False
         self._soon = qthrottled(self._on_hover, timeout=_EVERY_MS)
@@ -69,10 +70,14 @@ class Asking(QObject):
     def set_prediction(self, prediction: Prediction | None, lattice: Lattice | None) -> None:
         """What is asked about."""
         if prediction is None or self._prediction is None or prediction.scan is not self._prediction.scan:
-            self._asked = None
+            self._asked = self._told = None
             self.panel.heads.set_heads(None, None)
             self.panel.set_story("Switch this on and move over the scan.")
+        if prediction is not None and self._prediction is not None and prediction.region != self._prediction.region:
+            self._layers.drop("attention")  # of another grid
         self._prediction, self._lattice = prediction, lattice
+        if self._told is not None:
+            self.ask(self._told)  # the story of the mask before is over
         self._rest.start()
 
     def _on_ask(self, on: bool) -> None:
@@ -84,6 +89,9 @@ class Asking(QObject):
             self._soon()
 
     def _on_hover(self) -> None:
+        if self._asking and self._viewer.dims.ndisplay == 3:
+            self._told = None
+            self.panel.set_story("Pointing works in slices: leave the 3-D view (Ctrl+Y) first.")
         voxel = self._voxel()
         if self._asking and voxel is not None:
             self.ask(voxel)
@@ -106,6 +114,7 @@ class Asking(QObject):
         """Tell the story of a voxel's token; at once, since the prediction holds it."""
         prediction, lattice = self._prediction, self._lattice
         if prediction is not None and lattice is not None:
+            self._told = voxel
             self.panel.set_story(say.told(prediction, prediction.tokens, lattice, voxel))
 
     def _on_mouse(self, viewer: ViewerModel, event: Any) -> Any:
@@ -130,6 +139,9 @@ class Asking(QObject):
         if prediction is None or lattice is None:
             return
         self.ask(voxel)
+        token = lattice.token(voxel)
+        if token is None or (prediction.complete and not prediction.tokens.stage[token]):
+            return  # no window looked there, as the story says
         self._asked = voxel
         scan, settings, region = prediction.scan, prediction.settings, prediction.region
         looked = self._looked if self._layers.get("attention") is not None else None
@@ -180,7 +192,8 @@ class Asking(QObject):
             self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
             return
         name = "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
-        self._layers.show_attention(values, prediction.tokens, start, f"where the token looked · {name}")
+        words = f"where the token looked · {name}, {say.share(prediction.settings)}"
+        self._layers.show_attention(values, prediction.tokens, start, words)
 
     def weigh_heads(self) -> None:
         """Silence each head of the asked token's window in turn."""

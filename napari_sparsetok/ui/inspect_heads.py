@@ -54,7 +54,8 @@ class HeadMap(QWidget):
         """One head in words."""
         if self._mean is None:
             return ""
-        far = f"it looks {self._mean[block, head]:.0f} mm far on average"
+        mean = float(self._mean[block, head])
+        far = f"it looks {mean:.0f} mm far on average" if np.isfinite(mean) else "no token is left for it to look from"
         if self._loss is not None:
             far = f"without it {self._loss[block, head]:.1%} of the labels change; {far}"
         return f"Block {block + 1}, head {head + 1}: {far}"
@@ -70,7 +71,7 @@ class HeadMap(QWidget):
             painter.fillRect(cell, self._color(block, head))
             if cell.width() > 40 and cell.height() > 12:
                 painter.setPen(ink)
-                painter.drawText(cell, Qt.AlignCenter, f"{self._mean[block, head]:.0f} mm")
+                painter.drawText(cell, Qt.AlignCenter, _far(float(self._mean[block, head])))
         painter.setPen(QPen(ink, 2 if self.hasFocus() else 1))
         painter.drawRect(self._cell(*self._at))
 
@@ -159,7 +160,7 @@ class ReachPlot(QWidget):
             return QPointF()
         left, top, right, bottom = _MARGIN
         middle = float(reach.edges[number] + reach.edges[number + 1]) / 2 / float(reach.edges[-1])
-        most = float(max(reach.share.max(), reach.even.max())) or 1.0
+        most = float(np.nanmax([*reach.share.ravel(), *reach.even])) or 1.0
         x = left + middle * (self.width() - left - right)
         return QPointF(x, top + (1 - float(share[number]) / most) * (self.height() - top - bottom))
 
@@ -196,6 +197,8 @@ class ReachPlot(QWidget):
         number = int(np.clip(np.searchsorted(reach.edges, far) - 1, 0, len(reach.even) - 1))
         low, high = reach.edges[number : number + 2]
         block, head = self._at
+        if np.isnan(reach.share[block, head, number]):
+            return
         words = (
             f"Block {block + 1}, head {head + 1}: {reach.share[block, head, number]:.1%} of its attention goes "
             f"{low:.0f} to {high:.0f} mm far; {reach.even[number]:.1%} if it were spread evenly"
@@ -203,8 +206,14 @@ class ReachPlot(QWidget):
         QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
 
     def _line(self, painter: QPainter, pen: QPen, share: NDArray[np.float32]) -> None:
+        if np.isnan(share).any():  # no token was left in that block
+            return
         painter.setPen(pen)
         painter.drawPolyline(QPolygonF([self.place(share, k) for k in range(len(share))]))
+
+
+def _far(mean: float) -> str:
+    return f"{mean:.0f} mm" if np.isfinite(mean) else "–"
 
 
 class HeadsForm(QWidget):

@@ -30,6 +30,13 @@ DIFFERENCE = {
 }
 """What the values of the difference layer stand for: colour and words."""
 
+
+def difference_colors(from_reference: bool) -> list[tuple[str, str]]:
+    """Colours and words of the difference layer."""
+    (here, words), (there, all_kept), both = DIFFERENCE.values()
+    return [(here, words), (there, "only in the reference" if from_reference else all_kept), both]
+
+
 _FINE = 16  # parts of a token's side that its outline is drawn with
 _NAMES = {
     "boxes": "token outlines",
@@ -146,14 +153,16 @@ class InspectLayers:
             interpolation2d="nearest", **self._placed(placed(scan.geometry)),
         ))  # fmt: skip
 
-    def show_difference(self, prediction: Prediction, dense: Prediction) -> None:
-        """1: only here; 2: only where all is kept; 3: both, as different labels."""
-        a, b = prediction.mask, dense.mask
+    def show_difference(self, prediction: Prediction, other: NDArray[Any], of_reference: bool = False) -> None:
+        """1: only here; 2: only in the other mask (z, y, x); 3: both, as different labels."""
+        a, b = prediction.mask, other
         values = np.select([a == b, b == 0, a == 0], [0, 1, 2], 3).astype(np.uint8)
         colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
         colors |= {value: color for value, (color, _) in DIFFERENCE.items()}
         place = placed(prediction.scan.geometry)
         self._labels("difference", values, DirectLabelColormap(color_dict=colors), place, self._opacity)
+        name = "differs from the reference" if of_reference else _NAMES["difference"]
+        self.get("difference").name = f"{name} · {prediction.scan.name}"
 
     def show_dense(self, dense: Prediction) -> None:
         """The mask that keeps all tokens, as an outline."""

@@ -8,7 +8,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import Forced
+from napari_sparsetok.state import Forced, Prediction, Settings
 from napari_sparsetok.ui.inspect_layers import MUST, NEVER, InspectLayers
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 
@@ -25,11 +25,14 @@ class TokenPainting(QObject):
         self._stroke.setInterval(_PAINT_MS)
         self._stroke.setSingleShot(True)
         self._stroke.timeout.connect(self._on_painted)
+        self._painted: Forced | None = None  # what the layer says, as it was last taken
+        self._model = session.state.settings.model
         panel.paint_requested.connect(self._on_paint)
         panel.paint_undo_requested.connect(self._on_paint_undo)
         panel.paint_cleared.connect(self._on_paint_cleared)
         session.state.events.scan.connect(self._on_scan)
         session.state.events.region.connect(self._on_region)
+        session.state.events.settings.connect(self._on_settings)
 
     def shut_down(self) -> None:
         """Let go."""
@@ -47,16 +50,32 @@ class TokenPainting(QObject):
             self._session.say("The tokens chosen by hand belonged to the part before; they are let go.", "info")
         self._layers.drop("forced")
 
+    def _on_settings(self, settings: Settings) -> None:
+        """Whoever else chose tokens, or let them go, is not contradicted by what was painted before."""
+        changed = settings.model != self._model
+        self._model = settings.model
+        if changed or settings.forced != self._painted:
+            self._stroke.stop()
+            self._layers.drop("forced")
+            self._painted = settings.forced
+        if changed and settings.forced is not None:
+            self._session.choose(forced=None)
+
     def _on_paint(self, tool: str) -> None:
         prediction = self._session.state.prediction
         if prediction is None:
             return
-        tokens = prediction.tokens
-        signs = tokens.forced if tokens.forced is not None else np.zeros(tokens.stage.shape, np.int8)
-        fresh = self._layers.get("forced") is None
-        layer = self._layers.show_forced(signs, tokens)
-        if fresh:
+        if not self._is_of_now(prediction):
+            self._session.say("Segment this part of the scan first; then choose its tokens.", "info")
+            return
+        layer = self._layers.get("forced")
+        if layer is None:
+            tokens, forced = prediction.tokens, self._session.state.settings.forced
+            signs = np.zeros(tokens.stage.shape, np.int8) if forced is None else forced.signs()
+            layer = self._layers.show_forced(signs, tokens)
+            self._painted = forced
             layer.events.paint.connect(lambda event: self._stroke.start())
+            layer.events.set_data.connect(lambda event: self._stroke.start())  # all that tells of an undo
         self._viewer.layers.selection = {layer}
         layer.selected_label = {"must": MUST, "never": NEVER}.get(tool, 0)
         layer.brush_size = 1
@@ -76,11 +95,16 @@ class TokenPainting(QObject):
 
     def _on_painted(self) -> None:
         layer, prediction = self._layers.get("forced"), self._session.state.prediction
-        if layer is None or prediction is None:
+        if layer is None or prediction is None or not self._is_of_now(prediction):
             return
         data = np.asarray(layer.data).reshape(layer.data.shape[-3:])
         signs = np.where(data == MUST, 1, np.where(data == NEVER, -1, 0))
         forced = Forced.of(prediction.region, signs)
         if forced != self._session.state.settings.forced:
+            self._painted = forced
             self._session.choose(forced=forced)
             self._session.run()
+
+    def _is_of_now(self, prediction: Prediction) -> bool:
+        """Whether a prediction is of the part of the scan that will be segmented next."""
+        return prediction.region == (self._session.state.region or Region.whole(prediction.scan.shape))

@@ -83,7 +83,11 @@ class InspectPanel(QWidget):
     def _unseen(self) -> QWidget:
         self._of = narrow(QComboBox())
         self._of.addItem("in the mask")
-        self._of.setToolTip("Whose parts: the mask's, or those of a labels layer on the scan's voxels, as a reference")
+        self._of.setToolTip(
+            "Whose parts: the mask's, one label's, or those of a labels layer on the scan's voxels, as a reference"
+        )
+        self._labels: list[str] = []
+        self._references: list[str] = []
         self._of.currentIndexChanged.connect(lambda: self.unfolded.emit())
         self._unseen_words = words_of()
         self._pieces = QListWidget()
@@ -149,13 +153,24 @@ class InspectPanel(QWidget):
 
     def set_references(self, names: Sequence[str]) -> None:
         """Labels layers on the scan's voxels."""
+        self._references = list(names)
         self.rule.set_references(names)
-        choose_among(self._of, ["in the mask", *names])
+        self.shown.set_references(names)
+        self._set_of()
+
+    def set_labels(self, names: Sequence[str]) -> None:
+        """What the mask may hold."""
+        self._labels = list(names)
+        self._set_of()
+
+    def _set_of(self) -> None:
+        choose_among(self._of, ["in the mask", *(f"in {name}" for name in self._labels), *self._references])
 
     @property
-    def unseen_of(self) -> int:
-        """Whose parts are listed: a labels layer, counted from 0; -1 is the mask."""
-        return int(self._of.currentIndex()) - 1
+    def unseen_of(self) -> tuple[int, int]:
+        """Whose parts are listed: a label of the mask and a labels layer, each counted from 0; -1 is none of them."""
+        at, labels = int(self._of.currentIndex()) - 1, len(self._labels)
+        return (at, -1) if at < labels else (-1, at - labels)
 
     def set_rule(self, settings: Settings) -> None:
         """What holds now."""

@@ -12,6 +12,7 @@ from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPen
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from napari_sparsetok.inspection.ladder import Rung
+from napari_sparsetok.ui.inspect_words import millimetres
 
 _AGREEMENT, _COST = QColor("#009E73"), QColor("#D55E00")
 _MARGIN = (34, 10, 8, 20)  # left, top, right, bottom
@@ -164,7 +165,7 @@ def rung_words(rung: Rung) -> str:
     """One ratio of a sweep in words."""
     lines = [f"Keep ratio {rung.keep_ratio:g}: {' → '.join(map(str, rung.left))} tokens"]
     lines += [
-        f"{row.name}: Dice {row.dice:.3f}, HD95 {row.hd95:.1f} mm, {row.ml - row.other_ml:+.2f} mL"
+        f"{row.name}: Dice {row.dice:.3f}, HD95 {millimetres(row.hd95)} mm, {row.ml - row.other_ml:+.2f} mL"
         for row in rung.agreement
     ]
     lines.append(f"{rung.gmac:.1f} GMAC, {rung.seconds:.2f} s, {rung.memory / 2**20:.0f} MiB held at most")

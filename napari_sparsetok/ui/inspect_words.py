@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Geometry, Shape
-from napari_sparsetok.state import Prediction, TokenMap
+from napari_sparsetok.state import Prediction, Settings, TokenMap
 from napari_sparsetok.tokens import Lattice, StageStory, Unseen, story
 
 RULES = {
@@ -26,12 +27,17 @@ RULES = {
 """For each rule what it ranks by, and a sentence."""
 
 
+NOT_YET = "This part is not computed yet."
+
+
 def fate(stage: int, stages: int) -> str:
     """What became of a token, as one sentence."""
     if stage == 0:
         return "No window of the network covers this place."
     if stage > stages:
         return "The network looked here to the end."
+    if stages == 1:
+        return "The network stopped looking here at its only stage; what is shown was completed afterwards."
     ordinal = "first" if stage == 1 else "last" if stage == stages else f"{stage}."
     return (
         f"The network stopped looking here at the {ordinal} of {stages} stages; what is shown was completed afterwards."
@@ -45,7 +51,7 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     """
     place = lattice.token(voxel)
     if place is None or tokens.stage[place] == 0:
-        return f"<p>{fate(0, tokens.stages)}</p>"
+        return f"<p>{fate(0, tokens.stages) if prediction.complete else NOT_YET}</p>"
     stage = int(tokens.stage[place])
     lines = [f"<p><b>{fate(stage, tokens.stages)}</b></p>"]
     if tokens.forced is not None and tokens.forced[place]:
@@ -112,37 +118,51 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
         words = (
             "even at a keep ratio of 1 it is not kept"
             if lowest is None
-            else f"kept to the end from a keep ratio of {lowest:.2g}"
+            else f"kept to the end from a keep ratio of {_rounded_up(lowest):g}"
         )
         parts.append(f"<p>Its token: {words}, if all stages have the same.</p>")
     return "".join(parts)
 
 
+def _rounded_up(ratio: float) -> float:
+    """To two digits, and never down: below the ratio the token was lost."""
+    unit = 10.0 ** (math.floor(math.log10(ratio)) - 1)
+    return float(f"{math.ceil(ratio / unit - 1e-6) * unit:.6g}")
+
+
 def against_dense(rung: Rung) -> str:
-    """One ratio of a comparison, label by label."""
-    rows = [_row(["", "Dice", "HD95, mm", "mL", *(["reference"] if rung.reference else [])])]
+    """One ratio of a comparison, label by label: against keeping all, and against the reference if there is one."""
+    rows = [_row(["against", "Dice", "HD95,\u00a0mm", "mL"])]
     for k, row in enumerate(rung.agreement):
-        far = "–" if math.isnan(row.hd95) else f"{row.hd95:.1f}"
-        digits = 2 if row.ml < 10 else 1
-        cells = [escape(row.name), f"{row.dice:.3f}", far, f"{row.ml:.{digits}f} ({row.ml - row.other_ml:+.{digits}f})"]
-        cells += [f"{rung.reference[k].dice:.3f}"] if rung.reference else []
-        rows.append(_row(cells))
-    table = f"<table cellspacing=2>{''.join(rows)}</table>"
-    return f"<p>At {rung.keep_ratio:g}, against keeping all:</p>{table}".replace("-", "−")
+        rows.append(f"<tr><td colspan=4><i>{escape(row.name)}</i></td></tr>")  # a line of its own: names are long
+        rows.append(_agreement_row("keeping all", row))
+        rows += [_agreement_row("reference", rung.reference[k])] if rung.reference else []
+    return f"<p>At {rung.keep_ratio:g}:</p><table cellspacing=2>{''.join(rows)}</table>".replace("-", "−")
 
 
-def unseen_summary(pieces: Sequence[Unseen], mask_voxels: int, is_reference: bool = False) -> str:
-    """One sentence over the list of pieces."""
-    what = "reference" if is_reference else "mask"
-    if not mask_voxels:
-        return f"The {what} is empty."
+def _agreement_row(against: str, row: Agreement) -> str:
+    digits = 2 if row.ml < 10 else 1
+    more = round(row.ml - row.other_ml, digits) + 0.0  # no negative zero
+    ml = f"{row.ml:.{digits}f} ({more:+.{digits}f})"
+    return _row([against, f"{row.dice:.3f}", millimetres(row.hd95), ml])
+
+
+def millimetres(far: float) -> str:
+    """A distance, or a dash where it has no meaning because one of the masks lacks the label."""
+    return "–" if math.isnan(far) else f"{far:.1f}"
+
+
+def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask") -> str:
+    """One sentence over the list of pieces, of a mask of so many voxels."""
+    if not voxels:
+        return f"{of[:1].upper()}{escape(of[1:])} is empty."
     if not pieces:
-        return f"All of the {what} lies in tokens that were kept to the end."
-    voxels = sum(piece.voxels for piece in pieces)
+        return f"All of {escape(of)} lies in tokens that were kept to the end."
+    completed = sum(piece.voxels for piece in pieces)
     whole = sum(piece.whole for piece in pieces)
     more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
     plural = "" if len(pieces) == 1 else "s"
-    share = f"{voxels / mask_voxels:.0%} of the {what}, in {len(pieces)} piece{plural},"
+    share = f"{completed / voxels:.0%} of {escape(of)}, in {len(pieces)} piece{plural},"
     return f"{share} was completed without looking to the end.{more}"
 
 
@@ -151,6 +171,14 @@ def unseen_line(piece: Unseen, labels: LabelTable, geometry: Geometry) -> str:
     name = next((label.name for label in labels if label.id == piece.label), f"label {piece.label}")
     ml = piece.voxels * float(np.prod(geometry.spacing)) / 1000
     return f"{ml:.2f} mL of {name}{', a piece of its own' if piece.whole else ''}"
+
+
+def share(settings: Settings) -> str:
+    """How many tokens each stage keeps, in a few words."""
+    if settings.threshold is not None:
+        return f"above {settings.threshold:g}"
+    ratios = settings.stage_ratios or (settings.keep_ratio,)
+    return f"at {', '.join(f'{ratio:g}' for ratio in ratios)}"
 
 
 def budget(tokens: TokenMap) -> str:

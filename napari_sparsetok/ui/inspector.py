@@ -29,6 +29,7 @@ from napari_sparsetok.ui.inspect_painting import TokenPainting
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
+from napari_sparsetok.ui.scan_layer import lies_on
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
 _BLINK_MS = 500
@@ -91,6 +92,7 @@ class InspectDesk(QObject):
         panel.sweep.blink_toggled.connect(self._on_blink_toggled)
         panel.shown.layer_toggled.connect(self._on_layer_toggled)
         panel.shown.stage_chosen.connect(lambda stage: self._show_layers())
+        panel.shown.against_chosen.connect(self._show_layers)
         panel.shown.opacity_chosen.connect(self.layers.set_opacity)
         panel.rule.chosen.connect(self._on_rule)
 
@@ -114,6 +116,7 @@ class InspectDesk(QObject):
         return [
             Shortcut("A", "ask about the token under the mouse", lambda viewer: panel.ask_button.click()),
             Shortcut("O", "token outlines", lambda viewer: panel.shown.toggle("boxes")),
+            Shortcut("Shift-S", "scores of one stage", lambda viewer: panel.shown.toggle("stage")),
             Shortcut("Shift-O", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
             Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.shown.toggle("lowest")),
             Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.shown.toggle("difference")),
@@ -134,6 +137,7 @@ class InspectDesk(QObject):
         card = self._session.card
         if card is not None:
             config = card.config
+            self.panel.set_labels([label.name for label in card.labels])
             self.panel.set_model(card.stages, int(config.get("depth", 0)), int(config.get("heads", 0)))
 
     def _on_prediction(self, prediction: Prediction | None) -> None:
@@ -158,7 +162,9 @@ class InspectDesk(QObject):
         if prediction is None or lattice is None or not prediction.complete or not self.panel.isVisible():
             return
 
-        given = self._drawn(self.panel.unseen_of)
+        at, drawn = self.panel.unseen_of
+        given, label = self._drawn(drawn), prediction.labels.labels[at] if at >= 0 else None
+        of = "the reference" if given is not None else "the mask" if label is None else label.name
 
         def found(known: tuple[list[Unseen], int]) -> None:
             if self._session.state.prediction is not prediction:
@@ -166,10 +172,12 @@ class InspectDesk(QObject):
             self._pieces, voxels = known
             geometry = prediction.scan.geometry
             lines = [say.unseen_line(piece, prediction.labels, geometry) for piece in self._pieces[:100]]
-            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, given is not None), lines)
+            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, of), lines)
 
         def look() -> tuple[list[Unseen], int]:
-            mask = prediction.mask if given is None else np.array(given)
+            mask = prediction.mask if given is None else given
+            if label is not None:
+                mask = np.where(mask == label.id, mask, 0)
             return unseen(mask, prediction.tokens, lattice), int(np.count_nonzero(mask))
 
         self._session.load(look, found, "looking for what was not looked at")
@@ -178,6 +186,7 @@ class InspectDesk(QObject):
         self._tokens = self._lattice = None
         self._pieces = []
         self._set_sweep(None)
+        self.layers.drop("boxes", "stage", "share", "attention")  # of tokens that are no more
         self.panel.set_possible(self._session.state.prediction is not None)
         self.panel.set_unseen("", [])
         self.asking.set_prediction(None, None)
@@ -205,13 +214,14 @@ class InspectDesk(QObject):
             return
         ladder = tuple(sorted({*LADDER, state.settings.keep_ratio}, reverse=True))
         reference = self._reference()
-        question = Question(state.scan, state.settings, card, state.region, reference, ladder)
+        region = state.region if state.prediction is None else state.prediction.region  # of what is shown
+        question = Question(state.scan, state.settings, card, region, reference, ladder)
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Sweep], None]) -> Sweep:
             return sweep(segmenter, question, watch, show)
 
         def then(found: Sweep) -> None:
-            if found.scan is self._session.state.scan:
+            if found.scan is self._session.state.scan and _same_rule(found.settings, self._session.state.settings):
                 self._set_sweep(found)
 
         if not self._session.inspect(work, then, "comparing keep ratios"):
@@ -287,22 +297,25 @@ class InspectDesk(QObject):
 
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""
-        scan = self._session.state.scan
-        shape = None if scan is None else scan.shape
+        scan, before = self._session.state.scan, self._references
         self._references = [
             layer
             for layer in self._viewer.layers
-            if isinstance(layer, Labels) and OVERLAY not in layer.metadata and layer.data.shape == shape
+            if isinstance(layer, Labels) and OVERLAY not in layer.metadata and lies_on(layer, scan)
         ]
         self.panel.set_references([layer.name for layer in self._references])
+        if self._references != before:  # not of every layer: one that the person deletes stays away for now
+            self._show_layers()
 
     def _drawn(self, number: int) -> NDArray[Any] | None:
         """The voxels of one of the labels layers that may serve as a reference."""
-        return np.asarray(self._references[number].data) if 0 <= number < len(self._references) else None
+        if not 0 <= number < len(self._references):
+            return None
+        return np.clip(np.asarray(self._references[number].data), 0, 255).astype(np.uint8)  # no label is beyond
 
     def _reference(self) -> Reference | None:
         drawn = self._drawn(self.panel.rule.reference)
-        return None if drawn is None else Reference(drawn.astype(np.uint8))
+        return None if drawn is None else Reference(drawn)
 
     # Layers
 
@@ -323,13 +336,20 @@ class InspectDesk(QObject):
             "stage": (lambda: self.layers.show_scores(tokens, panel.shown.stage)) if tokens.stages else None,
             "share": (lambda: self.layers.show_share(tokens)) if _overlap(tokens) else None,
             "lowest": (lambda: self.layers.show_lowest(found.lowest, found.scan)) if found else None,
-            "difference": (lambda: self.layers.show_difference(prediction, found.dense)) if found else None,
+            "difference": self._difference(prediction),
         }
         for kind, show in shows.items():
             if show is not None and panel.shown.wanted(kind):
                 show()
             else:
                 self.layers.drop(kind)
+
+    def _difference(self, prediction: Prediction) -> Callable[[], None] | None:
+        """Shows where a prediction differs from the mask that was chosen; None if there is none."""
+        number = self.panel.shown.against
+        drawn = self._drawn(number)
+        other = drawn if drawn is not None else None if self.sweep is None else self.sweep.dense.mask
+        return None if other is None else lambda: self.layers.show_difference(prediction, other, drawn is not None)
 
     def _on_blink_toggled(self, on: bool) -> None:
         if on and self.sweep is not None:
@@ -356,10 +376,14 @@ def _overlap(tokens: TokenMap) -> bool:
 
 def _same_question(known: Sweep, prediction: Prediction) -> bool:
     """Whether a comparison is of this prediction's scan, model, region and rule."""
-    ours, theirs = prediction.settings, known.settings
-    same_rule = (ours.model, ours.selection, ours.seed, ours.reference) == (
-        theirs.model, theirs.selection, theirs.seed, theirs.reference)  # fmt: skip
-    return prediction.scan is known.scan and prediction.region == known.region and same_rule
+    same_place = prediction.scan is known.scan and prediction.region == known.region
+    return same_place and _same_rule(prediction.settings, known.settings)
+
+
+def _same_rule(one: Settings, other: Settings) -> bool:
+    """Whether two differ at most in how many tokens they keep."""
+    fields = ("model", "selection", "seed", "reference", "forced")
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
 def _rule_changes(request: RuleRequest) -> dict[str, Any]:

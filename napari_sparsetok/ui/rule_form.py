@@ -58,6 +58,7 @@ class RuleForm(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(apply)
+        self._shown: tuple[object, ...] = ()
 
     def set_references(self, names: Sequence[str]) -> None:
         """Labels layers on the scan's voxels."""
@@ -69,7 +70,11 @@ class RuleForm(QWidget):
         return int(self._reference.currentIndex()) - 1
 
     def set_rule(self, settings: Settings) -> None:
-        """What holds now."""
+        """What holds now. What a person is choosing meanwhile stays, as long as that is what held before."""
+        rule = (settings.selection, settings.threshold, settings.stage_ratios)
+        if rule == self._shown:
+            return
+        self._shown = rule
         self._selection.setCurrentIndex(self._selection.findData(settings.selection))
         by = "threshold" if settings.threshold is not None else "stages" if settings.stage_ratios else "share"
         self._keep_by.setCurrentIndex(self._keep_by.findData(by))

@@ -62,6 +62,15 @@ def placed(geometry: Geometry) -> dict[str, Any]:
     }
 
 
+def lies_on(layer: Layer, scan: Scan | None) -> bool:
+    """Whether a layer has the scan's voxels: as many, and in the same place."""
+    if scan is None or layer.multiscale or layer.data.shape != scan.shape:
+        return False
+    step = np.asarray(scan.geometry.spacing)
+    off = np.asarray(layer.translate) - scan.geometry.origin
+    return bool(np.allclose(layer.scale, step, rtol=1e-3) and (np.abs(off) < step / 10).all())
+
+
 def layer_data(scan: Scan) -> list[LayerData]:
     """The image layers of a scan: one, with a time axis if the scan has one, or one for each channel."""
     if scan.leading == "channel":

@@ -14,7 +14,7 @@ from napari_sparsetok.engine.probe import Probe
 from napari_sparsetok.engine.segmenter import SCDSegmenter
 from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
 from napari_sparsetok.state import Forced, Settings
-from napari_sparsetok.tokens import LADDER
+from napari_sparsetok.tokens import LADDER, asked_by_kept_from
 from napari_sparsetok.weights import Registry
 
 SETTINGS = Settings("tiny", 0.4)
@@ -80,27 +80,88 @@ def test_kept_from_is_where_a_run_keeps_it(segmenter, scan, probe):
             assert segmenter.segment(scan, Settings("tiny", lost)).tokens.stage[place] < 3
 
 
-def test_what_was_got_ready_says_the_same(segmenter, scan, probe):
-    places = [(0, 0, 0), (3, 5, 3), (1, 2, 3), (2, 0, 1)]
-    known = [probe.kept_from(place) for place in places]
-    fresh = segmenter.probe(scan, replace(SETTINGS, seed=1), (0, 0, 0))[0]
-    assert fresh is not probe
-    stops = iter([False, True])
-    fresh.get_ready(lambda: next(stops))
-    assert len(fresh._survivors) == 1
-    fresh.get_ready(lambda: False)
-    assert set(LADDER[1:]) < set(fresh._survivors)
-    tried = []
-    real = fresh._o.model.survives
-    fresh._o.model.survives = lambda *args: tried.append(args[2]) or real(*args)
-    assert [fresh.kept_from(place) for place in places] == known
-    del fresh._o.model.survives
-    assert len(tried) <= 3 * len(places)  # the first of four halvings was got ready, too
-    for ratio in LADDER[1:]:
+PLACES = [(0, 0, 0), (3, 5, 3), (1, 2, 3), (2, 0, 1)]
+
+
+def _counted(monkeypatch, probe: Probe) -> list[float]:
+    """The keep ratios at which the stages are run from here on."""
+    ratios, model = [], probe._o.model
+    for name in ("survives", "survivors"):
+        real = getattr(model, name)
+
+        def run(*given, real=real):
+            ratios.append(given[-2])
+            return real(*given)
+
+        monkeypatch.setattr(model, name, run)
+    return ratios
+
+
+def test_once_the_window_is_got_ready_an_answer_runs_nothing_and_is_the_same(segmenter, scan, monkeypatch):
+    probe = segmenter.probe(scan, SETTINGS, (0, 0, 0))[0]
+    probe._survivors.clear()
+    known = [probe.kept_from(place) for place in PLACES]
+    stops = iter([False] * 6 + [True] * 9)
+    probe.get_ready(lambda: next(stops))  # asked before each ratio and each block, so it ends in the midst of one
+    assert 0 < len(probe._survivors) < 5
+    assert [probe.kept_from(place) for place in PLACES] == known
+    probe.get_ready(lambda: False)
+    ran = _counted(monkeypatch, probe)
+    assert [probe.kept_from(place) for place in PLACES] == known
+    probe.get_ready(lambda: False)
+    assert ran == []
+    every = [probe.kept_from(place) for place in np.ndindex(GRID)]
+    assert ran == []
+    assert len({*every}) > 4  # else the weights tell nothing apart
+
+
+def test_what_was_got_ready_is_what_runs_keep(segmenter, scan):
+    probe = segmenter.probe(scan, SETTINGS, (0, 0, 0))[0]
+    probe.get_ready(lambda: False)
+    for ratio in (*LADDER[1:], *asked_by_kept_from()[9:60:10]):
         kept = segmenter.segment(scan, Settings("tiny", ratio)).tokens.stage == 3
-        assert {int(np.ravel_multi_index(p, GRID)) + fresh._o.model.class_tokens for p in np.argwhere(kept)} == set(
-            fresh._survivors[ratio]
-        ) - set(range(fresh._o.model.class_tokens))
+        assert np.array_equal(probe._survivors[probe._decided_by(ratio)], kept.ravel())
+
+
+def test_another_ratio_or_threshold_knows_it_already_and_another_rule_does_not(segmenter, scan, monkeypatch):
+    probe = segmenter.probe(scan, SETTINGS, (0, 0, 0))[0]
+    probe.get_ready(lambda: False)
+    known = [probe.kept_from(place) for place in PLACES]
+    for settings in (Settings("tiny", 0.3), replace(SETTINGS, threshold=0.4), replace(SETTINGS, stage_ratios=(1, 0.5))):
+        other = segmenter.probe(scan, settings, (0, 0, 0))[0]
+        assert other is not probe
+        with monkeypatch.context() as patch:
+            ran = _counted(patch, other)
+            other.get_ready(lambda: False)
+            assert [other.kept_from(place) for place in PLACES] == known
+            assert ran == []
+    by_length = segmenter.probe(scan, replace(SETTINGS, selection="norm"), (0, 0, 0))[0]
+    by_length.get_ready(lambda: False)
+    assert [by_length.kept_from(place) for place in PLACES] != known
+    assert [probe.kept_from(place) for place in PLACES] == known
+
+
+@pytest.mark.parametrize("selection", ["random", "entropy"])
+def test_scores_from_outside_are_kept_apart(segmenter, scan, selection):
+    settings = replace(SETTINGS, selection=selection)
+    probe = segmenter.probe(scan, settings, (0, 0, 0))[0]
+    probe.get_ready(lambda: False)
+    found = probe.kept_from((1, 2, 3))
+    assert segmenter.segment(scan, replace(settings, keep_ratio=found)).tokens.stage[1, 2, 3] == 3
+    other = segmenter.probe(scan, replace(settings, seed=5), (0, 0, 0))[0]
+    assert other._survivors is not probe._survivors
+
+
+def test_tokens_chosen_by_hand_are_kept_apart(segmenter, scan):
+    signs = np.zeros(GRID, np.int8)
+    signs[0], signs[1, 2, 3] = 1, -1
+    forced = replace(SETTINGS, forced=Forced.of(Region.whole(scan.shape), signs))
+    probe = segmenter.probe(scan, forced, (0, 0, 0))[0]
+    known = [probe.kept_from(place) for place in PLACES]
+    assert known[0] == LADDER[-1]
+    assert known[2] is None
+    probe.get_ready(lambda: False)
+    assert [probe.kept_from(place) for place in PLACES] == known
 
 
 def test_attention_falls_on_the_tokens_that_were_there(probe):
@@ -171,3 +232,45 @@ def test_forced_tokens_are_in_the_story_and_beside_the_field_is_refused(segmente
     assert not probe.survives(place, 0.9)
     with pytest.raises(ScanError, match="did not look here"):
         segmenter.probe(scan, SETTINGS, (15, 2, 2), Region((0, 0, 0), (8, 24, 16)))
+
+
+@pytest.mark.parametrize("after", [(1,), (3,)], ids=["early", "after the last block"])
+def test_a_model_of_one_stage_is_opened_as_well(tmp_path, scan, after):
+    torch.manual_seed(3)
+    tiny.write_model(tmp_path, config=replace(tiny.CONFIG, prune_after=after))
+    segmenter = SCDSegmenter(Registry([tmp_path]))
+    probe, place = segmenter.probe(scan, SETTINGS, (5, 9, 3))
+    found = segmenter.segment(scan, SETTINGS)
+    assert np.array_equal(probe.stage, found.tokens.stage)
+    assert set(np.unique(probe.stage)) == {1, 2}
+    assert len(probe.story(place)) == 1
+    probe.get_ready(lambda: False)
+    for at in PLACES:
+        lowest = probe.kept_from(at)
+        assert segmenter.segment(scan, Settings("tiny", lowest)).tokens.stage[at] == 2
+    assert not np.isnan(probe.attention(0, place)).any()
+    assert probe.rollout(place).shape == GRID
+    assert probe.reach().mean.shape == probe.masked_heads().shape == (3, 2)
+
+
+def test_a_threshold_above_every_score_leaves_one_token_and_can_be_asked_about(segmenter, scan):
+    settings = replace(SETTINGS, threshold=1.0)
+    probe, place = segmenter.probe(scan, settings, (5, 9, 3))
+    left = 0 if probe._o.model.class_tokens else 1
+    assert np.count_nonzero(probe.stage == 3) == left
+    assert len(probe.story(place)) >= 1
+    assert probe.probabilities.sum(0) == pytest.approx(1, abs=1e-4)
+    probe.get_ready(lambda: False)
+    assert probe.kept_from(place) is not None
+    assert probe.rollout(place).shape == GRID
+    reach = probe.reach()
+    assert np.isfinite(reach.mean[0]).all()
+    assert np.isfinite(reach.mean).all() == bool(left)  # with nothing left but the class token nobody looks
+
+
+def test_at_a_ratio_of_one_every_token_is_kept_and_told_of_without_a_cut(segmenter, scan):
+    probe, place = segmenter.probe(scan, replace(SETTINGS, keep_ratio=1.0), (5, 9, 3))
+    assert (probe.stage == 3).all()
+    told = probe.story(place)
+    assert [one.kept for one in told] == [True, True]
+    assert all(np.isnan(one.margin) for one in told)

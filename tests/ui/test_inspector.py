@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
+from fakes import LABELS, PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
 from matplotlib.colors import to_hex
 from napari.components import ViewerModel
 from napari.layers import Labels
@@ -19,14 +19,19 @@ from qtpy.QtCore import Qt
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
+from napari_sparsetok.inspection.ladder import Rung
+from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import Settings
+from napari_sparsetok.state import Forced, Settings
 from napari_sparsetok.tokens import LADDER
+from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
 from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
 from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.inspect_plot import rung_words
 from napari_sparsetok.ui.inspector import InspectDesk
+from napari_sparsetok.ui.layer_form import LAYERS
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import layer_data
@@ -301,8 +306,9 @@ def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
     drawn[14:, 18:, 10:] = 2  # in the last token, which the fake prunes first
     desk.viewer.add_layer(Labels(drawn, name="drawn"))
     desk.panel.show()
-    desk.panel._of.setCurrentIndex(1)
+    desk.panel._of.setCurrentText("drawn")
     qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
+    desk.settle()
     (piece,) = desk.desk._pieces
     assert (piece.label, piece.voxels, piece.stage, piece.whole) == (2, 8, 1, True)
     assert desk.panel._unseen_words.text().startswith("100% of the reference, in 1 piece,")
@@ -321,7 +327,8 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     here = next(rung for rung in found.rungs if rung.keep_ratio == 0.3)
     for row in here.agreement:
         far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f}"
-        assert f"{row.name}</td><td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} " in words
+        numbers = f"<td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} "
+        assert f"{row.name}</i></td></tr><tr><td>keeping all</td>{numbers}" in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
     desk.panel.sweep.ratio_chosen.emit(0.6)
@@ -467,7 +474,7 @@ def test_the_difference_says_which_of_two_masks_has_a_voxel(desk):
     here, dense = np.zeros((2, *desk.scan.shape), np.uint8)
     here[0, 0, :4], dense[0, 0, :4] = (1, 0, 1, 2), (0, 1, 2, 2)
     settings = desk.session.state.settings
-    desk.desk.layers.show_difference(*(make_prediction(desk.scan, settings, mask) for mask in (here, dense)))
+    desk.desk.layers.show_difference(make_prediction(desk.scan, settings, here), dense)
     values = desk.shown("difference").data
     assert values[0, 0, :4].tolist() == [1, 2, 3, 0]
     assert [DIFFERENCE[k][1] for k in (1, 2)] == ["only here", "only where all is kept"]
@@ -619,3 +626,408 @@ def test_every_control_says_what_it_does_and_the_tab_stays_narrow(desk):
     for part in desk.panel._parts:
         part.set_open(True)
         assert part.minimumSizeHint().width() <= 310  # what is wider is cut off
+
+
+# Whoever does what nobody expects
+
+
+def paint(desk: Desk, place: tuple[int, int, int], tool: str = "must") -> Any:
+    desk.panel.paint_requested.emit(tool)
+    layer = desk.shown("forced")
+    layer.paint(place, layer.selected_label)
+    return layer
+
+
+def until_forced(desk: Desk, qtbot: Any, count: int) -> None:
+    def kept() -> bool:
+        desk.mail.empty()
+        forced = desk.session.state.settings.forced
+        return (0 if forced is None else len(forced.keep) + len(forced.drop)) == count
+
+    qtbot.waitUntil(kept, timeout=3000)
+    desk.settle()
+
+
+def test_undo_and_redo_in_the_layer_itself_are_obeyed(desk, qtbot):
+    desk.segment()
+    layer = paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    layer.undo()  # as Ctrl+Z in the viewer does
+    until_forced(desk, qtbot, 0)
+    assert desk.engine.runs[-1][0].forced is None
+    layer.redo()
+    until_forced(desk, qtbot, 1)
+    layer.fill((0, 0, 0), NEVER)
+    until_forced(desk, qtbot, 1 + GRID[1] * GRID[2])
+
+
+def test_looking_through_the_slices_of_painted_tokens_runs_nothing(desk, qtbot):
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    before = len(desk.engine.runs)
+    for at in (0, 4, 8):
+        desk.viewer.dims.point = (at, 0, 0)
+    qtbot.wait(100)
+    desk.settle()
+    assert len(desk.engine.runs) == before
+
+
+def test_another_model_lets_tokens_chosen_by_hand_go_with_their_layer(desk, qtbot):
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    desk.session.choose(model="other")
+    assert desk.session.state.settings.forced is None
+    assert desk.shown("forced") is None
+    desk.segment()
+    paint(desk, (0, 0, 0))
+    until_forced(desk, qtbot, 1)  # and what was painted before is not brought back
+
+
+def test_tokens_chosen_elsewhere_are_painted_on_and_not_lost(desk, qtbot):
+    desk.segment()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    signs = np.zeros(GRID, np.int8)
+    signs[3, 4, 2] = signs[0, 0, 1] = 1
+    desk.session.choose(forced=Forced.of(Region.whole(desk.scan.shape), signs))  # as corrections do that teach
+    layer = paint(desk, (2, 2, 2), "never")
+    assert np.count_nonzero(layer.data) == 3
+    until_forced(desk, qtbot, 3)
+    assert desk.session.state.settings.forced.signs()[0, 0, 1] == 1
+
+
+def test_a_deleted_layer_of_chosen_tokens_comes_back_with_them(desk, qtbot):
+    desk.segment()
+    desk.viewer.layers.remove(paint(desk, (3, 4, 2)))
+    qtbot.wait(60)
+    desk.settle()
+    paint(desk, (0, 0, 0))
+    until_forced(desk, qtbot, 1)
+    desk.viewer.layers.remove(desk.shown("forced"))
+    desk.panel.paint_undo_requested.emit()
+    paint(desk, (1, 1, 1))
+    until_forced(desk, qtbot, 2)
+
+
+def test_tokens_of_a_part_that_was_not_segmented_yet_cannot_be_chosen(desk, qtbot):
+    desk.segment()
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.panel.paint_requested.emit("must")
+    assert desk.shown("forced") is None
+    assert "Segment this part" in desk.session.state.message.text
+    desk.segment()
+    paint(desk, (1, 1, 1))
+    until_forced(desk, qtbot, 1)
+    assert desk.session.state.settings.forced.grid == (2, 2, 2)
+
+
+def test_a_box_that_starts_beside_the_lattice_is_asked_about_and_painted_on(desk, qtbot):
+    desk.session.set_region(Region((1, 2, 3), (14, 19, 12)))
+    desk.segment()
+    desk.desk.asking.ask((1, 2, 3))
+    assert "Token 0 · 0 · 0" in desk.panel._story.text()
+    desk.desk.asking.ask((13, 18, 11))
+    assert "Token 3 · 4 · 2" in desk.panel._story.text()
+    desk.desk.asking.ask((0, 0, 0))
+    assert "No window of the network covers this place" in desk.panel._story.text()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    assert desk.engine.runs[-1][0].forced.region == Region((1, 2, 3), (14, 19, 12))
+
+
+def test_what_a_comparison_is_of_is_what_is_shown_and_not_what_is_to_come(desk):
+    part = Region((0, 0, 0), (8, 8, 8))
+    desk.segment()
+    desk.session.set_region(part)
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.region == Region.whole(desk.scan.shape)
+    desk.segment()
+    assert desk.desk.sweep is None
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.region == part
+
+
+def test_tokens_chosen_by_hand_end_a_comparison(desk, qtbot):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    paint(desk, (3, 4, 2))
+    until_forced(desk, qtbot, 1)
+    assert desk.desk.sweep is None  # its numbers were without them
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep.settings.forced is not None
+
+
+@pytest.mark.parametrize("what", ["model", "scan", "rule"])
+def test_what_comes_late_of_a_comparison_that_nobody_asks_for_any_more_is_not_shown(qtbot, no_cost, what):
+    desk = Desk(qtbot, Probed())
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.engine.let()
+    desk.segment()
+    desk.desk.compare()
+    desk.engine.await_window()
+    desk.engine.let(2)
+    desk.engine.await_window()
+    desk.engine.await_window()  # two ratios are known by now, and wait to be told
+    if what == "model":
+        desk.session.choose(model="other")
+    elif what == "scan":
+        desk.session.set_scan(make_scan(name="another"))
+    else:
+        desk.session.choose(selection="norm")
+    desk.engine.let(30)
+    desk.settle()
+    assert desk.desk.sweep is None
+    desk.desk.shut_down()
+    desk.overlays.let_go()
+    desk.session.close()
+
+
+def test_layers_that_go_while_keep_ratios_are_compared_are_no_error(qtbot, no_cost):
+    desk = Desk(qtbot, Probed())
+    desk.engine.let()
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.desk.compare()
+    for _ in range(4):
+        desk.engine.await_window()
+        desk.engine.let()
+        desk.mail.empty()
+        for kind in ("lowest", "difference"):
+            desk.panel.shown.set_layer(kind, True)
+        desk.panel.sweep.blink_button.click()
+        for layer in list(desk.viewer.layers):
+            desk.viewer.layers.remove(layer)
+    desk.engine.let(30)
+    desk.settle()
+    desk.desk._on_blink()
+    assert desk.session.state.busy is None
+    desk.desk.shut_down()
+    desk.overlays.let_go()
+    desk.session.close()
+
+
+def test_the_story_follows_the_slider(desk):
+    desk.segment()
+    desk.desk.asking.ask_network((5, 0, 0))
+    desk.settle()
+    assert "stopped looking" in desk.panel._story.text()
+    assert "head 75%" in desk.panel._more.text()
+    desk.session.set_keep_ratio(1.0)
+    desk.settle()
+    assert "looked here to the end" in desk.panel._story.text()
+    assert "head 75%" not in desk.panel._more.text()  # it was said at another ratio
+
+
+def test_in_3d_it_says_that_pointing_needs_slices(desk, qtbot):
+    desk.segment()
+    desk.panel.ask_button.click()
+    desk.viewer.dims.ndisplay = 3
+    desk.viewer.cursor.position = (1, 1, 1)
+    qtbot.waitUntil(lambda: "slices" in desk.panel._story.text(), timeout=2000)
+
+
+def test_beside_the_scan_nothing_is_told_and_nothing_asked(desk, qtbot):
+    desk.segment()
+    desk.panel.ask_button.click()
+    point_at(desk, (5, 5, 5))
+    qtbot.waitUntil(lambda: "Token 1" in desk.panel._story.text(), timeout=2000)
+    desk.settle()
+    before = desk.panel._story.text()
+    desk.viewer.cursor.position = (-500, 900, 4)
+    qtbot.wait(120)
+    assert desk.panel._story.text() == before
+
+
+def test_where_a_window_is_still_to_come_that_is_said(desk):
+    desk.segment()
+    prediction = desk.session.state.prediction
+    stage = prediction.tokens.stage.copy()
+    stage[0] = 0
+    partial = replace(prediction, complete=False, tokens=replace(prediction.tokens, stage=stage))
+    desk.desk._on_prediction(partial)
+    desk.desk.asking.ask((0, 0, 0))
+    assert "not computed yet" in desk.panel._story.text()
+
+
+def test_a_choice_of_rule_stays_while_results_come_in(desk):
+    desk.segment()
+    form = desk.panel.rule
+    form._selection.setCurrentIndex(form._selection.findData("norm"))
+    form._keep_by.setCurrentIndex(form._keep_by.findData("threshold"))
+    form._values.setText("0.4")
+    desk.session.set_keep_ratio(0.2)
+    desk.settle()
+    assert (form._selection.currentData(), form._keep_by.currentData(), form._values.text()) == (
+        "norm",
+        "threshold",
+        "0.4",
+    )
+    desk.session.choose(selection="entropy")
+    assert form._selection.currentData() == "entropy"
+    assert form._keep_by.currentData() == "share"
+
+
+def test_labels_beyond_255_are_still_a_reference(desk, qtbot):
+    desk.segment()
+    drawn = np.zeros(desk.scan.shape, np.int32)
+    drawn[14:, 18:, 10:] = 256
+    desk.viewer.add_layer(Labels(drawn, name="drawn"))
+    desk.panel.rule._reference.setCurrentIndex(1)
+    desk.panel.rule.chosen.emit(RuleRequest("oracle", "share", ""))
+    desk.settle()
+    assert np.count_nonzero(desk.engine.runs[-1][0].reference.mask) == 8
+    desk.panel.show()
+    desk.panel._of.setCurrentText("drawn")
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or len(desk.desk._pieces) == 1), timeout=5000)
+    assert desk.desk._pieces[0].voxels == 8
+
+
+def test_a_labels_layer_elsewhere_is_no_reference_even_of_the_same_size(desk):
+    desk.segment()
+    desk.viewer.add_layer(Labels(np.zeros(desk.scan.shape, np.uint8), name="moved", translate=(0, 40, 0)))
+    desk.viewer.add_layer(Labels(np.zeros(desk.scan.shape, np.uint8), name="coarse", scale=(2, 2, 2)))
+    assert desk.panel.rule._reference.count() == 1
+
+
+@pytest.mark.parametrize(("stage", "words"), [(1, "at its only stage"), (2, "to the end")])
+def test_a_model_of_one_stage_is_told_of_in_words(stage, words):
+    assert words in say.fate(stage, 1)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [(0.15, "0.15"), (1.0, "1 "), (0.1501, "0.16"), (0.6484, "0.65"), (0.02, "0.02"), (0.02046, "0.021")],
+)
+def test_the_ratio_that_is_told_keeps_the_token(ratio, told):
+    assert f"keep ratio of {told}" in say.probed(None, LABELS, ratio, True).replace(",", " ")
+
+
+def test_every_layer_of_the_form_has_the_key_that_it_names(desk):
+    keys = {shortcut.key.replace("-", "+"): shortcut for shortcut in desk.desk._keys()}
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    for kind, words, _ in LAYERS:
+        key = words.replace("&", "").rpartition("(")[2].rstrip(")")
+        assert key in keys, words
+        if kind != "share":
+            before = desk.panel.shown.wanted(kind)
+            keys[key].do(desk.viewer)
+            assert desk.panel.shown.wanted(kind) != before
+
+
+def test_pieces_of_one_label_are_listed_alone(desk, qtbot):
+    desk.segment()
+    desk.panel.show()
+    assert [desk.panel._of.itemText(k) for k in range(desk.panel._of.count())] == ["in the mask", "in head", "in tail"]
+    desk.panel._of.setCurrentText("in tail")
+    qtbot.waitUntil(lambda: bool(desk.mail.empty() or desk.desk._pieces), timeout=5000)
+    desk.settle()
+    assert {piece.label for piece in desk.desk._pieces} == {2}
+    assert "of tail, in" in desk.panel._unseen_words.text()
+
+
+def test_the_difference_may_be_from_a_reference_and_needs_no_comparison(desk):
+    desk.segment()
+    form, here = desk.panel.shown, desk.session.state.prediction.mask
+    assert not form._toggles["difference"].isEnabled()
+    drawn = here.copy()
+    drawn[0, 0, :3] = (0, 2, 1)
+    desk.viewer.add_layer(Labels(drawn, name="drawn"))
+    form._against.setCurrentText("drawn")
+    form.toggle("difference")
+    layer = desk.shown("difference")
+    assert np.count_nonzero(layer.data) == np.count_nonzero(drawn != here)
+    assert layer.data[0, 0, 0] == 1
+    assert "reference" in layer.name
+    assert "only in the reference" in form._legend.accessibleName()
+    desk.viewer.layers.remove(desk.desk._references[0])
+    assert desk.shown("difference") is None
+    assert not form._toggles["difference"].isEnabled()
+
+
+def test_what_the_person_deletes_stays_away_until_something_changes(desk):
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.viewer.layers.remove(desk.shown("boxes"))
+    assert desk.shown("boxes") is None
+
+
+def test_at_a_ratio_each_label_is_held_against_both_and_a_distance_without_meaning_is_a_dash(desk):
+    nan = float("nan")
+    rows = tuple(Agreement(k, name, 0.9, nan, 12.34, 12.5) for k, name in ((1, "head"), (2, "tail")))
+    other = tuple(replace(row, hd95=2.5, other_ml=10.0) for row in rows)
+    rung = Rung(0.25, (100, 25, 6), 1.0, 0.1, 2**20, rows, other)
+    words = plain(say.against_dense(rung))
+    assert words.count("<td>keeping all</td><td>0.900</td><td>–</td><td>12.3 (−0.2)</td>") == 2
+    assert words.count("<td>reference</td><td>0.900</td><td>2.5</td><td>12.3 (+2.3)</td>") == 2
+    assert "HD95 – mm" in rung_words(rung)
+
+
+def test_long_names_of_labels_cut_nothing_off(desk):
+    long = "Left submandibular gland of a patient with a long name"
+    rows = (Agreement(1, long, 0.123, 100.5, 1234.5, 1000.0),)
+    rung = Rung(0.25, (10000, 2500, 600), 1.0, 0.1, 2**20, rows, rows)
+    desk.panel.sweep.set_rungs((rung,), (1,), say.against_dense(rung))
+    desk.panel.set_labels([long])
+    desk.panel.set_references([long])
+    desk.panel.set_unseen(say.unseen_summary([], 5, long), [f"17.87 mL of {long}, a piece of its own"])
+    for part in desk.panel._parts:
+        part.set_open(True)
+        assert part.minimumSizeHint().width() <= 310
+
+
+def test_a_block_in_which_no_token_is_left_has_a_dash_and_no_line(desk, qtbot):
+    desk.segment()
+    share = np.array([[[0.7, 0.3]], [[np.nan, np.nan]]], np.float32)
+    edges, even = np.array([0, 10, 30], np.float32), np.array([0.4, 0.6], np.float32)
+    form = desk.panel.heads
+    form.set_heads(np.zeros((2, 1), np.float32), Reach(edges, share, np.array([[9], [np.nan]], np.float32), even))
+    assert "9 mm far" in form._words.text()
+    form.plot.resize(300, 110)
+    form.map.resize(300, 40)
+    assert form.plot.place(share[0, 0], 0).y() < form.plot.place(share[0, 0], 1).y()
+    qtbot.keyClick(form.map, Qt.Key_Down)
+    assert "no token is left" in form._words.text()
+    for widget in (form.map, form.plot):
+        widget.show()
+        assert not widget.grab().isNull()
+
+
+def test_what_was_drawn_of_another_model_or_part_goes_with_it(desk):
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    desk.segment()
+    desk.panel.shown.toggle("boxes")
+    desk.panel.shown.toggle("stage")
+    desk.desk.asking.ask_network((4, 4, 4))
+    desk.settle()
+    desk.panel.heads.attention_requested.emit(1, 0)
+    desk.settle()
+    desk.session.set_keep_ratio(0.5)
+    desk.settle()
+    assert "at 0.3" in desk.shown("attention").name  # it was asked for at that ratio
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.segment()
+    assert desk.shown("attention") is None
+    assert desk.shown("boxes") is not None
+    desk.session.choose(model="other")
+    assert [desk.shown(kind) for kind in ("boxes", "stage", "attention")] == [None] * 3
+    desk.segment()
+    assert desk.shown("boxes") is not None
+
+
+def test_where_no_window_looked_the_network_is_not_asked(desk):
+    desk.session.set_region(Region((0, 0, 0), (8, 8, 8)))
+    desk.segment()
+    desk.desk.asking.ask_network((15, 19, 11))
+    desk.settle()
+    assert desk.engine.probed == []
+    assert desk.session.state.message is None or desk.session.state.message.severity != "error"
+    assert "No window" in desk.panel._story.text()
