@@ -51,7 +51,7 @@ def _plugin(syntax: str) -> str:
     if syntax == RLELossless:
         return "pydicom"  # others end the whole program on damaged ones
     if syntax in JPEG2000TransferSyntaxes and "pylibjpeg" in get_decoder(UID(syntax)).available_plugins:
-        return "pylibjpeg"  # an eighth faster than gdcm, which pydicom prefers and fails with where signs contradict
+        return "pylibjpeg"  # somewhat faster than gdcm, which pydicom prefers and fails with where signs contradict
     return ""
 
 
