@@ -209,7 +209,9 @@ def stack_channels(scans: Sequence[Scan]) -> Scan:
     identity = " ".join(scan.identity for scan in scans if scan.identity)
     origins = tuple(path for k, scan in enumerate(scans) for path in (scan.files if k else scan.origins))
     voxels = np.stack([scan.voxels for scan in scans])
-    return replace(first, voxels=voxels, leading="channel", identity=identity, origins=origins)
+    others = (note for scan in scans[1:] for note in scan.notes if note != SIDES_UNKNOWN)  # the first one's sides count
+    notes = tuple(dict.fromkeys([*first.notes, *others]))
+    return replace(first, voxels=voxels, leading="channel", identity=identity, origins=origins, notes=notes)
 
 
 def _check_memory(scans: Sequence[Scan]) -> None:

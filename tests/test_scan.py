@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from napari_sparsetok.scan import Geometry, Region, Scan, ScanError, stack_channels
+from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Region, Scan, ScanError, stack_channels
 
 ORIENTATIONS = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
@@ -284,6 +285,12 @@ def test_channels_are_stacked():
     assert both.voxels.shape == (2, 3, 3, 3)
     assert both.leading == "channel"
     assert both.voxels[1].all()
+
+
+def test_what_is_to_be_known_of_a_channel_is_known_of_all():
+    first = replace(scan_of(np.zeros((3, 3, 3))), notes=("oblique",))
+    second = replace(first, notes=("oblique", "resampled", SIDES_UNKNOWN))
+    assert stack_channels([first, second]).notes == ("oblique", "resampled")
 
 
 def test_channels_on_other_grids_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ __all__ = [
 MASK_SUFFIXES = (*formats.NIFTI, ".nrrd", ".mha")
 """How the name of a saved mask may end, whatever its scan is; see also `mask_suffixes`."""
 
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # longer than a drive's letter; Path takes one stroke of two away
 _DICOM = (".dcm", ".rtstruct.dcm")
 
 
@@ -47,7 +49,7 @@ def can_open(path: str | Path) -> bool:
 
     A folder counts only if it holds DICOM, as far as a few dozen of its files tell, or is an OME-Zarr image.
     """
-    return formats.recognise(_path(path)) is not None
+    return str(path) != "" and formats.recognise(_path(path)) is not None
 
 
 def find_series(
@@ -218,6 +220,10 @@ class _Opening:
 
 
 def _recognised(path: str | Path) -> tuple[Path, Format]:
+    if str(path) == "":  # which Path takes for the current folder
+        raise ScanError("no name was given; choose the file or folder of a scan")
+    if _ADDRESS.match(str(path)):
+        raise ScanError("only files on this computer are opened, no network addresses; copy the scan here first")
     path = _path(path)
     return path, formats.recognised(path)
 

@@ -13,12 +13,16 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+if __name__ == "__main__":  # pydicom would load what downloads its examples: a fifth of the time until this begins
+    sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, RLELossless
 
 _MOST_PIXELS = 1 << 28  # of a picture
 
@@ -37,11 +41,18 @@ def decoded(dataset: Dataset, syntax: str, numbers: Sequence[int]) -> Iterator[N
     _check_sizes(dataset)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    # Other decoders of run lengths end the whole program on damaged ones.
-    plugin = "pydicom" if syntax == RLELossless else ""
     # Without indices the object is gone through once, instead of from its start for each frame.
     indices = None if len(numbers) == int(dataset.get("NumberOfFrames") or 1) else numbers
-    yield from iter_pixels(dataset, raw=True, indices=indices, decoding_plugin=plugin)
+    yield from iter_pixels(dataset, raw=True, indices=indices, decoding_plugin=_plugin(syntax))
+
+
+def _plugin(syntax: str) -> str:
+    """The decoder to take where it matters which one; "" leaves it to pydicom."""
+    if syntax == RLELossless:
+        return "pydicom"  # others end the whole program on damaged ones
+    if syntax in JPEG2000TransferSyntaxes and "pylibjpeg" in get_decoder(UID(syntax)).available_plugins:
+        return "pylibjpeg"  # somewhat faster than gdcm, which pydicom prefers and fails with where signs contradict
+    return ""
 
 
 def _check_sizes(dataset: Dataset) -> None:

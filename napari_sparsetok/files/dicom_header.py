@@ -44,6 +44,7 @@ TAGS = [Tag(name) for name in (*_PERSONAL, *_SERIES, *_PIXELS, *_PLACE, *_MARKS)
 
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_FRACTIONS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x08", b"\x7f\xe0\x00\x09")
 _MOST_FRAMES = 100_000
 
 
@@ -55,6 +56,7 @@ class Head:
     ----------
     name : description and number of the series, or empty where they might name a person.
     bits : allocated, stored, highest.
+    fractions : the values are stored as floats.
     padding : stored values from the first to the second are no image.
     trouble : a sentence, if the file cannot be used.
     """
@@ -70,6 +72,7 @@ class Head:
     signed: bool
     photometric: str
     expected: int
+    fractions: bool = False
     padding: tuple[float, float] | None = None
     trouble: str = ""
 
@@ -115,7 +118,8 @@ def read_frames(item: Item, stream: BinaryIO) -> list[Frame]:
         left = item.size - stream.tell()
         if not dataset.get("Rows") or not dataset.get("SeriesInstanceUID"):
             return []
-        head = _head(dataset, left)
+        fractions = stream.read(4) in _FRACTIONS  # the tag that it stopped before
+        head = _head(dataset, left, fractions=fractions)
         return _frames(item, dataset, head)
     except InvalidDicomError:
         return []
@@ -130,7 +134,7 @@ def _inflated(stream: BinaryIO) -> BinaryIO:
     raise ScanError("a file here is deflated as a whole, which is not read; let the archive export it uncompressed")
 
 
-def _head(dataset: Dataset, left: int) -> Head:
+def _head(dataset: Dataset, left: int, *, fractions: bool) -> Head:
     allocated = int(dataset.get("BitsAllocated") or 16)
     stored = int(dataset.get("BitsStored") or allocated)
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -150,6 +154,7 @@ def _head(dataset: Dataset, left: int) -> Head:
         signed=bool(dataset.get("PixelRepresentation")),
         photometric=str(dataset.get("PhotometricInterpretation") or "MONOCHROME2"),
         expected=expected,
+        fractions=fractions,
         padding=_padding(dataset),
         trouble=_trouble(dataset, (samples, frames, allocated, stored), left, expected, syntax),
     )
@@ -157,7 +162,7 @@ def _head(dataset: Dataset, left: int) -> Head:
 
 def _trouble(dataset: Dataset, sizes: tuple[int, int, int, int], left: int, expected: int, syntax: str) -> str:
     samples, frames, allocated, stored = sizes
-    if samples != 1:
+    if samples != 1 or str(dataset.get("PhotometricInterpretation")).startswith("PALETTE"):
         return "it holds colour pictures; a scan needs one grey value a voxel"
     if not 0 < frames <= _MOST_FRAMES or not 0 < stored <= allocated or allocated not in (1, 8, 16, 32, 64):
         return "a header contradicts itself (frames or bits of a pixel); export the series again"

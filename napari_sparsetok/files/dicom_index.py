@@ -22,6 +22,7 @@ from napari_sparsetok.scan import ScanError
 _SAME_DIRECTION = 2e-3  # difference of direction cosines
 _MOST_PARTS = 64  # of one series
 _MOST_THUMBNAILS = 100
+_UNREAD = "damaged, cut short, or may not be read by you"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,9 @@ def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
     frames, damaged = _frames_at(path, watch)
     if not frames:
         if damaged:
-            raise ScanError("the DICOM files here are damaged or cut short; copy them again from their source")
+            raise ScanError(
+                f"the DICOM files here are {_UNREAD}; copy them again from their source, or ask their owner"
+            )
         raise ScanError("no DICOM image was found here; choose the folder, zip or file that holds the scan")
     found = [_described(key, part, damaged, thumbnail=False) for key, part in _parts(frames)]
     found.sort(key=_rank)
@@ -178,7 +181,8 @@ def _rank(info: SeriesInfo) -> tuple[bool, bool, int]:
 
 def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> Candidate:
     frames, doubles = _without_doubles(part)
-    notes = [f"{doubles} files are there twice; each was read once."] if doubles else []
+    files = "1 file is" if doubles == 1 else f"{doubles} files are"
+    notes = [f"{files} there twice; each was read once."] if doubles else []
     final = _unusable(frames)
     if final:
         return Candidate([frames], None, frozenset(), tuple(notes), final)
@@ -235,8 +239,8 @@ def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> I
         problem = f"the series mixes slices of different directions or sizes ({len(others)} do not fit the rest)"
         yield problem, f"open these {len(frames)} slices alone"
     if damaged:
-        noun = "file here is" if damaged == 1 else "files here are"
-        problem = f"{damaged} DICOM {noun} damaged or cut short and may belong to it; copy the export again"
+        noun = "file or folder here is" if damaged == 1 else "files or folders here are"
+        problem = f"{damaged} {noun} {_UNREAD}, and may belong to it; copy the export again, or ask its owner"
         yield problem, "open what can be read and leave out the rest"
 
 

@@ -216,17 +216,24 @@ def value_type(frames: Sequence[Frame]) -> np.dtype[Any]:
     for frame in frames:
         low, high = _range(frame.head)
         slope, intercept = frame.scaling
-        if not np.isfinite([slope, intercept]).all():
-            raise ScanError("a slice is scaled by a number that is none; export the series again")
+        _check_scaling(slope, intercept)
         lows.append(min(low * slope, high * slope) + intercept)
         highs.append(max(low * slope, high * slope) + intercept)
-        whole = whole and slope == int(slope) and intercept == int(intercept) and frame.head.bits[0] <= 32
+        whole = whole and slope == int(slope) and intercept == int(intercept)
+        whole = whole and frame.head.bits[0] <= 32 and not frame.head.fractions
     if whole:
         for kind in _WHOLE:
             if np.iinfo(kind).min <= min(lows) and max(highs) <= np.iinfo(kind).max:
                 return np.dtype(kind)
-    deep = any(frame.head.bits[1] > 16 for frame in frames)
+    deep = any(frame.head.bits[1] > (32 if frame.head.fractions else 16) for frame in frames)
     return np.dtype(np.float64 if deep else np.float32)
+
+
+def _check_scaling(slope: float, intercept: float) -> None:
+    if not np.isfinite([slope, intercept]).all():
+        raise ScanError("a slice is scaled by a number that is none; export the series again")
+    if slope == 0:
+        raise ScanError("the values of a slice are to be multiplied by zero; export the series again")
 
 
 def _range(head: Head) -> tuple[float, float]:

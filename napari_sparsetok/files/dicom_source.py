@@ -36,7 +36,10 @@ _BARE = tuple(bytes([8, 0, element, 0]) for element in (0x00, 0x05, 0x08, 0x16))
 
 @dataclass(frozen=True)
 class Item:
-    """One file: on disk, or a member of a zip. Its name may hold a patient's name: it is never shown."""
+    """One file: on disk, or a member of a zip; or a folder that may not be looked into.
+
+    Its name may hold a patient's name: it is never shown.
+    """
 
     path: Path
     size: int
@@ -164,7 +167,8 @@ def _limited(items: Iterator[Item], watch: Watch) -> list[Item]:
 
 def _walk(folder: Path, depth: int | None = None) -> Iterator[Item]:
     top = str(folder)
-    for where, folders, names in os.walk(top, followlinks=False):
+    closed: list[OSError] = []
+    for where, folders, names in os.walk(top, onerror=closed.append, followlinks=False):
         folders.sort()
         if depth is not None and where[len(top) :].count(os.sep) + 1 >= depth:
             folders.clear()
@@ -176,12 +180,17 @@ def _walk(folder: Path, depth: int | None = None) -> Iterator[Item]:
                 continue
             if stat.S_ISREG(status.st_mode) and status.st_size > 0:
                 yield Item(path, status.st_size)
+    for error in closed:
+        if isinstance(error, PermissionError) and error.filename:
+            yield Item(Path(error.filename), 1)  # whoever opens it is told so; what lies there may be missed
 
 
 def _members(path: Path) -> Iterator[Item]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.is_dir() or info.flag_bits & 1 or not info.file_size:  # the bit of an encrypted member
+            if not info.filename or info.is_dir() or not info.file_size:
+                continue
+            if info.flag_bits & 1:  # it takes a password
                 continue
             if info.file_size > _LARGEST_MEMBER or _is_bomb(info):
                 raise ScanError(

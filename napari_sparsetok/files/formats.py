@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 import zlib
 from enum import Enum
@@ -32,6 +34,8 @@ _SUFFIXES = {
     **dict.fromkeys((".tif", ".tiff"), Format.TIFF),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), Format.DICOM),
 }
+_LOCKED = 1  # the bit of a zip's member that takes a password
+_LONGEST_NAME = 200  # characters, in a sentence
 _LIST = "DICOM, NIfTI (.nii, .nii.gz), Analyze (.hdr with .img), NRRD, MetaImage, .mgz, TIFF, OME-Zarr"
 
 
@@ -67,22 +71,53 @@ def recognised(path: Path) -> Format:
     try:
         return _checked(path)
     except OSError as error:
-        raise ScanError(f"{path} cannot be reached ({error.strerror}); check the name and your permissions") from None
+        name = str(path) if len(str(path)) <= _LONGEST_NAME else f"…{str(path)[-_LONGEST_NAME:]}"
+        raise ScanError(f"{name} cannot be reached ({error.strerror}); check the name and your permissions") from None
 
 
 def _checked(path: Path) -> Format:
     if path.is_dir():
-        kind = _folder(path)
-        if kind is None:
-            raise ScanError(f"{path} is a folder without a DICOM or OME-Zarr scan; choose the folder or file of a scan")
-        return kind
+        return _checked_folder(path)
     if not path.exists() and (recognise(path) or path.suffix.lower() == ".zip" or not path.suffix):
         raise ScanError(f"there is no file {path}; check the name")
     kind = _kind(path)
     if kind is None:
+        _check_zip(path)
         raise ScanError(f"{path.name} is not a scan of a kind that is read ({_LIST}); convert it to NIfTI first")
     if not path.is_file():
         raise ScanError(f"{path} is not a file that can be read; choose the file of a scan")
+    return kind
+
+
+def _check_zip(path: Path) -> None:
+    """Say why a zip holds no scan that could be seen.
+
+    Raises
+    ------
+    ScanError : it is locked, or holds further archives.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename and not info.is_dir()]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, struct.error):
+        return
+    if any(info.flag_bits & _LOCKED for info in members):
+        raise ScanError(f"{path.name} is locked with a password; unpack it with that, and open the folder")
+    if any(info.filename.lower().endswith((".zip", ".7z", ".rar", ".tar", ".gz", ".tgz")) for info in members):
+        raise ScanError(f"{path.name} holds further archives, which are not looked into; unpack it, and open those")
+
+
+def _checked_folder(path: Path) -> Format:
+    try:
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries]
+    except PermissionError:
+        raise ScanError(f"{path} is a folder that you may not look into; ask its owner for permission") from None
+    kind = _folder(path)
+    if kind is None and any(name.lower().endswith(".zip") for name in names):
+        raise ScanError(f"{path} is a folder without a scan, but with zip files; choose one of them")
+    if kind is None:
+        raise ScanError(f"{path} is a folder without a DICOM or OME-Zarr scan; choose the folder or file of a scan")
     return kind
 
 

@@ -74,15 +74,15 @@ def read(path: Path, watch: Watch) -> Scan:
 
 
 def _found(path: Path, claim: Claim, watch: Watch) -> _Found:
-    """The voxels through SimpleITK; raw ones as they lie, since those can be left there or read in pieces."""
+    """The voxels through SimpleITK; plain numbers as they lie, since those can be left there or read in pieces."""
     if claim.raw:
         reader = _information(path)
         plain = reader.GetNumberOfComponents() == 1 and min(reader.GetSpacing()) > 0
         if plain and tuple(reader.GetSize()) == claim.shape:
-            if raw.stays_on_disk(claim.bytes):
+            if not claim.packing and raw.stays_on_disk(claim.bytes):
                 return _Found(_header(reader), raw.mapped(claim.raw).T, block=claim.raw)
-            check_memory(2 * claim.bytes, path.name)
-            return _Found(_header(reader), raw.read_whole(claim.raw, watch).T)
+            check_memory((1 if claim.raw.dtype.isnative else 2) * claim.bytes, path.name)
+            return _Found(_header(reader), raw.read_whole(claim.raw, watch, claim.packing).T)
     check_memory(2 * claim.bytes, path.name)
     sitk = _sitk()
 

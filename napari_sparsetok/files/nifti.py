@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 from napari_sparsetok.files import pair, raw
 from napari_sparsetok.files.pair import Files
 from napari_sparsetok.files.raw import RawBlock, StoredVoxels
-from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, watched
+from napari_sparsetok.files.reading import (
+    Watch,
+    check_claim,
+    check_end,
+    check_memory,
+    explained,
+    oblique_note,
+    watched,
+)
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
@@ -52,7 +60,6 @@ _GREY = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of u
 _ANALYZE_GREY = (2, 4, 8, 16, 64, 130, 132, 136)  # the last three are SPM's
 _NOT_GREY = dict.fromkeys((128, 2304), "colours") | dict.fromkeys((32, 1792, 2048), "complex numbers")
 _GZIP = b"\x1f\x8b"
-_CHUNK = 1 << 24
 _COMMENT = 6  # NIfTI's code for an extension that is text
 _LARGEST_NOTE = 1 << 20  # bytes of extensions that are looked through for label names
 _FACTOR = "Its header multiplies the stored values by {slope:g}, as SPM writes it; that was done."
@@ -234,21 +241,9 @@ def _stored(block: RawBlock, watch: Watch) -> NDArray[Any]:
     with _opened(block.path) as stream:
         source = watched(stream, block.bytes, watch)
         stored = array_from_file(block.shape, block.dtype, source, block.offset, order="F", mmap=False)
-        _check_end(stream)
+        if isinstance(stream, gzip.GzipFile):
+            check_end(stream)
     return raw.native(stored)
-
-
-def _check_end(stream: Stream) -> None:
-    """Read on to a zipped file's checksum, which the unzipper compares there."""
-    if not isinstance(stream, gzip.GzipFile):
-        return
-    try:
-        for _ in range(8):  # what follows the voxels is seldom long, but can be made endless
-            if not stream.read(_CHUNK):
-                return
-    except gzip.BadGzipFile as error:
-        if "Not a gzipped file" not in str(error):  # that is rubbish behind a whole file
-            raise
 
 
 def _values(stored: NDArray[Any], found: _Found) -> Any:

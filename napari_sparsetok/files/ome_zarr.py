@@ -22,7 +22,11 @@ _LARGEST_CHUNK = 1 << 30
 _MOST_BLOCKS = 100_000
 _MOST_LOOKED_AT = 256  # blocks, for a thumbnail
 _READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
-_MILLIMETRES = {"meter": 1e3, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6}
+_MILLIMETRES = {
+    **{"meter": 1e3, "decimeter": 100.0, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6},
+    **{"angstrom": 1e-7, "inch": 25.4, "foot": 304.8, "yard": 914.4},
+}
+_UNIT_UNKNOWN = "It does not say in a known unit how large its voxels are; millimetres were taken."
 _RAS = {
     **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
     **{"anterior-to-posterior": (0, -1, 0), "inferior-to-superior": (0, 0, 1), "superior-to-inferior": (0, 0, -1)},
@@ -31,13 +35,14 @@ _RAS = {
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """One resolution: its array, and millimetres along z, y and x."""
+    """One resolution: its array, and millimetres along z, y and x; whether its unit is one that is known."""
 
     array: Any
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     spatial: tuple[int, int, int]
     leading: int | None
+    measured: bool
 
     @property
     def shape(self) -> Shape:
@@ -123,7 +128,7 @@ def read(path: Path, key: str | None, watch: Watch) -> Scan:
         name=name,
         leading=leading,
         source=Source(path.resolve(), "ome-zarr"),
-        notes=() if placed else (SIDES_UNKNOWN,),
+        notes=(*(() if placed else (SIDES_UNKNOWN,)), *(() if level.measured else (_UNIT_UNKNOWN,))),
         identity=identity,
     )
 
@@ -241,10 +246,11 @@ def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Any]) 
             scale, shift = scale * np.asarray(step.scale, float), shift * np.asarray(step.scale, float)
         elif step.type == "translation":
             shift = shift + np.asarray(step.translation, float)
-    units = [_MILLIMETRES.get(str(axes[k].get("unit") or "millimeter"), 1.0) for k in spatial]
+    known = [_MILLIMETRES.get(str(axes[k].get("unit") or "")) for k in spatial]
+    units = [unit or 1.0 for unit in known]
     z, y, x = (float(abs(scale[k]) * u) for k, u in zip(spatial, units, strict=True))
     a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))
-    return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None)
+    return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None, None not in known)
 
 
 def _ordered(voxels: Any, level: _Level) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -87,6 +87,13 @@ class Watch:
         self.on_progress(done, total)
 
 
+class Readable(Protocol):
+    """What bytes come from."""
+
+    def read(self, count: int, /) -> bytes:
+        """The next bytes: at most so many."""
+
+
 class Watched:
     """A stream that is read in pieces; before each, whoever waits is told, and may stop it.
 
@@ -96,8 +103,9 @@ class Watched:
     before : gets the number of bytes that were read so far.
     """
 
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile, before: Callable[[int], None]) -> None:
-        self._stream, self._before = stream, before
+    def __init__(self, stream: Readable, before: Callable[[int], None]) -> None:
+        self._stream: Any = stream
+        self._before = before
         self._done = self._told = 0
 
     def read(self, count: int = -1) -> bytes:
@@ -126,11 +134,11 @@ class Watched:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of the stream."""
-        return self._stream.seek(offset, whence)
+        return int(self._stream.seek(offset, whence))
 
     def tell(self) -> int:
         """As of the stream."""
-        return self._stream.tell()
+        return int(self._stream.tell())
 
     def _piece(self, count: int) -> bytes:
         if not self._told or self._done - self._told >= _CHUNK or count == _CHUNK:
@@ -141,13 +149,13 @@ class Watched:
         return piece
 
 
-def watched(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> Watched:
+def watched(stream: Readable, count: int, watch: Watch) -> Watched:
     """A stream of which `count` bytes are to be read."""
     total = -(-count // _CHUNK)
     return Watched(stream, lambda done: watch.step(min(done // _CHUNK, total), total))
 
 
-def read_bytes(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> NDArray[np.uint8]:
+def read_bytes(stream: Readable, count: int, watch: Watch) -> NDArray[np.uint8]:
     """The next `count` bytes, a piece at a time.
 
     Raises
@@ -159,6 +167,23 @@ def read_bytes(stream: IO[bytes] | gzip.GzipFile, count: int, watch: Watch) -> N
     if watched(stream, count, watch).readinto(buffer.data) < count:
         raise EOFError
     return buffer
+
+
+def check_end(stream: Readable) -> None:
+    """Read on to the checksum behind the last voxel, which the unzipper compares there.
+
+    Raises
+    ------
+    gzip.BadGzipFile, zlib.error : it does not match.
+    EOFError : it is not there.
+    """
+    try:
+        for _ in range(8):  # what follows the voxels is seldom long, but can be made endless
+            if not stream.read(_CHUNK):
+                return
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):  # that is rubbish behind a whole file
+            raise
 
 
 def in_one_step(work: Callable[[], T], watch: Watch) -> T:

@@ -8,15 +8,16 @@ import lazy_loader
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.reading import check_memory
+from napari_sparsetok.files.reading import Watch, check_memory, oblique_note
 from napari_sparsetok.scan import Geometry, Scan, ScanError
 
 ndimage = lazy_loader.load("scipy.ndimage", suppress_warning=True)  # at first use: opening a window needs none of it
 
+_AT_ONCE = 1 << 20  # voxels between two looks at whether to stop
 _COARSER = 1.2  # times; beyond it, what the new grid cannot hold is smoothed away first
 
 
-def resampled_to(scan: Scan, geometry: Geometry) -> Scan:
+def resampled_to(scan: Scan, geometry: Geometry, watch: Watch = Watch()) -> Scan:  # noqa: B008 - frozen
     """A scan on another grid, linearly between voxels; float32, the lowest value where the scan does not reach.
 
     Parameters
@@ -27,6 +28,7 @@ def resampled_to(scan: Scan, geometry: Geometry) -> Scan:
     Raises
     ------
     ScanError : it has several volumes, lies elsewhere, or there is too little memory.
+    OpeningStopped : `watch` asked for it.
     """
     if scan.leading:
         raise ScanError("only a single volume is resampled; choose one frame of the scan first")
@@ -41,11 +43,17 @@ def resampled_to(scan: Scan, geometry: Geometry) -> Scan:
     factors = np.asarray(geometry.spacing) / np.asarray(scan.geometry.spacing)
     if factors.max() > _COARSER:
         source = ndimage.gaussian_filter(source, [0.4 * max(0.0, f - 1) for f in factors], mode="nearest")
-    voxels: NDArray[np.float32] = ndimage.affine_transform(
-        source, there[:3, :3], there[:3, 3], geometry.shape, order=1, mode="constant", cval=fill
-    )
+    voxels = np.empty(geometry.shape, dtype=np.float32)
+    rows = max(1, _AT_ONCE // (geometry.shape[1] * geometry.shape[2]))
+    for z in range(0, len(voxels), rows):
+        watch.step(z, len(voxels))
+        slab, begin = voxels[z : z + rows], there[:3, 3] + z * there[:3, 0]
+        ndimage.affine_transform(
+            source, there[:3, :3], begin, slab.shape, output=slab, order=1, mode="constant", cval=fill
+        )
     note = f"“{scan.name}” was resampled linearly to another scan's voxels."
-    notes = (*scan.notes, note)
+    turned = oblique_note(scan.geometry.obliqueness)  # which it is no more
+    notes = (*(said for said in scan.notes if said != turned), note)
     return replace(scan, voxels=voxels, geometry=geometry, source=None, notes=notes, identity="", origins=scan.files)
 
 

@@ -181,9 +181,9 @@ def affine_of(first: Plane, step: Vector, shift: tuple[float, float] = (0.0, 0.0
 
 def _too_few(planes: Sequence[Plane], distances: Vector, drift: Vector) -> Layout:
     step = float(distances[-1]) if len(planes) > 1 else 0.0
-    count = "1 slice" if len(planes) == 1 else f"{len(planes)} slices"
+    count = "is only 1 slice" if len(planes) == 1 else f"are only {len(planes)} slices"
     problem = (
-        f"there are only {count}, and it takes {FEWEST} to tell their spacing and whether any is missing; "
+        f"there {count}, and it takes {FEWEST} to tell their spacing and whether any is missing; "
         "check that the series was exported whole"
     )
     return Layout(affine_of(planes[0], planes[0].axes[2] * (step or 1.0)), distances, drift, step, (problem,))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_sparsetok.files.raw import RawBlock
+from napari_sparsetok.files.raw import Packing, RawBlock
 from napari_sparsetok.files.reading import check_claim
 from napari_sparsetok.scan import ScanError
 
@@ -35,6 +35,7 @@ _META_KINDS = {
     **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
 _UNCLEAR = ("MET_LONG", "MET_ULONG")  # four bytes or eight, by the machine that wrote them
+_NRRD_PACKINGS: dict[str, Packing] = {"raw": "", "gz": "gzip", "gzip": "gzip"}
 _UNPACKED = ("raw", "txt", "text", "ascii")
 
 
@@ -45,13 +46,15 @@ class Claim:
     shape : extents, fastest first.
     placed : whether it says how the patient lay.
     bytes : what they take unpacked.
-    raw : where they lie, if they are uncompressed grey values that can be taken as they are.
+    raw : where they lie, if they are grey values that can be taken as they are.
+    packing : how they are packed there.
     """
 
     shape: tuple[int, ...]
     placed: bool
     bytes: int
     raw: RawBlock | None = None
+    packing: Packing = ""
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,15 @@ def _nrrd(path: Path, head: _Head) -> Claim:
     if directions and not np.isfinite(directions).all():
         raise ScanError(f"{path.name} has an orientation that holds no numbers; export it again")
     order = {"little": "<", "big": ">"}.get(said.get("endian", "").lower(), "|" if kind[-1] == "1" else "")
-    unusual = any(name in said for name in ("line skip", "lineskip")) or encoding != "raw" or not order
+    packing = _NRRD_PACKINGS.get(encoding)
     skip = said.get("byte skip", said.get("byteskip", "0"))
+    unusual = "line skip" in said or "lineskip" in said or packing is None or not order or (packing and skip != "0")
     offset = _offset(skip, 0 if data else head.end, stored, claimed)
-    block = None if unusual or offset is None else RawBlock(stored, offset, np.dtype(order + kind), shape)
-    return Claim(shape, "space" in said, claimed, block)
+    if unusual or offset is None:
+        return Claim(shape, "space" in said, claimed)
+    return Claim(
+        shape, "space" in said, claimed, RawBlock(stored, offset, np.dtype(order + kind), shape), packing or ""
+    )
 
 
 def _meta(path: Path, head: _Head) -> Claim:
@@ -130,20 +137,23 @@ def _meta(path: Path, head: _Head) -> Claim:
     data = said.get("ElementDataFile", "")
     local = data.upper() == "LOCAL"
     stored = _stored_in(path, "" if local else data)
-    claimed = _claimed(path, (shape, kind, channels), stored, packed=_is_true(said, "CompressedData"))
+    packed = _is_true(said, "CompressedData")
+    claimed = _claimed(path, (shape, kind, channels), stored, packed=packed)
     placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
-    offset = _offset(said.get("HeaderSize", "0"), head.end if local else 0, stored, claimed)
-    if offset is None or channels != 1 or not _is_plain(said):
+    skip = said.get("HeaderSize", "0")
+    offset = _offset(skip, head.end if local else 0, stored, claimed)
+    if offset is None or channels != 1 or not _is_plain(said) or (packed and skip != "0"):
         return Claim(shape, placed, claimed)
     big = _is_true(said, "BinaryDataByteOrderMSB") or _is_true(said, "ElementByteOrderMSB")
-    return Claim(shape, placed, claimed, RawBlock(stored, offset, np.dtype((">" if big else "<") + kind), shape))
+    block = RawBlock(stored, offset, np.dtype((">" if big else "<") + kind), shape)
+    return Claim(shape, placed, claimed, block, "zlib" if packed else "")
 
 
 def _is_plain(said: dict[str, str]) -> bool:
     """Whether a MetaImage holds binary grey values that nothing is done to."""
     altered = any(name.startswith("ElementToIntensityFunction") for name in said)
-    packed = _is_true(said, "CompressedData") or said.get("BinaryData", "True").lower() not in ("true", "1")
-    return not altered and not packed and said.get("ElementType", "").upper() not in _UNCLEAR
+    binary = said.get("BinaryData", "True").lower() in ("true", "1")
+    return not altered and binary and said.get("ElementType", "").upper() not in _UNCLEAR
 
 
 def _is_true(said: dict[str, str], name: str) -> bool:

@@ -206,7 +206,7 @@ class Dock(QWidget):
         box = QMessageBox(self)
         box.setWindowTitle("These scans have different voxels")
         box.setText("The model needs all its scans on the same voxels. Bring the others to those of the first?")
-        box.setInformativeText(f"{problem.partition(';')[0]}. The layers and the files stay as they are.")
+        box.setInformativeText(f"{problem}. The layers and the files stay as they are.")
         agree = box.addButton("&Resample", QMessageBox.AcceptRole)
         agree.setToolTip("Segment copies that lie on the voxels of the first scan")
         agree.clicked.connect(self._scans.resample)

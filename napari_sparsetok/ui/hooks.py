@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_sparsetok.ui.opening import Opening
     from napari_sparsetok.ui.scan_layer import LayerData
 
+_PANEL = "SCD segmentation"  # as the manifest calls it
 _NO_LAYER: Any = (None,)
 """How a reader tells napari that it took a file and that no layer is to be made of it here."""
 
@@ -28,16 +29,17 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
 def read(path: str | Sequence[str]) -> list[LayerData]:
     """Open scans as image layers, and masks of scans that are open as labels.
 
-    Where the panel is open, it reads them, on its own thread and asking what must be asked; napari is told that no
-    layer comes from here. Without the panel they are read at once; of several scans in one place the likeliest is
-    opened, and said so: napari's readers cannot ask.
+    The panel reads them, on its own thread and asking what must be asked; napari is told that no layer comes from
+    here. What a person drops into a window without the panel opens it. Only a program that opens scans before its
+    window runs, or without one, gets them at once; of several scans in one place the likeliest is opened then, and said
+    so: napari's readers cannot ask.
 
     Raises
     ------
     ScanError : it cannot be opened, or not without a repair that somebody must agree to.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    opening = _panels_opening()
+    opening = _panels_opening() or _opened_panels_opening()
     if opening is not None:
         opening.take([Path(p) for p in paths])
         return [_NO_LAYER]
@@ -54,6 +56,18 @@ def _panels_opening() -> Opening | None:
     docked = viewer.window.dock_widgets.values() if viewer is not None else ()
     found = (getattr(widget, "opening", None) for widget in docked)
     return next((opening for opening in found if isinstance(opening, Opening)), None)
+
+
+def _opened_panels_opening() -> Opening | None:
+    """The same of a panel that is opened for it, if a person is at the window: if Qt runs the events of one."""
+    import napari
+    from qtpy.QtCore import QThread
+
+    viewer = napari.current_viewer()
+    if viewer is None or QThread.currentThread().loopLevel() == 0:
+        return None
+    viewer.window.add_plugin_dock_widget("napari-sparsetok", _PANEL)
+    return _panels_opening()
 
 
 def _read_one(path: Path) -> list[LayerData]:

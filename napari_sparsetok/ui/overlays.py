@@ -287,6 +287,7 @@ class Overlays:
             opacity=0.3,
             interpolation2d="nearest",
             **self._on_grid(tokens),
+            rgb=False,
         )
 
     def _tokens_layer(self, stages: Any, tokens: TokenMap) -> Layer:

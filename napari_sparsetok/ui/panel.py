@@ -245,6 +245,8 @@ class Panel(QWidget):
         box = _combo([(x.name, x) for x in self._layers], "The layer to segment")
         box.label = label
         box.changed.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
+        # Also the one that stands there already, which may have made no scan.
+        box.native.activated.connect(lambda _: self.scans_chosen.emit([b.value for b in self._scans]))
         self._form.insertRow(row, label, box.native)
         return box
 

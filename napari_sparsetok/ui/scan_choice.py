@@ -9,7 +9,8 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from psygnal import Signal
 
-from napari_sparsetok.files import resampled_to
+from napari_sparsetok.files import OpeningStopped, resampled_to
+from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.overlays import OVERLAY
@@ -38,6 +39,7 @@ class ScanChoice:
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
+        self._refused = False  # whether the chosen layers made no scan because somebody said no, or stopped it
         self.layers: list[Layer] = []
         self.chosen: list[Layer | None] = []
 
@@ -55,8 +57,8 @@ class ScanChoice:
         self.choose([*chosen, *[None] * (channels - len(chosen))])
 
     def choose(self, layers: Sequence[Layer | None]) -> None:
-        """Take these layers, one for each channel."""
-        if list(layers) != self.chosen:
+        """Take these layers, one for each channel; the same anew only if they made no scan before."""
+        if list(layers) != self.chosen or self._refused:
             self.chosen = list(layers)
             self._take()
 
@@ -78,33 +80,44 @@ class ScanChoice:
         self._wanted = wanted = object()
         self._frame = frame = self._frame_now()
         layers = [layer for layer in self.chosen if layer is not None]
+        self._refused = False
         if not layers or len(layers) < len(self.chosen):
             missing = f"This model needs {len(self.chosen)} scans, one for each channel; open the others too."
             self._taken(None, None, missing if layers else "")
         elif len(layers) == 1 and is_at_hand(layers[0]):
-            self._hand_over(wanted, frame, _tried(lambda: self._read(layers, frame)))
+            self._hand_over(wanted, frame, _tried(lambda: self._read(layers, frame, Watch())))
         else:
             self._taken(None, None, "")
-            self._session.load(
-                lambda: _tried(lambda: self._read(layers, frame)),
+            self._session.follow(
+                lambda watch: _tried(lambda: self._read_unless_stopped(layers, frame, watch)),
                 lambda found: self._hand_over(wanted, frame, found),
-                f"reading {layers[0].name}",
+                f"resampling to {layers[0].name}" if layers == self._agreed else f"reading {layers[0].name}",
             )
 
     def _hand_over(self, wanted: object, frame: Frame | None, found: Scan | ScanError) -> None:
         if wanted is not self._wanted:
             return
-        if isinstance(found, ScanError):
+        if isinstance(found, OtherGridError):
+            problem = str(found).partition(";")[0]
+            self._refused = True
+            self._taken(None, None, f"{problem}. Choose one of them here again to be asked whether to resample.")
+            self.other_grid.emit(problem)
+        elif isinstance(found, ScanError):
             self._taken(None, None, str(found))
-            if isinstance(found, OtherGridError):
-                self.other_grid.emit(str(found))
         else:
             self._taken(found, frame, "")
 
-    def _read(self, layers: Sequence[Layer], frame: Frame | None) -> Scan:
+    def _read_unless_stopped(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
+        try:
+            return self._read(layers, frame, watch)
+        except OpeningStopped:
+            self._refused = True
+            raise
+
+    def _read(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
         if len(scans) > 1 and list(layers) == self._agreed:
-            scans = [scans[0], *(resampled_to(scan, scans[0].geometry) for scan in scans[1:])]
+            scans = [scans[0], *(resampled_to(scan, scans[0].geometry, watch) for scan in scans[1:])]
         made = scans[0] if len(scans) == 1 else stack_channels(scans)
         if made.is_lazy:
             _ = made.sample  # read here, so that windows need not be read for on the GUI thread

@@ -84,7 +84,8 @@ def _one(scan: Scan) -> LayerData:
     if voxels.ndim == 4:
         place = Frame(0).before(place)
     limits = {"colormap": "gray", "contrast_limits": OTHER[0].limits(scan)}
-    arguments = {"name": scan.name, "metadata": {SCAN: scan}, **limits, **place}
+    # A few sagittal slices are not red, green and blue.
+    arguments = {"name": scan.name, "metadata": {SCAN: scan}, "rgb": False, **limits, **place}
     return voxels, arguments, "image"
 
 

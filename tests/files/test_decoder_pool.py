@@ -158,3 +158,18 @@ def test_few_pictures_start_no_process(tmp_path, used):
         ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)
     open_scan(folder)
     assert not used
+
+
+@pytest.mark.parametrize("count", [5, COUNT])  # unpacked here, or by processes
+def test_pictures_that_call_their_signed_numbers_unsigned(count, tmp_path):
+    """Some programs do so; the header counts, as it does for pictures that are not packed."""
+    stored = make.block(count, 32, 40, kind="u2") % 8192
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for k, ds in enumerate(Series(stored).datasets()):
+        ds.BitsStored, ds.HighBit = 13, 12
+        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+        ds.PixelRepresentation = 1
+        ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    meant = np.where(stored >= 4096, stored.astype("i4") - 8192, stored)
+    np.testing.assert_array_equal(np.sort(open_scan(folder).voxels.ravel()), np.sort(meant.ravel()))

@@ -123,7 +123,7 @@ def test_a_file_stored_twice_is_read_once(tmp_path):
     (tmp_path / "copy").write_bytes((tmp_path / "IM0003").read_bytes())
     scan = open_scan(tmp_path)
     np.testing.assert_array_equal(stored(scan), ramp())
-    assert any("are there twice" in note for note in scan.notes)
+    assert any("1 file is there twice" in note for note in scan.notes)
 
 
 def test_slices_that_are_there_twice_with_other_pixels(tmp_path):
@@ -200,6 +200,87 @@ def test_headers_that_make_no_scan(extra, words, tmp_path):
     assert words in str(refused(tmp_path))
 
 
+def changed(folder, change, pixels=None):
+    """A series that `change` was done to."""
+    folder.mkdir(exist_ok=True)
+    for k, ds in enumerate(Series(ramp() if pixels is None else pixels).datasets()):
+        change(ds, k)
+        ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_values_stored_as_fractions(bits, tmp_path):
+    """As parametric maps store them; read as whole numbers they would all be 0 and 1."""
+    values = np.random.default_rng(0).random((8, 12, 10)).astype(f"f{bits // 8}") - 0.5
+
+    def fractions(ds, k):
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(ds, name)
+        ds.BitsAllocated = bits
+        setattr(ds, "FloatPixelData" if bits == 32 else "DoubleFloatPixelData", values[k].tobytes())
+
+    scan = open_scan(changed(tmp_path, fractions))
+    assert scan.voxels.dtype == values.dtype
+    np.testing.assert_array_equal(stored(scan), values)
+
+
+def test_numbers_of_a_palette_are_no_grey_values(tmp_path):
+    def palette(ds, k):
+        ds.PhotometricInterpretation = "PALETTE COLOR"
+
+    assert "colour pictures" in str(refused(changed(tmp_path, palette)))
+
+
+def test_a_slope_of_zero(tmp_path):
+    def flat(ds, k):
+        ds.RescaleSlope, ds.RescaleIntercept = 0, 0
+
+    assert "multiplied by zero" in str(refused(changed(tmp_path, flat)))
+
+
+def test_one_slice_is_no_plural(tmp_path):
+    folder = Series(ramp(1)).write(tmp_path)
+    assert "there is only 1 slice" in str(refused(folder))
+
+
+class _Closed:
+    """What of `os.scandir` and `open` a person without permission meets; the tests may run as root."""
+
+    def __init__(self, monkeypatch, *closed):
+        self._closed = [str(path) for path in closed]
+        self._scandir, self._open = os.scandir, Path.open
+        monkeypatch.setattr(os, "scandir", lambda path=".": self._checked(path) or self._scandir(path))
+        monkeypatch.setattr(Path, "open", lambda path, *args: self._checked(path) or self._open(path, *args))
+
+    def _checked(self, path):
+        if str(path) in self._closed:
+            raise PermissionError(13, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file"])
+def test_what_may_not_be_read_may_belong_to_the_series(what, tmp_path, monkeypatch):
+    """Else the last slices of a scan could lie there, and nobody would miss them."""
+    folder = Series(ramp()).write(tmp_path / "study")
+    (folder / "more").mkdir()
+    last = (folder / "IM0007").rename(folder / "more" / "IM0007")
+    _Closed(monkeypatch, last.parent if what == "a folder" else last)
+    error = refused(folder)
+    assert "may not be read by you" in str(error)
+    assert error.repairs.keys() == {"drop"}
+    assert open_scan(folder, repair="drop").shape == (7, 12, 10)
+
+
+def test_nothing_that_may_be_read(tmp_path, monkeypatch):
+    folder = Series(ramp()).write(tmp_path / "study")
+    _Closed(monkeypatch, *folder.iterdir())
+    with pytest.raises(ScanError, match="cannot be reached.*check the name and your permissions"):
+        open_scan(folder / "IM0001")
+    _Closed(monkeypatch, folder)
+    with pytest.raises(ScanError, match="is a folder that you may not look into"):
+        open_scan(folder)
+
+
 def test_a_file_cut_short_is_named_by_its_number(tmp_path):
     Series(ramp()).write(tmp_path)
     path = tmp_path / "IM0004"
@@ -219,7 +300,7 @@ def test_a_header_cut_short(tmp_path):
     path = tmp_path / "IM0004"
     path.write_bytes(path.read_bytes()[:400])
     error = refused(tmp_path)
-    assert "damaged or cut short" in str(error) or "missing" in str(error)
+    assert "damaged, cut short" in str(error) or "missing" in str(error)
 
 
 def test_nothing_of_a_person_is_printed_or_logged(tmp_path, capfd, caplog):
@@ -382,7 +463,7 @@ def test_a_mask_of_a_real_series_is_read_by_others(tmp_path):
 def test_a_damaged_file_beside_a_sound_series(tmp_path):
     Series(ramp()).write(tmp_path)
     (tmp_path / "x").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x03\x00" + bytes(99))
-    assert "1 DICOM file here is damaged" in str(refused(tmp_path))
+    assert "1 file or folder here is damaged" in str(refused(tmp_path))
     assert repairs(tmp_path).keys() == {"drop"}
     scan = open_scan(tmp_path, repair="drop")
     np.testing.assert_array_equal(stored(scan), ramp())

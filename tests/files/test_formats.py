@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import zipfile
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,8 +15,18 @@ import SimpleITK as sitk
 import tifffile
 import zarr
 
-from napari_sparsetok.files import can_open, find_series, ome_zarr, open_labels, open_scan, save_mask
-from napari_sparsetok.files.reading import Watch
+from napari_sparsetok.files import (
+    OpeningStopped,
+    can_open,
+    find_series,
+    ome_zarr,
+    open_labels,
+    open_scan,
+    regrid,
+    resampled_to,
+    save_mask,
+)
+from napari_sparsetok.files.reading import Watch, oblique_note
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Region, ScanError
 
@@ -396,9 +408,7 @@ def test_a_mask_of_an_ome_zarr(write_zarr, tmp_path):
 # ── channels from other grids ────────────────────────────────────────────────────────────────────
 
 
-def test_a_scan_is_resampled_to_anothers_grid(scan_of):
-    from napari_sparsetok.files import resampled_to
-
+def test_a_scan_is_resampled_to_anothers_grid(scan_of, monkeypatch):
     x, y, z = np.mgrid[:12, :14, :10]
     first = scan_of("a.nrrd", array=(x + 10 * y + 100 * z).astype(np.float32), affine=affine_of("LPS"))
     affine = affine_of("RAS")
@@ -410,6 +420,16 @@ def test_a_scan_is_resampled_to_anothers_grid(scan_of):
     assert moved.voxels[1, 2, 3] == pytest.approx(point[0] + 10 * point[1] + 100 * point[2], abs=1e-3)
     assert "was resampled" in moved.notes[-1]
     assert moved.source is None
+    monkeypatch.setattr(regrid, "_AT_ONCE", 1)
+    steps = []
+    np.testing.assert_array_equal(
+        resampled_to(first, geometry, Watch(lambda *step: steps.append(step))).voxels, moved.voxels
+    )
+    assert steps == [(0, 3), (1, 3), (2, 3)]
+    with pytest.raises(OpeningStopped):
+        resampled_to(first, geometry, Watch(should_stop=lambda: True))
+    slanted = replace(first, geometry=Geometry(first.geometry.source_shape, oblique(20)), notes=(oblique_note(20),))
+    assert resampled_to(slanted, first.geometry).notes == ("“a” was resampled linearly to another scan's voxels.",)
     assert resampled_to(first, first.geometry) is first
     far = affine.copy()
     far[:3, 3] += 1000
@@ -426,3 +446,51 @@ def test_ome_zarr_metadata_that_break_their_own_rules_are_named(field, value, wr
     document["attributes"]["ome"]["multiscales"][0][field] = value
     (path / "zarr.json").write_text(json.dumps(document))
     assert f"do not follow version 0.4 or 0.5 of the format ({field})" in refused(path)
+
+
+def test_archives_that_hold_no_scan_to_be_seen(tmp_path):
+    def zipped(name, member, data):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, data)
+        return tmp_path / name
+
+    with pytest.raises(ScanError, match=r"a\.zip holds further archives, .* unpack it"):
+        open_scan(zipped("a.zip", "b.zip", b"PK\x03\x04"))
+    with pytest.raises(ScanError, match="is not a scan of a kind that is read"):
+        open_scan(zipped("c.zip", "letter.txt", b"Dear colleague"))
+    locked = bytearray(zipped("d.zip", "IM1", bytes(200)).read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(mark) + flags] |= 1
+    (tmp_path / "d.zip").write_bytes(locked)
+    with pytest.raises(ScanError, match=r"d\.zip is locked with a password"):
+        open_scan(tmp_path / "d.zip")
+    with pytest.raises(ScanError, match="with zip files; choose one of them"):
+        open_scan(tmp_path)
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nothing = ""
+    with pytest.raises(ScanError, match="no name was given"):
+        open_scan(nothing)
+    assert not can_open(nothing)
+
+
+def test_an_endless_name_is_not_repeated():
+    with pytest.raises(ScanError, match="cannot be reached") as caught:
+        open_scan("/tmp/" + 3000 * "a/" + "x.nii")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("inch", 25.4), ("micrometer", 1e-3), ("parsec", 0), (None, 0)])
+def test_units_of_an_ome_zarr_are_known_or_said_to_be_unknown(unit, millimetres, write_zarr):
+    fields = {axis: {"unit": unit} for axis in "zyx"}
+    scan = open_scan(write_zarr(voxels((12, 10, 8)), **fields))
+    np.testing.assert_allclose(scan.geometry.spacing, np.array([3.0, 2.0, 1.0]) * (millimetres or 1.0))
+    assert any("millimetres were taken" in note for note in scan.notes) == (millimetres == 0)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.ome.zarr", "s3://bucket/a.zarr", "file:///tmp/a.nii"])
+def test_network_addresses_are_refused_in_words(address):
+    with pytest.raises(ScanError, match="no network addresses; copy the scan here first"):
+        open_scan(address)

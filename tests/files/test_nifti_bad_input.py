@@ -101,7 +101,7 @@ def test_a_folder(tmp_path):
     (tmp_path / "scan.nii").mkdir()
     assert "is a folder" in refused(tmp_path)
     assert "is a folder" in refused(tmp_path / "scan.nii")
-    assert "is a folder" in refused("")
+    assert "no name was given" in refused("")
 
 
 def test_another_kind_of_file(tmp_path):

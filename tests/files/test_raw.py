@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 import tracemalloc
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
 from napari_sparsetok.engine.segmenter import SCDSegmenter
-from napari_sparsetok.files import open_labels, open_scan, raw, save_mask
+from napari_sparsetok.files import open_labels, open_scan, raw, reading, save_mask
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, ScanError, stack_channels
 from napari_sparsetok.state import Settings
@@ -358,3 +360,103 @@ def test_info_on_a_scan_that_stays_on_disk(tmp_path):
     assert found["lazy"] is True
     assert (found["voxels_zyx"], found["numbers"]) == ([1400, 1400, 1400], "int16")
     assert "read when needed" in CliRunner().invoke(app, ["info", str(path)]).output
+
+
+# ── packed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def packed_nrrd(path, array, endian="little", pack=gzip.compress, end=b""):
+    text = f"NRRD0004\ntype: short\ndimension: 3\nspace: RAS\nsizes: 11 10 9\nendian: {endian}\nencoding: gzip\n"
+    text += "space directions: (0.5,0,0) (0,0,2) (0,3,0)\nspace origin: (1,2,3)\n"
+    data = pack(array.astype((">" if endian == "big" else "<") + "i2").tobytes()) + end
+    if path.suffix == ".nhdr":
+        path.with_suffix(".gz").write_bytes(data)
+        path.write_text(f"{text}data file: {path.stem}.gz\n")
+    else:
+        path.write_bytes(text.encode() + b"\n" + data)
+    return path
+
+
+def packed_meta(path, array, endian="little", pack=zlib.compress, end=b""):
+    data = pack(array.astype((">" if endian == "big" else "<") + "i2").tobytes()) + end
+    text = f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = {endian == 'big'}\n"
+    text += f"CompressedData = True\nCompressedDataSize = {len(data)}\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+    text += "ElementSpacing = 1 2 3\nDimSize = 11 10 9\nElementType = MET_SHORT\n"
+    if path.suffix == ".mhd":
+        path.with_suffix(".zraw").write_bytes(data)
+        path.write_text(f"{text}ElementDataFile = {path.stem}.zraw\n")
+    else:
+        path.write_bytes(f"{text}ElementDataFile = LOCAL\n".encode() + data)
+    return path
+
+
+PACKED = {"a.nrrd": packed_nrrd, "a.nhdr": packed_nrrd, "a.mha": packed_meta, "a.mhd": packed_meta}
+
+
+@pytest.fixture
+def no_library(monkeypatch):
+    """SimpleITK would read it in one step, and take twice the memory."""
+    monkeypatch.setattr(sitk, "ReadImage", None)
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_packed_numbers_are_read_in_pieces(name, endian, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "_PIECE", 100)
+    monkeypatch.setattr(reading, "_CHUNK", 64)
+    array = voxels(kind="i2")
+    scan = open_scan(PACKED[name](tmp_path / name, array, endian))
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels).T, array)
+    assert scan.voxels.dtype == np.int16
+    assert scan.voxels.dtype.isnative
+
+
+@pytest.mark.usefixtures("no_library")
+def test_packed_by_other_programs(tmp_path):
+    array = voxels(kind="i2")
+    half = array.nbytes // 2
+
+    def in_two(data):
+        return gzip.compress(data[:half]) + gzip.compress(data[half:])
+
+    for path in (
+        packed_nrrd(tmp_path / "parts.nrrd", array, pack=in_two),
+        packed_nrrd(tmp_path / "rubbish.nrrd", array, end=b"rubbish"),
+        packed_meta(tmp_path / "gzip.mha", array, pack=gzip.compress),
+        packed_meta(tmp_path / "rubbish.mha", array, end=b"rubbish"),
+    ):
+        np.testing.assert_array_equal(open_scan(path).voxels.ravel().sum(), array.sum())
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_numbers_that_are_damaged(name, tmp_path):
+    array = voxels(kind="i2")
+    for k, spoil in enumerate(
+        (
+            lambda data: data[:-2],  # in the middle of the checksum
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:-6] + bytes(6),
+            lambda data: data[:40] + bytes(40) + data[80:],
+            lambda data: b"",
+        )
+    ):
+        path = PACKED[name](tmp_path / f"{k}{name}", array)
+        file = next((path.with_suffix(s) for s in (".gz", ".zraw") if path.with_suffix(s).exists()), path)
+        data = file.read_bytes()
+        at = data.index(b"\n\n") + 2 if name == "a.nrrd" else data.index(b"LOCAL\n") + 6 if name == "a.mha" else 0
+        file.write_bytes(data[:at] + spoil(data[at:]))
+        with pytest.raises(ScanError, match=r"cut short"):
+            open_scan(path)
+
+
+def test_packed_voxels_take_their_size_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_CHUNK", 1 << 16)
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 9, (100, 200, 200)).astype("i2"))
+    for name in ("a.nrrd", "a.mha"):
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        tracemalloc.start()
+        scan = open_scan(tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.3 * scan.voxels.nbytes

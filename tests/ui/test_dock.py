@@ -21,7 +21,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_sparsetok.engine.contract import Hints
-from napari_sparsetok.files import open_scan
+from napari_sparsetok.files import open_scan, regrid
 from napari_sparsetok.scan import Region, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
@@ -341,8 +341,15 @@ def test_channels_on_other_voxels_are_resampled_only_after_asking(desk: Desk, an
     if answer == "&Cancel":
         desk.until(lambda: desk.state.busy is None)
         assert desk.state.scan is None
+        assert "--" not in desk.panel._scan_info.text()
+        assert "Choose one of them here again" in desk.panel._scan_info.text()
+        desk.until(lambda: not desk.dock.findChildren(QMessageBox))
+        desk.panel._scans[1].native.activated.emit(1)  # the same once more
+        desk.until(lambda: desk.dock.findChildren(QMessageBox))
+        desk.dock.findChild(QMessageBox).close()
         return
     desk.until(lambda: desk.state.scan is not None)
+    assert "“T2” was resampled" in desk.panel._scan_info.text()
     assert desk.state.scan.voxels.shape == (2, *first.shape)
     np.testing.assert_array_equal(desk.state.scan.voxels[0], first.voxels)
     assert layer.data.shape == second.shape  # the layer stays as it is
@@ -839,3 +846,33 @@ def test_going_to_3d_and_back_warns_of_nothing_and_keeps_the_outline(desk: Desk)
 def test_no_key_means_two_things(desk: Desk) -> None:
     keys = [shortcut.key for shortcut in (*desk.dock.showing.shortcuts.shortcuts, *desk.dock.showing.more_keys)]
     assert len(keys) == len(set(keys)), sorted(keys)
+
+
+def test_resampling_can_be_stopped_and_begun_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regrid, "_AT_ONCE", 1)
+    begun, go = threading.Event(), threading.Event()
+    real = regrid.ndimage.affine_transform
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go.wait(20)
+        return real(*args, **options)
+
+    monkeypatch.setattr(regrid.ndimage, "affine_transform", slow)
+    desk.add(make_scan(name="T1"))
+    desk.panel.model_chosen.emit("pair")
+    desk.add(make_scan((8, 10, 6), "T2", spacing=(2.0, 2.0, 2.0), origin=(0.5, 0.5, 0.5)))
+    desk.until(lambda: desk.dock.findChildren(QMessageBox))
+    box = desk.dock.findChild(QMessageBox)
+    next(button for button in box.buttons() if button.text() == "&Resample").click()
+    desk.until(begun.is_set)
+    assert desk.state.busy is not None
+    assert desk.state.busy.what == "resampling to T1"
+    assert desk.state.busy.can_cancel
+    desk.dock.session.cancel()
+    go.set()
+    desk.until(lambda: desk.state.busy is None)
+    assert desk.state.scan is None
+    desk.panel._scans[1].native.activated.emit(1)  # the person agreed already
+    desk.until(lambda: desk.state.scan is not None)
+    assert desk.state.scan.leading == "channel"

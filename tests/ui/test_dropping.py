@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from dicom_maker import Series, block
 from fakes import PATIENCE, FakeSegmenter, make_registry
-from qtpy.QtCore import QMimeData, QPoint, Qt, QUrl
+from qtpy.QtCore import QMimeData, QPoint, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
@@ -125,3 +125,39 @@ def test_once_the_panel_is_gone_the_scan_is_read_at_once(panel: Dock, nifti: Pat
     panel.deleteLater()
     qtbot.wait(50)
     assert len(viewer.open(nifti, plugin="napari-sparsetok")) == 1
+
+
+@pytest.fixture
+def bare(make_napari_viewer: Any, npe2pm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A window without the panel."""
+    fake = Session(make_segmenter=FakeSegmenter, registry=make_registry(), deliver=on_gui_thread)
+    monkeypatch.setattr(Dock, "_default_session", lambda self: fake)
+    with npe2pm.tmp_plugin(package="napari-sparsetok"):
+        yield make_napari_viewer()
+        for widget in napari.current_viewer().window.dock_widgets.values():
+            widget.shut_down()
+        fake.close()
+        assert fake.wait(PATIENCE)
+
+
+def test_a_drop_into_a_window_without_the_panel_opens_it(
+    bare: Any, nifti: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return open_scan(*args, **options)
+
+    monkeypatch.setattr(opening_module, "open_scan", watched)
+    QTimer.singleShot(0, lambda: drop([nifti]))
+    qtbot.waitUntil(lambda: len(bare.layers) == 1, timeout=MS)
+    assert threads
+    assert threads[0] is not threading.main_thread()
+    assert [type(widget) for widget in bare.window.dock_widgets.values()] == [Dock]
+
+
+def test_a_program_gets_its_layers_at_once(bare: Any, nifti: Path) -> None:
+    (layer,) = bare.open(nifti, plugin="napari-sparsetok")
+    assert layer.name == "head"
+    assert not bare.window.dock_widgets

@@ -163,3 +163,16 @@ def test_of_a_scan_on_disk_a_layer_reads_a_few_boxes_once() -> None:
     layer_data(scan)
     layer_data(scan)
     assert 0 < voxels.read < voxels.size / 1000
+
+
+@pytest.mark.parametrize("slices", [3, 4])
+@pytest.mark.parametrize("leading", ["", "time"])
+def test_a_few_sagittal_slices_are_no_colours(slices: int, leading: Any) -> None:
+    """Of which napari takes the last axis for red, green and blue."""
+    scan = make_scan((40, 40, slices))
+    if leading:
+        scan = replace(scan, voxels=np.stack([scan.voxels] * 2), leading=leading)
+    layer = image(scan)
+    assert not layer.rgb
+    assert layer.ndim == scan.voxels.ndim
+    assert scan_of(layer).shape == scan.shape
