@@ -7,6 +7,7 @@ from typing import Any
 
 import napari.layers
 import numpy as np
+from napari.components import ViewerModel
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -18,6 +19,17 @@ Seen = Callable[[], NDArray[np.uint8] | None]
 
 _PLACE = ("scale", "translate", "rotate", "shear", "affine")
 _STAYS = "Corrections lie on the scan, voxel by voxel, so their layer cannot be moved."
+
+
+def without_box(viewer: ViewerModel) -> None:
+    """Draw the circle of the brush without a box behind it.
+
+    napari 0.9 lays one into the corner of the canvas; if every layer goes while one paints, it is drawn without its
+    corners, and OpenGL ends the program, with all that was not kept yet.
+    """
+    circle = viewer.canvas.overlays.get("_brush_circle")
+    if circle is not None:
+        circle.box = False
 
 
 class Labels(napari.layers.Labels):

@@ -22,7 +22,7 @@ from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.tool import Scene, ToolRequest
-from napari_sparsetok.ui.brush_layer import Labels
+from napari_sparsetok.ui.brush_layer import Labels, without_box
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.corrections import CorrectionsLayer, Sheet
 from napari_sparsetok.ui.given_start import GivenStart
@@ -69,6 +69,7 @@ class CorrectDesk(QObject):
         self._hidden: frozenset[int] = frozenset()
         self._notes: WeakKeyDictionary[Scan, dict[Meaning, Notes]] = WeakKeyDictionary()  # of each table of labels
         self._last_stroke = 0.0
+        without_box(viewer)
         self.layers = CorrectionsLayer(viewer)
         self.layers.changed.connect(self._on_changed)
         self.keeping = Keeping(self, session, self._store, self._notes_of)

@@ -14,6 +14,7 @@ from psygnal import Signal
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QSplitter, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.brush_layer import without_box
 from napari_sparsetok.ui.lifetime import Lifetime
 from napari_sparsetok.ui.mirror import CROSS, Mirror
 from napari_sparsetok.ui.orientation import Orientation
@@ -92,6 +93,7 @@ class PlaneView(QWidget):
         super().__init__(parent)
         self._main = main
         self.model = ViewerModel(title=plane)
+        without_box(self.model)
         self.mirror = Mirror(main, self.model)
         self.orientation = Orientation(self.model)
         self._canvas = QtViewer(self.model)

@@ -235,3 +235,8 @@ def test_modes_paint_what_they_say(correcting):
     room.panel.paint.mode_chosen.emit("eraser")
     room.panel.labels.selectRow(0)
     assert layer.selected_label == NOT_TISSUE  # the eraser stays an eraser
+
+
+def test_no_box_lies_behind_the_circle_of_the_brush(correcting):
+    """With one, a window whose layers are all deleted while somebody paints ends in a crash of OpenGL."""
+    assert not correcting.viewer.canvas.overlays["_brush_circle"].box
