@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from napari_sparsetok.engine.completing import Shared
 from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
 
@@ -20,11 +21,13 @@ class WindowPrefix:
 
     prefix: Prefix
     skip: ImageSkip
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
-        return self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
+        """Bytes that it holds; more once keep ratios share their completion."""
+        own = self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
+        return own + self.shared.nbytes
 
     def to(self, device: torch.device) -> WindowPrefix:
         """The same on a device."""
@@ -74,7 +77,7 @@ class PrefixCache:
         return entry if entry is None or not self._is_away else entry.to(self._device)
 
     def put(self, key: Hashable, entry: WindowPrefix) -> None:
-        """Store a value, unless it alone is over the budget."""
+        """Store a value, or the same one anew after it grew, unless it alone is over the budget."""
         fallen = self._near.put(key, entry) if self._near.budget else [(key, entry)]
         for old, value in fallen:
             self._memory.put(old, value.to(_MEMORY) if self._device != _MEMORY else value)
@@ -97,6 +100,7 @@ class _Shelf:
         self.budget = budget
         self.nbytes = 0
         self.entries: OrderedDict[Hashable, WindowPrefix] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}  # when they were put
 
     def get(self, key: Hashable) -> WindowPrefix | None:
         entry = self.entries.get(key)
@@ -106,15 +110,16 @@ class _Shelf:
 
     def take(self, key: Hashable) -> WindowPrefix | None:
         entry = self.entries.pop(key, None)
-        self.nbytes -= entry.nbytes if entry else 0
+        self.nbytes -= self._sizes.pop(key, 0)
         return entry
 
     def put(self, key: Hashable, entry: WindowPrefix) -> list[tuple[Hashable, WindowPrefix]]:
         """What had to leave, which is the entry itself if it alone is over the budget."""
+        self.take(key)
         if entry.nbytes > self.budget:
             return [(key, entry)]
-        self.take(key)
         self.entries[key] = entry
+        self._sizes[key] = entry.nbytes
         self.nbytes += entry.nbytes
         left = []
         while self.nbytes > self.budget:
@@ -125,4 +130,5 @@ class _Shelf:
 
     def clear(self) -> None:
         self.entries.clear()
+        self._sizes.clear()
         self.nbytes = 0
