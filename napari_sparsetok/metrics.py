@@ -36,10 +36,22 @@ def hausdorff95(a: NDArray[Any], b: NDArray[Any], spacing: Sequence[float]) -> f
         return math.nan
     if np.array_equal(a, b):
         return 0.0
-    box = tuple(slice(max(0, int(at.min()) - 1), int(at.max()) + 2) for at in np.nonzero(a | b))
-    a, b = a[box], b[box]
-    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
+    box = ndimage.find_objects((a | b).view(np.uint8))[0]
+    edges = [_surface(mask[box]) for mask in (a, b)]
     return max(_way95(mine, theirs, spacing) for mine, theirs in (edges, edges[::-1]))
+
+
+def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The voxels of a mask (z, y, x) that have a neighbour outside it, across a face; beyond the array is outside."""
+    within = np.zeros_like(mask)
+    middle = (slice(1, -1),) * 3
+    within[middle] = mask[middle]
+    for axis in range(3):
+        for neighbour in (slice(2, None), slice(None, -2)):
+            at = [slice(1, -1)] * 3
+            at[axis] = neighbour
+            within[middle] &= mask[tuple(at)]
+    return mask & ~within
 
 
 def _way95(mine: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: Sequence[float]) -> float:
@@ -164,8 +176,7 @@ def largest_diameter(shape: NDArray[np.bool_], spacing: Sequence[float]) -> floa
 
     Measured between the middles of the voxels' outer faces, so that n voxels in a row are n voxels long.
     """
-    surface = shape & ~ndimage.binary_erosion(shape)
-    middles = np.argwhere(surface)
+    middles = np.argwhere(_surface(shape))
     if not len(middles):
         return 0.0
     halves = np.concatenate([0.5 * np.eye(3), -0.5 * np.eye(3)])

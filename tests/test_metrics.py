@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance
+from scipy import ndimage
 
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.metrics import compare, dice, hausdorff95
+from napari_sparsetok.metrics import _surface, compare, dice, hausdorff95
 
 LABELS = LabelTable.of(["head", "tail"])
 
 
 def blob(seed: int) -> np.ndarray:
-    from scipy import ndimage
-
     noise = np.random.default_rng(seed).normal(size=(14, 16, 12))
     shape = ndimage.gaussian_filter(noise, 2)
     return shape > np.quantile(shape, 0.8)
@@ -42,8 +41,6 @@ def test_hd95_is_that_of_monai(seed: int) -> None:
 @pytest.mark.parametrize("noise", [0, 0.002, 0.01, 0.2])
 def test_hd95_is_that_of_a_distance_transform(noise: float) -> None:
     """Also where most of one surface lies on the other."""
-    from scipy import ndimage
-
     spacing = (2.0, 1.0, 0.5)
     for seed in range(6):
         a = blob(seed)
@@ -54,6 +51,13 @@ def test_hd95_is_that_of_a_distance_transform(noise: float) -> None:
             for mine, theirs in (edges, edges[::-1])
         ]
         assert hausdorff95(a, b, spacing) == pytest.approx(max(ways), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0])
+def test_a_surface_is_what_erosion_takes_away(share: float) -> None:
+    mask = np.random.default_rng(0).random((7, 9, 6)) < share
+    for part in (mask, mask[:1], mask[:, :2], mask[2:5, 2:5, 2:5]):
+        assert np.array_equal(_surface(part), part & ~ndimage.binary_erosion(part))
 
 
 def test_labels_are_compared_wherever_they_lie() -> None:

@@ -21,16 +21,16 @@ from napari_sparsetok.scan import Region
 
 _ONE = 2**20
 _LARGEST = 1000.0  # logits beyond it are far past deciding anything; the sum stays within 31 bits
-_AT_ONCE = 8  # slices of the scan that are brought to its grid at a time
+_AT_ONCE = 2**18  # voxels of the scan that are brought to its grid at a time, in whole slices
 
 
 @dataclass(frozen=True, eq=False)
 class _Slab:
-    """One layer of tokens high, over the whole width of the volume.
+    """Slices between which no window begins or ends, over the whole width of the volume.
 
-    total : (p, H, W) float32, weight of all windows of the plan.
-    sums : (classes, p, H, W) int32, logits times shares, in units of 1 / _ONE.
-    cover : (p, H, W) int32, shares of the windows that were added.
+    total : (h, H, W) float32, weight of all windows of the plan.
+    sums : (classes, h, H, W) int32, logits times shares, in units of 1 / _ONE.
+    cover : (h, H, W) int32, shares of the windows that were added.
     """
 
     total: Tensor
@@ -51,11 +51,16 @@ class Blend:
         self._classes, self._grid, self._plan = classes, grid, plan
         self._weight = torch.from_numpy(plan.weight)
         self._slabs: dict[int, _Slab] = {}
-        self._due = np.zeros(grid.padded[0] // plan.patch, dtype=int)
+        ends = {z for region in plan.regions for z in (region.start[0], region.stop[0])}
+        self._edges = np.array(sorted({0, grid.padded[0], *ends}))  # slab k lies between edges k and k + 1
+        self._due = np.zeros(len(self._edges) - 1, dtype=int)
         for region in plan.regions:
-            self._due[region.start[0] // plan.patch : region.stop[0] // plan.patch] += 1
-        first, last = grid.slices_for()
-        self._first, self._last = first // plan.patch, last // plan.patch  # slabs that each slice of the box needs
+            self._due[self._within(region)] += 1
+        self._low, self._high = grid.slices_for()
+        self._first, self._last = (
+            self._slab_of(self._low),
+            self._slab_of(self._high),
+        )  # that each slice of the box needs
         self._open = (self._due[self._first] > 0) | (self._due[self._last] > 0)
 
     @property
@@ -65,15 +70,16 @@ class Blend:
 
     def add(self, index: int, logits: Tensor) -> None:
         """Add one window's logits (classes, D, H, W)."""
-        region, p = self._plan.regions[index], self._plan.patch
+        region = self._plan.regions[index]
         _, rows, columns = region.slices
-        for k in range(region.start[0] // p, region.stop[0] // p):
+        logits = logits.contiguous()  # they may come with the classes last, which everything below would be slow on
+        for k in range(self._due.size)[self._within(region)]:
             slab = self._slabs.get(k) or self._new(k)
-            part = slice(k * p - region.start[0], (k + 1) * p - region.start[0])
-            share = self._weight[part] / slab.total[:, rows, columns]
-            values = logits[:, part].clamp(-_LARGEST, _LARGEST) * (share * _ONE)
+            part = slice(self._edges[k] - region.start[0], self._edges[k + 1] - region.start[0])
+            share = (self._weight[part] / slab.total[:, rows, columns]).mul_(_ONE)
+            values = logits[:, part].clamp(-_LARGEST, _LARGEST).mul_(share)
             slab.sums[:, :, rows, columns] += values.round_().to(torch.int32)
-            slab.cover[:, rows, columns] += (share * _ONE).round_().to(torch.int32)
+            slab.cover[:, rows, columns] += share.round_().to(torch.int32)
             self._due[k] -= 1
 
     def settled(self) -> Iterator[tuple[Region, NDArray[np.uint8], NDArray[np.bool_]]]:
@@ -100,42 +106,59 @@ class Blend:
 
     # Details
 
+    def _slab_of(self, slices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._edges, slices, side="right") - 1
+
+    def _within(self, region: Region) -> slice:
+        """The slabs that a window consists of."""
+        first, stop = np.searchsorted(self._edges, [region.start[0], region.stop[0]])
+        return slice(int(first), int(stop))
+
     def _new(self, k: int) -> _Slab:
-        p, (_, height, width) = self._plan.patch, self._grid.padded
-        total = torch.zeros(p, height, width)
+        (top, bottom), (_, height, width) = self._edges[k : k + 2], self._grid.padded
+        total = torch.zeros(bottom - top, height, width)
         for region in self._plan.regions:  # always in this order
-            if region.start[0] <= k * p < region.stop[0]:
-                at = k * p - region.start[0]
-                total[(slice(None), *region.slices[1:])] += self._weight[at : at + p]
-        sums = torch.zeros(self._classes, p, height, width, dtype=torch.int32)
-        slab = self._slabs[k] = _Slab(total, sums, torch.zeros(p, height, width, dtype=torch.int32))
+            if region.start[0] <= top < region.stop[0]:
+                part = slice(top - region.start[0], bottom - region.start[0])
+                total[(slice(None), *region.slices[1:])] += self._weight[part]
+        sums = torch.zeros(self._classes, *total.shape, dtype=torch.int32)
+        slab = self._slabs[k] = _Slab(total, sums, torch.zeros(total.shape, dtype=torch.int32))
         return slab
 
     def _labels(self, box: Region) -> Iterator[tuple[Region, NDArray[np.uint8], NDArray[np.bool_]]]:
-        for z in range(box.start[0], box.stop[0], _AT_ONCE):
-            part = Region((z, *box.start[1:]), (min(z + _AT_ONCE, box.stop[0]), *box.stop[1:]))
+        _, height, width = box.shape
+        step = max(1, _AT_ONCE // (height * width))
+        for z in range(box.start[0], box.stop[0], step):
+            part = Region((z, *box.start[1:]), (min(z + step, box.stop[0]), *box.stop[1:]))
             ids = range(int(self._first[part.start[0]]), int(self._last[part.stop[0] - 1]) + 1)
             if any(k in self._slabs for k in ids):
                 yield part, *self._labels_of(part, ids)
 
     def _labels_of(self, box: Region, ids: range) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        slabs = [self._slabs.get(k) for k in ids]
-        missing = next(s for s in slabs if s is not None)
-        cover = torch.cat([torch.zeros_like(missing.cover) if s is None else s.cover for s in slabs])
-        sums = torch.cat([torch.zeros_like(missing.sums) if s is None else s.sums for s in slabs], dim=1)
-        above = ids[0] * self._plan.patch
+        above, stop = int(self._low[box.start[0]]), int(self._high[box.stop[0] - 1]) + 1
+        parts = [self._part(k, above, stop) for k in ids]
+        sums, cover = parts[0] if len(parts) == 1 else (torch.cat(x, dim=-3) for x in zip(*parts, strict=True))
         if self._grid.resampled:  # between voxels their logits count alike, however much of their weight is there
             sums = sums / cover.clamp_min(1)
         labels = _highest(to_scan(sums, box, self._grid, above))
         covered = to_scan((cover > 0).float()[None], box, self._grid, above)[0] >= 0.5
         return labels.numpy(), covered.numpy()
 
+    def _part(self, k: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """What of a slab lies between two slices of the volume: sums (classes, h, H, W) and cover (h, H, W)."""
+        top, bottom = int(self._edges[k]), int(self._edges[k + 1])
+        part = slice(max(start, top) - top, min(stop, bottom) - top)
+        if k in self._slabs:
+            return self._slabs[k].sums[:, part], self._slabs[k].cover[part]
+        empty = torch.zeros(part.stop - part.start, *self._grid.padded[1:], dtype=torch.int32)
+        return empty.expand(self._classes, *empty.shape), empty
+
 
 def _highest(values: Tensor) -> Tensor:
     """The class (…) uint8 of the highest of (classes, …), the first of equals; `argmax` takes seven times as long."""
     best, labels = values[0].clone(), torch.zeros(values.shape[1:], dtype=torch.uint8)
     for k in range(1, len(values)):
-        labels[values[k] > best] = k
+        labels.masked_fill_(values[k] > best, k)
         torch.maximum(best, values[k], out=best)
     return labels
 

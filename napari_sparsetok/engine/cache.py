@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_sparsetok.engine.completing import Shared
 from napari_sparsetok.engine.decoding import ImageSkip
 from napari_sparsetok.model import Prefix
 
@@ -20,24 +21,27 @@ _MEMORY = torch.device("cpu")
 class WindowPrefix:
     """Of one window, what does not depend on the keep ratio.
 
+    shared : what one keep ratio leaves for the next; filled by `completing.py`, on the CPU alone.
     survivors : which tokens (N,) are kept to the end, by what decided it; filled by whoever found it out (`probe.py`).
-        Some hundred kilobytes at most, which `nbytes` leaves out, since that must stay what it was when it was stored.
+        Some hundred kilobytes at most, which `nbytes` leaves out.
     """
 
     prefix: Prefix
     skip: ImageSkip
+    shared: Shared = field(default_factory=Shared)
     survivors: dict[Hashable, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
-        return self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
+        """Bytes that it holds; more once keep ratios share their completion."""
+        own = self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
+        return own + self.shared.nbytes
 
     def to(self, device: torch.device) -> WindowPrefix:
         """The same on a device."""
         prefix, skip = self.prefix, self.skip
         moved = Prefix(prefix.tokens.to(device), prefix.scores.to(device), prefix.grid)
-        return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)), self.survivors)
+        return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)), survivors=self.survivors)
 
 
 class PrefixCache:
@@ -81,7 +85,7 @@ class PrefixCache:
         return entry if entry is None or not self._is_away else entry.to(self._device)
 
     def put(self, key: Hashable, entry: WindowPrefix) -> None:
-        """Store a value, unless it alone is over the budget."""
+        """Store a value, or the same one anew after it grew, unless it alone is over the budget."""
         fallen = self._near.put(key, entry) if self._near.budget else [(key, entry)]
         for old, value in fallen:
             self._memory.put(old, value.to(_MEMORY) if self._device != _MEMORY else value)
@@ -104,6 +108,7 @@ class _Shelf:
         self.budget = budget
         self.nbytes = 0
         self.entries: OrderedDict[Hashable, WindowPrefix] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}  # when they were put
 
     def get(self, key: Hashable) -> WindowPrefix | None:
         entry = self.entries.get(key)
@@ -113,15 +118,16 @@ class _Shelf:
 
     def take(self, key: Hashable) -> WindowPrefix | None:
         entry = self.entries.pop(key, None)
-        self.nbytes -= entry.nbytes if entry else 0
+        self.nbytes -= self._sizes.pop(key, 0)
         return entry
 
     def put(self, key: Hashable, entry: WindowPrefix) -> list[tuple[Hashable, WindowPrefix]]:
         """What had to leave, which is the entry itself if it alone is over the budget."""
+        self.take(key)
         if entry.nbytes > self.budget:
             return [(key, entry)]
-        self.take(key)
         self.entries[key] = entry
+        self._sizes[key] = entry.nbytes
         self.nbytes += entry.nbytes
         left = []
         while self.nbytes > self.budget:
@@ -132,4 +138,5 @@ class _Shelf:
 
     def clear(self) -> None:
         self.entries.clear()
+        self._sizes.clear()
         self.nbytes = 0

@@ -38,16 +38,19 @@ class Watch:
 
 @dataclass(frozen=True, eq=False)
 class Hints:
-    """What makes a run feel quicker, and does not change its end.
+    """What makes a run quicker, or feel so, and does not change its end.
 
     focus : the voxel (z, y, x) that the person looks at; its windows come first.
     focus_only : stop after those.
     base : an earlier prediction of the same scan, model and region, shown where windows are still to come.
+    descending : this run is one of several keep ratios of the same scan, from 1 down, so what they share may be kept.
+        The last digits of the logits may then differ from those of the run by itself.
     """
 
     focus: Shape | None = None
     focus_only: bool = False
     base: Prediction | None = None
+    descending: bool = False
 
 
 @dataclass(frozen=True, eq=False)

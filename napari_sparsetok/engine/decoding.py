@@ -73,10 +73,14 @@ class FastDecoder:
     def __call__(self, grid: Tensor, skip: ImageSkip) -> Tensor:
         """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W) in float32."""
         decoder = self._decoder
+        top = len(decoder.ups) - 1
         x, grid = self._laid(decoder.coarsest(grid.float())), self._laid(grid)
-        for level in range(len(decoder.ups) - 1, 0, -1):
-            up = decoder.ups[level]
-            both = torch.cat([self._upsampled(x, up.transp_conv.conv), self._skip(level, grid)], dim=1)
+        for level in range(top, 0, -1):
+            up, skip_block = decoder.ups[level], decoder.skips[level - 1]
+            if level == top and decoder.pool is None:  # both come from the same tokens
+                both = self._upsampled(x, up.transp_conv.conv, skip_block.transp_conv_init.conv)
+            else:
+                both = torch.cat([self._upsampled(x, up.transp_conv.conv), self._skip(skip_block, grid)], dim=1)
             x = self._residual(up.conv_block, both)
         last = decoder.ups[0]
         x = self._upsampled(x, last.transp_conv.conv)
@@ -87,8 +91,7 @@ class FastDecoder:
 
     # Blocks
 
-    def _skip(self, level: int, grid: Tensor) -> Tensor:
-        block = self._decoder.skips[level - 1]
+    def _skip(self, block: Any, grid: Tensor) -> Tensor:
         if not hasattr(block, "transp_conv_init"):  # the level below the token grid
             return self._residual(block.layer, grid)
         x = self._upsampled(grid, block.transp_conv_init.conv)
@@ -134,12 +137,15 @@ class FastDecoder:
     def _bias(self, conv: Any) -> Tensor | None:
         return None if conv.bias is None else conv.bias.detach().to(self.dtype)
 
-    def _upsampled(self, x: Tensor, conv: Any) -> Tensor:
-        """A transposed convolution of 2×2×2 voxels with stride 2: each voxel becomes eight, by one product."""
+    def _upsampled(self, x: Tensor, *convs: Any) -> Tensor:
+        """Transposed convolutions of 2×2×2 voxels with stride 2, side by side.
+
+        Each voxel becomes eight, by one product.
+        """
         b, c, d, h, w = x.shape
-        key = (id(conv), "up")
+        key = (id(convs[0]), "up")
         if key not in self._weights:
-            weight = conv.weight.detach().to(self.dtype)
+            weight = torch.cat([conv.weight.detach() for conv in convs], dim=1).to(self.dtype)
             self._weights[key] = weight.permute(0, 2, 3, 4, 1).reshape(c, -1).contiguous()  # C 8·out
         eight = x.permute(0, 2, 3, 4, 1).reshape(-1, c) @ self._weights[key]  # B·d·h·w 8·out
         laid = eight.view(b, d, h, w, 2, 2, 2, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)  # B d 2 h 2 w 2 out

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine.cache import WindowPrefix
+from napari_sparsetok.engine.completing import SharedCompletion
 from napari_sparsetok.engine.decoding import FastDecoder, joined
-from napari_sparsetok.engine.device import Device
+from napari_sparsetok.engine.device import Device, keep_freed_memory
 from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
 from napari_sparsetok.state import DeviceChoice
 from napari_sparsetok.weights import Card, CardError
@@ -23,6 +24,7 @@ class Network:
 
     card: Card
     model: SCD
+    completion: SharedCompletion
     decoder: FastDecoder
     device: Device
     asked: DeviceChoice
@@ -30,8 +32,10 @@ class Network:
     @classmethod
     def on(cls, card: Card, model: SCD, device: Device, asked: DeviceChoice) -> Network:
         """Move a model to a device."""
+        keep_freed_memory()
         moved = model.to(device.device)
-        return cls(card, moved, FastDecoder(moved.decoder, device.decoder_dtype), device, asked)
+        decoder = FastDecoder(moved.decoder, device.decoder_dtype)
+        return cls(card, moved, SharedCompletion(moved), decoder, device, asked)
 
     def autocast(self) -> torch.autocast:
         """Products in the device's type."""
@@ -69,9 +73,16 @@ def load_model(card: Card) -> SCD:
 
 
 def finish(
-    network: Network, windows: Sequence[WindowPrefix], keep_ratio: float | Sequence[float], rule: Rule
+    network: Network,
+    windows: Sequence[WindowPrefix],
+    keep_ratio: float | Sequence[float],
+    rule: Rule,
+    share: bool = False,
 ) -> list[tuple[torch.Tensor, TokenRecord]]:
-    """Run the rest of the network on windows of one size, as one batch."""
+    """Run the rest of the network on windows of one size, as one batch.
+
+    With `share` completion keeps, with a window, what the next lower keep ratio can use; see `SharedCompletion`.
+    """
     model = network.model
     with torch.inference_mode(), network.autocast():
         prefix = Prefix(
@@ -80,7 +91,10 @@ def finish(
             windows[0].prefix.grid,
         )
         parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
-        completed = model.complete(parts, ids, prefix.grid)
+        if share and len(windows) == 1 and network.completion.fits(rule):
+            completed = network.completion(prefix, windows[0].shared, parts, ids)
+        else:
+            completed = model.complete(parts, ids, prefix.grid)
         record = model.record(ids, scores, prefix.grid)
     with torch.inference_mode():
         logits = network.decoder(completed, joined([w.skip for w in windows]))

@@ -125,7 +125,7 @@ class SCDSegmenter:
         selector = volume.lattice.selector(settings)
         base = _usable(hints.base, scan, settings, region)
         canvas = Canvas(scan, region, network.card, volume.grid, selector, base)
-        order = _order(volume, region, hints, network.card)
+        order = _order(volume, region, hints, network.card, shown=watch.on_partial is not None)
         usual = torch.get_num_threads()
         threads = self._neighbours.free_threads() if hints.focus_only else usual
         watch.on_progress(0, len(order))
@@ -134,7 +134,7 @@ class SCDSegmenter:
                 raise Stopped
             size = 1 if selector.uneven else self._ready_network.device.batch
             batch = order[progress.done : progress.done + size]
-            results = self._run_windows(volume, batch, selector, watch, threads)
+            results = self._run_windows(volume, batch, selector, watch, (threads, hints.descending))
             for index, (logits, record, cached) in zip(batch, results, strict=False):
                 canvas.add(index, logits, record)
                 progress.done += 1
@@ -214,12 +214,11 @@ class SCDSegmenter:
             return self._volume
         grid = model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch)
         within = _within(scan, card, region, grid)
-        pads = [(0, p - n) for p, n in zip(grid.padded, grid.inner, strict=True)]
         _check_memory(grid, card, scan)
         image = torch.empty(len(card.channels), *grid.padded)
         for channel, voxels in zip(image, _channels(scan, card), strict=True):
             box = _finite(np.asarray(voxels[region.slices]), settings.replace_nonfinite)
-            channel.numpy()[...] = np.pad(apply_rule(card.intensity, to_model(box, grid)), pads, mode="edge")
+            _lay(apply_rule(card.intensity, to_model(box, grid)), channel.numpy())
         plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
         self._volume = _Volume(key, image, grid, plan, Lattice(image, grid, plan, region))
         return self._volume
@@ -231,10 +230,11 @@ class SCDSegmenter:
         return self._network
 
     def _run_windows(
-        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, threads: int
+        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, how: tuple[int, bool]
     ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
         """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
 
+        `how` says on how many threads, and whether keep ratios come from 1 down.
         After the device ran out of memory these may be fewer windows than were asked for, from the first.
         """
         while True:
@@ -242,8 +242,12 @@ class SCDSegmenter:
             try:
                 windows, cached = self._prefixes(volume, batch)
                 rule = selector.rule(batch, self._ready_network.device.device)
-                with devices.threads(threads):
-                    results = finish(self._ready_network, windows, selector.ratios, rule)
+                share = how[1] and all(cached)  # what is left to a window that is not kept helps nobody
+                with devices.threads(how[0]):
+                    results = finish(self._ready_network, windows, selector.ratios, rule, share)
+                for index, window in zip(batch, windows, strict=True):
+                    if share:  # it may have grown
+                        self._cache.put((volume.key, index), window)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:
                 self._make_room(watch)
@@ -309,6 +313,15 @@ def _finite(voxels: NDArray[Any], replacement: float | None) -> NDArray[Any]:
     return np.where(np.isfinite(voxels), voxels, np.asarray(replacement, dtype=voxels.dtype))
 
 
+def _lay(values: NDArray[np.float32], padded: NDArray[np.float32]) -> None:
+    """Copy values (d, h, w) to the near corner of (D, H, W), and their far faces on from there to its end."""
+    d, h, w = values.shape
+    padded[:d, :h, :w] = values
+    padded[:d, :h, w:] = padded[:d, :h, w - 1 : w]
+    padded[:d, h:] = padded[:d, h - 1 : h]
+    padded[d:] = padded[d - 1 : d]
+
+
 def _check_memory(grid: ModelGrid, card: Card, scan: Scan) -> None:
     rows = min(1.0, 4 * card.window[0] / grid.padded[0])  # what lies open while windows are run row by row
     needed = 4 * int(np.prod(grid.padded)) * len(card.channels) + 3 * int(np.prod(scan.shape))
@@ -343,11 +356,14 @@ def _usable(base: Prediction | None, scan: Scan, settings: Settings, region: Reg
     return base
 
 
-def _order(volume: _Volume, region: Region, hints: Hints, card: Card) -> list[int]:
+def _order(volume: _Volume, region: Region, hints: Hints, card: Card, shown: bool) -> list[int]:
+    """The windows in the order in which to run them; it decides what is seen first and what lies open, no voxel."""
     focus = hints.focus or tuple((a + b) // 2 for a, b in zip(region.start, region.stop, strict=True))
     point = volume.grid.point_of([f - a for f, a in zip(focus, region.start, strict=True)])
     if hints.focus_only:
         return volume.plan.holding(point)
+    if not shown:  # row by row from one end, so that the fewest slabs of sums are open at a time
+        return volume.plan.by_distance((0.0, *point[1:]), in_rows=True)
     return volume.plan.by_distance(
         point, in_rows=_sums_bytes(volume.grid, card) > psutil.virtual_memory().available / 8
     )

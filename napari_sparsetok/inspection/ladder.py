@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_sparsetok.engine.contract import Segmenter, Stopped, Watch
+from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.metrics import Agreement, compare
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Prediction, Reference, Settings
@@ -30,7 +30,8 @@ class Rung:
     keep_ratio : for each stage; NaN with a threshold or a ratio for each stage.
     left : tokens before the first stage and after each, over all windows.
     gmac : multiply-accumulate operations of all windows, in thousands of millions.
-    seconds : of the run, with cached prefixes as far as they fit; only the first run of a scan fills the cache.
+    seconds : of the run, with cached prefixes as far as they fit, and with what the rung above left; only the first run
+        of a scan fills the cache.
     memory : most bytes that the process held in main memory while it ran, as sampled.
     agreement : with the dense prediction, label by label.
     reference : with the reference mask, if there is one.
@@ -185,10 +186,10 @@ def sweep(
 def measured(
     segmenter: Segmenter, scan: Scan, settings: Settings, region: Region | None, watch: Watch
 ) -> tuple[Prediction, float, int]:
-    """A prediction, the seconds that it took, and the most bytes that the process held meanwhile."""
+    """One of several predictions from the highest ratio down, its seconds, and the most bytes held meanwhile."""
     with _PeakMemory() as peak:
         started = time.perf_counter()
-        prediction = segmenter.segment(scan, settings, region=region, watch=watch)
+        prediction = segmenter.segment(scan, settings, region=region, hints=Hints(descending=True), watch=watch)
         seconds = time.perf_counter() - started
     return prediction, seconds, peak.most
 

@@ -76,6 +76,20 @@ def test_slabs_are_let_go_once_no_window_is_to_come():
     assert most < whole / 6
 
 
+def test_from_one_end_to_the_other_no_more_is_open_than_one_row_of_windows():
+    grid, plan, logits = make((64, 16, 16), window=(16, 8, 8), overlap=0.25)
+    _, most, _ = blended(grid, plan, logits, plan.by_distance((0, 0, 0), in_rows=True))
+    assert most <= (CLASSES + 2) * 4 * 16 * 16 * 16
+
+
+def test_logits_may_lie_in_memory_with_the_classes_last():
+    grid, plan, logits = make((20, 16, 12))
+    last = [values.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2) for values in logits]
+    assert np.array_equal(
+        blended(grid, plan, last, range(len(last)))[0], blended(grid, plan, logits, range(len(last)))[0]
+    )
+
+
 def test_where_no_window_was_added_nothing_is_said():
     grid, plan, logits = make((32, 8, 8), overlap=0.0)
     mask, _, _ = blended(grid, plan, logits, [2])

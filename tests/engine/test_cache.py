@@ -24,8 +24,8 @@ def test_never_over_budget_and_the_oldest_goes_first(puts, budget):
     cache, model = PrefixCache(budget), {}
     for key, floats in puts:
         cache.put(key, entry(floats))
+        model.pop(key, None)
         if 4 * floats <= budget:
-            model.pop(key, None)
             model[key] = 4 * floats
             while sum(model.values()) > budget:
                 model.pop(next(iter(model)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import psutil
 import pytest
 import torch
@@ -64,3 +66,18 @@ def test_threads_are_as_before_afterwards_even_after_a_failure():
     with pytest.raises(ZeroDivisionError):
         fail()
     assert torch.get_num_threads() == usual
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the allocator of most Linux systems")
+def test_what_was_freed_is_not_asked_for_again():
+    """A page of memory that comes from the system is a fault; what was kept causes none."""
+    import resource
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 * 2**20, dtype=torch.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    devices.keep_freed_memory()
+    faults()
+    assert min(faults() for _ in range(5)) < 16 * 2**20 / resource.getpagesize() / 4

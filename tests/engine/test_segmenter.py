@@ -154,6 +154,27 @@ def test_a_large_volume_is_run_row_by_row_to_the_same_end(segmenter, monkeypatch
         assert np.array_equal(shown, prediction.mask)
 
 
+@pytest.mark.parametrize("shape", [(8, 10, 6), (5, 10, 4), (5, 7, 3)])
+def test_what_is_laid_on_whole_patches_goes_on_as_its_edge(shape):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    padded = np.full((8, 12, 8), np.nan, np.float32)
+    engine._lay(values, padded)
+    pads = [(0, p - n) for p, n in zip(padded.shape, shape, strict=True)]
+    assert np.array_equal(padded, np.pad(values, pads, mode="edge"))
+
+
+def test_if_nobody_looks_windows_run_from_one_end_to_the_other(segmenter, folder, monkeypatch):
+    scan, orders = make_scan((64, 40, 40)), []
+    real = engine._order
+    monkeypatch.setattr(engine, "_order", lambda *args, **more: orders.append(real(*args, **more)) or orders[-1])
+    quiet = segmenter.segment(scan, SETTINGS)
+    shown = segmenter.segment(scan, SETTINGS, watch=Watch(on_partial=lambda prediction: None))
+    starts = [segmenter._volume.plan.regions[index].start[0] for index in orders[0]]
+    assert starts == sorted(starts)
+    assert orders[1] != orders[0]
+    assert np.array_equal(quiet.mask, shown.mask)
+
+
 def test_a_base_of_another_scan_is_not_mixed_in(segmenter):
     base = segmenter.segment(make_scan((40, 40, 40), seed=1), SETTINGS)
     part = segmenter.segment(make_scan((40, 40, 40), seed=2), SETTINGS, hints=Hints((0, 0, 0), True, base))
@@ -321,9 +342,9 @@ def test_batches_give_what_single_windows_give(folder, segmenter, gpu, monkeypat
     sizes = []
     real = engine.finish
 
-    def finish(network, windows, keep_ratio, rule):
+    def finish(network, windows, keep_ratio, rule, share):
         sizes.append(len(windows))
-        return real(network, windows, keep_ratio, rule)
+        return real(network, windows, keep_ratio, rule, share)
 
     monkeypatch.setattr(engine, "finish", finish)
     batched = [segmenter.segment(scan, SETTINGS), segmenter.segment(scan, SETTINGS)]
@@ -341,10 +362,10 @@ def test_out_of_gpu_memory_each_way_out_is_taken_and_said_once(segmenter, gpu, m
     fails = iter([True, False, True, False, True, False] + [False] * 100)
     real = engine.finish
 
-    def finish(network, windows, keep_ratio, rule):
+    def finish(network, windows, keep_ratio, rule, share):
         if next(fails):
             raise torch.OutOfMemoryError("played")
-        return real(network, windows, keep_ratio, rule)
+        return real(network, windows, keep_ratio, rule, share)
 
     monkeypatch.setattr(engine, "finish", finish)
     notices = []
