@@ -38,6 +38,15 @@ def test_a_series_in_words_and_as_json(tmp_path):
     assert [x["opens"] for x in found["series"]] == [True]
 
 
+@pytest.mark.parametrize(("degrees", "said"), [(0, ""), (12, "turned by 12.0°")])
+def test_only_an_oblique_scan_is_said_to_be_turned(tmp_path, degrees, said):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    run = info(Series(make.block(), orientation=(c, s, 0, -s, c, 0)).write(tmp_path / "a"))
+    assert run.exit_code == 0
+    assert said in run.output
+    assert bool(said) == ("turned by" in run.output)
+
+
 def test_several_series_are_listed_and_one_is_chosen(tmp_path):
     Series(make.block(4)).write(tmp_path / "a")
     Series(make.block(6)).write(tmp_path / "b")

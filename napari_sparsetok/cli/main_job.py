@@ -172,10 +172,14 @@ def _info_tables(document: dict[str, Any]) -> Iterator[Table]:
         rows = [
             ("voxels", _voxels(scan)),
             ("numbers", scan["numbers"] + (" (read when needed)" if scan["lazy"] else "")),
-            ("stored as", f"{scan['stored_axes']}, turned by {scan['oblique_degrees']:g}° against the patient"),
+            ("stored as", scan["stored_axes"] + _turned(scan["oblique_degrees"])),
             *(("note", note) for note in scan["notes"]),
         ]
         yield table(f"{document['format']}: {scan['name']}", rows)
+
+
+def _turned(degrees: float) -> str:
+    return f", turned by {degrees:.1f}° against the patient" if degrees >= 0.05 else ""
 
 
 def _voxels(found: dict[str, Any]) -> str:
