@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 
 Call = Callable[[], None]
@@ -39,9 +41,19 @@ class _Door(QObject):
 _door = _Door()
 
 
-def on_gui_thread(call: Call) -> None:
-    """Call a function on the GUI thread: at once from there, soon from any other, in the order in which they came."""
+def on_gui_thread(call: Call, owner: QObject | None = None) -> None:
+    """Call a function on the GUI thread: at once from there, soon from any other, in the order in which they came.
+
+    If `owner` is given, only if that is not deleted by then, as happens when a window is closed meanwhile.
+    """
+    if owner is not None:
+        call = partial(_call_while_alive, owner, call)
     if threading.current_thread() is threading.main_thread():
         call()
     else:
         _door.hand_in(call)
+
+
+def _call_while_alive(owner: QObject, call: Call) -> None:
+    if isalive(owner):
+        call()

@@ -114,7 +114,7 @@ class Keeping(QObject):
                 store.keep(scan.content_hash, array, notes, lineage, labels)
             except BaseException as error:
                 refused.append(error)
-                on_gui_thread(lambda: self._on_refused(sheet, scan))
+                on_gui_thread(lambda: self._on_refused(sheet, scan), self)
                 if not (known and isinstance(error, ScanError)):
                     raise
 

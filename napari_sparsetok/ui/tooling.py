@@ -156,7 +156,7 @@ class Tooling(QObject):
             if task.stop.is_set():
                 raise OpeningStopped
             watch.step(done, total)
-            on_gui_thread(lambda: self._tell(task, done, total))
+            on_gui_thread(lambda: self._tell(task, done, total), self)
 
         try:
             work = task.work
@@ -164,7 +164,7 @@ class Tooling(QObject):
             mask, said = np.array(work.mask), work.corrections
             return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
         except BaseException:
-            on_gui_thread(lambda: self._failed(task))
+            on_gui_thread(lambda: self._failed(task), self)
             raise
 
     # On the GUI thread

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from qtpy.QtCore import QCoreApplication, QEvent, QObject
+
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 
 CALLS = 500
@@ -45,3 +47,20 @@ def test_nothing_is_called_on_the_thread_that_hands_it_in(qtbot: Any) -> None:
     thread.join()
     assert found == []
     qtbot.waitUntil(lambda: found == [1])
+
+
+def test_whoever_is_deleted_meanwhile_is_not_called(qtbot: Any) -> None:
+    found: list[str] = []
+    gone, there = QObject(), QObject()
+
+    def work() -> None:
+        on_gui_thread(lambda: found.append("gone"), gone)
+        on_gui_thread(lambda: found.append("there"), there)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gone.deleteLater()
+    QCoreApplication.sendPostedEvents(gone, QEvent.DeferredDelete)
+    qtbot.waitUntil(lambda: bool(found))
+    assert found == ["there"]
