@@ -9,6 +9,7 @@ from napari_sparsetok.state import Busy, DeviceReport
 from napari_sparsetok.ui.words import Words
 
 PATIENCE_MS = 300
+_PLAIN = "padding: 0px;"  # napari's would move it out of line
 
 
 class Status(QWidget):
@@ -24,6 +25,7 @@ class Status(QWidget):
         self._busy: Busy | None = None
         self._device_words = QLabel()
         self._device_words.setWordWrap(True)
+        self._device_words.setStyleSheet(_PLAIN)
         self._words = Words(lines=2)
         self._words.setText("idle")
         self._progress = QProgressBar()
@@ -33,7 +35,7 @@ class Status(QWidget):
         policy.setRetainSizeWhenHidden(True)  # or everything above jumps, and is laid out anew, at each run
         self._progress.setSizePolicy(policy)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 0, 8, 2)
+        layout.setContentsMargins(9, 0, 8, 2)
         layout.setSpacing(2)
         for widget in (self._progress, self._words, self._device_words):
             layout.addWidget(widget)
@@ -67,7 +69,7 @@ class Status(QWidget):
         loud = device is not None and bool(device.warning)
         self._device_words.setText("" if device is None else device.warning or device.name)
         self._device_words.setProperty("loud", loud)
-        self._device_words.setStyleSheet("font-weight: bold;" if loud else "")
+        self._device_words.setStyleSheet(_PLAIN + "font-weight: bold;" if loud else _PLAIN)
 
     def _write(self) -> None:
         busy = self._busy
