@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from fakes import PATIENCE, FakeSegmenter, make_registry
 from napari.components import ViewerModel
+from qtpy.QtCore import QCoreApplication
 
 from napari_sparsetok import correction
 from napari_sparsetok.files.autosave import CorrectionStore
@@ -70,6 +71,7 @@ class Room:
 
     def settled(self) -> None:
         self.until(lambda: self.session.wait(0.01) and self.session.state.busy is None)
+        QCoreApplication.processEvents()  # what a quick errand has handed over may lie there still
 
     def composed(self) -> np.ndarray:
         prediction = self.session.state.prediction

@@ -55,6 +55,6 @@ def test_they_are_let_go_with_their_scan_and_their_region(correcting):
 def test_nothing_under_the_corrections_says_so(correcting):
     room = correcting
     room.panel.teach.keep_requested.emit()
-    room.settled()
+    room.until(lambda: room.session.state.message is not None)
     assert "No token lies under" in room.session.state.message.text
     assert forced(room) is None
