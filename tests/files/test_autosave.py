@@ -226,6 +226,8 @@ def test_painting_on_while_it_is_kept_leaves_a_file_that_can_be_read(tmp_path):
         while not stop.is_set():
             z, y, x = rng.integers(0, (40, 190, 190))
             array[z, y : y + 10, x : x + 10] = rng.integers(0, 3)
+            # A painter that never rests holds the interpreter, and each of the file's small reads waits for it.
+            stop.wait(0.0005)
 
     painter = threading.Thread(target=paint)
     painter.start()
