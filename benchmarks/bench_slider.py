@@ -3,7 +3,8 @@
     scripts/with-display python benchmarks/bench_slider.py [RESULT.json] [--quick]
 
 First it moves the slider over the left hippocampus of MNI152 and takes, for each move, the time to the new kept-token
-map and to the first new mask. Then it holds the slider and drags it over a scan of 256³ voxels for ten seconds, and
+map and to the first new mask: once with nothing computed ahead, and once after the window was left alone until all keep
+ratios were. Then it holds the slider and drags it over a scan of 256³ voxels for ten seconds, and
 takes how long single turns of the GUI's event loop are, and how much of them the GUI's thread was computing: on a
 machine that does nothing else the two are about the same. The last line is one JSON document.
 """
@@ -25,7 +26,9 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import Geometry, Scan
+from napari_sparsetok.session import Session
 from napari_sparsetok.ui.app import open_viewer
+from napari_sparsetok.ui.gui_thread import on_gui_thread
 
 MOVES = 60
 PAUSE = 0.02
@@ -47,9 +50,9 @@ def pump_until(ready: Callable[[], bool], seconds: float, gaps: list[float]) -> 
     return False
 
 
-def opened(scan: Scan, until_complete: bool) -> tuple[Any, Any]:
+def opened(scan: Scan, until_complete: bool, look_ahead: bool) -> tuple[Any, Any]:
     """A viewer and a dock with a segmented scan."""
-    viewer, dock = open_viewer(scan)
+    viewer, dock = open_viewer(scan, Session(deliver=on_gui_thread, look_ahead=look_ahead))
     state = dock.session.state
     pump_until(lambda: state.scan is not None, 60, [])
     dock.panel.where_chosen.emit("whole")
@@ -59,9 +62,20 @@ def opened(scan: Scan, until_complete: bool) -> tuple[Any, Any]:
     return viewer, dock
 
 
-def measure_moves(moves: int) -> dict[str, Any]:
+def rested(session: Session, since: list[float] = []) -> bool:  # noqa: B006 - from one call to the next
+    """Whether nothing was computed for a second."""
+    if not session.is_at_rest or not since:
+        since[:] = [time.perf_counter()]
+    return time.perf_counter() - since[0] > 1
+
+
+def measure_moves(moves: int, look_ahead: bool) -> dict[str, Any]:
     """Single moves, each waited for."""
-    viewer, dock = opened(open_sample("hippocampus_left"), until_complete=True)
+    viewer, dock = opened(open_sample("hippocampus_left"), until_complete=True, look_ahead=look_ahead)
+    started = time.perf_counter()
+    if look_ahead:
+        pump_until(lambda: rested(dock.session), 300, [])
+    alone = time.perf_counter() - started
     state, slider = dock.session.state, dock.panel.ratio.slider
     tokens_seconds, mask_seconds, gaps = [], [], []
     for ratio in np.random.default_rng(0).uniform(0.05, 0.9, moves).round(2):
@@ -81,6 +95,7 @@ def measure_moves(moves: int) -> dict[str, Any]:
     viewer.close()
     return {
         "moves": moves,
+        "left_alone_s": round(alone, 1),
         "kept_map_ms": spread(tokens_seconds),
         "first_mask_ms": spread(mask_seconds),
         "event_loop_turn_ms": spread(gaps),
@@ -90,7 +105,7 @@ def measure_moves(moves: int) -> dict[str, Any]:
 def measure_drag(seconds: float) -> dict[str, Any]:
     """The slider held and drawn to and fro, as fast as a mouse says."""
     voxels = np.random.default_rng(0).normal(100, 20, (DRAG_SIDE,) * 3).astype(np.int16)
-    viewer, dock = opened(Scan(voxels, Geometry.shown(voxels.shape), name="noise"), until_complete=False)
+    viewer, dock = opened(Scan(voxels, Geometry.shown(voxels.shape), name="noise"), False, look_ahead=True)
     state, slider = dock.session.state, dock.panel.ratio.slider
     masks: list[int] = []
     state.events.prediction.connect(lambda prediction: masks.append(prediction.serial))
@@ -142,7 +157,8 @@ def measure(quick: bool = False) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU, software OpenGL",
         "load_before": round(before, 1),
-        **measure_moves(10 if quick else MOVES),
+        **measure_moves(10 if quick else MOVES, look_ahead=False),
+        "computed_ahead": measure_moves(10 if quick else MOVES, look_ahead=True),
         "drag": measure_drag(3.0 if quick else DRAG_SECONDS),
         "load_after": round(os.getloadavg()[0], 1),
     }
@@ -151,7 +167,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 if __name__ == "__main__":
     arguments = [a for a in sys.argv[1:] if a != "--quick"]
     document = measure(quick="--quick" in sys.argv)
-    for name in ("kept_map_ms", "first_mask_ms", "event_loop_turn_ms", "drag"):
+    for name in ("kept_map_ms", "first_mask_ms", "event_loop_turn_ms", "computed_ahead", "drag"):
         print(f"{name:20}", document[name])
     if arguments:
         Path(arguments[0]).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_sparsetok.ahead import Ahead
 from napari_sparsetok.batch import save_result
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.engine.ready import Ready
@@ -44,6 +45,7 @@ class Session:
     settings : to begin with; without a model the first of the registry is taken.
     cache_bytes : for the default segmenter; see `napari_sparsetok.engine.segmenter.SCDSegmenter`.
     deliver : runs a function on the thread that owns the session; every write to `state` goes through it.
+    look_ahead : compute other keep ratios on idle, so that the slider answers at once.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Session:
         settings: Settings = Settings(),  # noqa: B008 - frozen
         cache_bytes: int | None = None,
         deliver: Deliver = lambda function: function(),
+        look_ahead: bool = False,
     ) -> None:
         self.registry = registry or Registry()
         model = settings.model or next(iter(self.registry.cards), "")
@@ -67,6 +70,7 @@ class Session:
         self._guard = Guard(self._on_failed)
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
+        self._ahead = Ahead(self._computer, self._got_ready, self._tell) if look_ahead else None
 
     # What can be asked for
 
@@ -141,12 +145,18 @@ class Session:
         if shown is not None and not live and self._is_up_to_date(shown):
             self.state.tokens = shown.tokens
             return
-        self._segment(focus_only=live, again=False)
+        if not self._recall():
+            self._segment(focus_only=live, again=False)
+
+    def attend(self) -> None:
+        """The person does something: what nobody asked for waits until they rest."""
+        if self._ahead is not None:
+            self._ahead.attend()
 
     def warm_up(self) -> None:
         """Load the chosen model and run it once on nothing, so that the first result does not take longer."""
         card, settings = self.card, self.state.settings
-        if card is None or not self._computer.is_idle:
+        if card is None or not self._computer.is_free:
             return
 
         def work(job: Job) -> None:
@@ -178,6 +188,11 @@ class Session:
     def is_segmenting(self) -> bool:
         """Whether a segmentation is being computed, or waits to be."""
         return self._expected is not None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing at all is computed, asked for or not."""
+        return self._computer.is_idle
 
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
@@ -230,7 +245,7 @@ class Session:
 
         `work` gets the segmenter, and a function that says whether to stop.
         """
-        if not self._computer.is_idle:
+        if not self._computer.is_free:
             return
         settings = self.state.settings
 
@@ -324,9 +339,22 @@ class Session:
             result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
             self._show(job, result)
 
-        self._asked = self._expected = Job(work, busy)
+        self._asked = self._expected = Job(work, busy, segments=True)
         self._computer.submit(self._asked)
         self._refresh_busy()
+
+    def _recall(self) -> bool:
+        """Show at once what was computed already; whether there is such a thing."""
+        state = self.state
+        found = self._ahead and self._ahead.find(state.scan, state.settings, state.region)
+        if not found:
+            return False
+        self._computer.drop_segmenting()
+        self._expected = None
+        self._latest = found
+        self._accept(found)
+        self._refresh_busy()
+        return True
 
     def _got_ready(self, job: Job, settings: Settings) -> Segmenter:
         loading = Busy("loading the model", can_cancel=job.busy.can_cancel)
@@ -352,7 +380,7 @@ class Session:
         self._latest = prediction
         job.shown = True
         _ = prediction.voxel_counts  # counted here, so that the GUI thread need not
-        self._tell(lambda: self._accept(prediction))
+        self._tell(lambda: None if job.quiet else self._accept(prediction))  # quiet: the slider showed something newer
 
     def _accept(self, prediction: Prediction) -> None:
         state = self.state
@@ -364,10 +392,12 @@ class Session:
         else:
             state.tokens = first_stage_preview(prediction.tokens, state.settings.keep_ratio)
         state.prediction = prediction
+        if self._ahead is not None:
+            self._ahead.keep(prediction)
 
     def _is_up_to_date(self, shown: Prediction) -> bool:
         state = self.state
-        return self._computer.is_idle and _answers(shown, state.scan, state.settings, state.region)
+        return self._computer.is_free and _answers(shown, state.scan, state.settings, state.region)
 
     def _stop_computing(self) -> None:
         self._asked = self._expected = None
@@ -375,6 +405,8 @@ class Session:
 
     def _drop_results(self) -> None:
         self._latest = None
+        if self._ahead is not None:
+            self._ahead.clear()
         self.state.prediction = None
         self.state.tokens = None
 
@@ -409,6 +441,8 @@ class Session:
         if self._asked is job and job.failed:  # the slider does not ask for the same again; a person may
             self._asked = None
         self._refresh_busy()
+        if self._ahead is not None:
+            self._ahead.go_on(self.state.prediction, self.state.settings, self.state.region)
 
     def _refresh_busy(self) -> None:
         busy = self._computer.busy or self._errands.busy

@@ -201,6 +201,7 @@ class Timing:
     device : where, in words.
     entered, passed : tokens of the windows that were run, and those that the first stage let on.
     memory : bytes that the program held at its end, on the GPU if that computed; 0 if nobody looked.
+    recalled : whether it was there already when it was asked for; the seconds are those of when it was computed.
     """
 
     first: float
@@ -211,6 +212,7 @@ class Timing:
     entered: int = 0
     passed: int = 0
     memory: int = 0
+    recalled: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,8 @@ class Job:
     stop : set to end it at the next chance.
     shown : whether a result of it was handed over; from then on a newer job may end it.
     failed : whether it ended in an error.
-    quiet : nobody asked for it, nobody is told of it, and whatever is asked for ends it.
+    quiet : nobody asked for it, or wants it any more; nobody is told of it, and whatever is asked for ends it.
+    segments : whether its result is a mask to be shown.
     """
 
     work: Callable[[Job], None]
@@ -43,6 +44,7 @@ class Job:
     shown: bool = False
     failed: bool = False
     quiet: bool = False
+    segments: bool = False
 
 
 class NewestFirst:
@@ -76,6 +78,16 @@ class NewestFirst:
         with self._condition:
             self._waiting = None
             if self._running:
+                self._running.stop.set()
+            self._condition.notify_all()
+
+    def drop_segmenting(self) -> None:
+        """Forget jobs whose masks nobody wants any more; the running one ends, and nothing that it shows counts."""
+        with self._condition:
+            if self._waiting and self._waiting.segments:
+                self._waiting = None
+            if self._running and self._running.segments:
+                self._running.quiet = True
                 self._running.stop.set()
             self._condition.notify_all()
 

@@ -62,7 +62,7 @@ def check(found: dict[str, object]) -> None:
     assert found["menus"] == {"napari/layers/segment": ["napari-sparsetok.panel"]}
     assert "napari-sparsetok.read" in found["reads"]  # type: ignore[operator]
     assert "napari-sparsetok.write_labels" in found["writes"]  # type: ignore[operator]
-    assert found["settings"] == ["cache_gib", "device", "keep_ratio"]
+    assert found["settings"] == ["cache_gib", "device", "keep_ratio", "look_ahead"]
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,12 @@ SLIDER = Path(__file__).parents[2] / "benchmarks" / "bench_slider.py"
 
 def slider(quick: bool) -> list[Row]:
     """What benchmarks/bench_slider.py measures, where there is a display and a checkout."""
-    names = ("slider to first mask, p95", "GUI stall in a drag, p99", "GUI stall in a drag, longest")
+    names = (
+        "slider to first mask, p95",
+        "the same after a rest, p95",
+        "GUI stall in a drag, p99",
+        "GUI stall in a drag, longest",
+    )
     if not SLIDER.exists() or not (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):
         note = "not measured: needs a checkout and a display; run under scripts/with-display"
         return [Row(name, None, note=note) for name in names]
@@ -30,6 +35,7 @@ def slider(quick: bool) -> list[Row]:
     turns = found["drag"]["event_loop_turn_ms"]
     return [
         Row(names[0], found["first_mask_ms"]["p95"], "ms", target="≤ 150", note=load, details=found),
-        Row(names[1], turns["p99"], "ms", target="≤ 50", note=load),
-        Row(names[2], turns["longest"], "ms", target="≤ 150", note=load),
+        Row(names[1], found["computed_ahead"]["first_mask_ms"]["p95"], "ms", target="≤ 150", note=load),
+        Row(names[2], turns["p99"], "ms", target="≤ 50", note=load),
+        Row(names[3], turns["longest"], "ms", target="≤ 150", note=load),
     ]

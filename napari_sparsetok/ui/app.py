@@ -17,6 +17,7 @@ from napari_sparsetok.files import save_mask
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.ui.dock import Dock
 from napari_sparsetok.ui.scan_layer import layer_data
@@ -25,11 +26,11 @@ TITLE = "SCD segmentation"
 _PATIENCE = 120.0  # seconds that the demonstration waits for its result
 
 
-def open_viewer(scan: Scan | None = None) -> tuple[napari.Viewer, Dock]:
-    """A viewer with the panel docked, and a scan in it if one is given."""
+def open_viewer(scan: Scan | None = None, session: Session | None = None) -> tuple[napari.Viewer, Dock]:
+    """A viewer with the panel docked, on a session of its own if none is given, and a scan in it if there is one."""
     with _only_errors_pop_up():
         viewer = napari.Viewer(title="napari-sparsetok")
-    dock = Dock(viewer)
+    dock = Dock(viewer, session)
     viewer.window.add_dock_widget(dock, name=TITLE, area="right")
     if scan is not None:
         for data, arguments, _ in layer_data(scan):

@@ -130,7 +130,9 @@ class Dock(QWidget):
     def _default_session(self) -> Session:
         wanted = preferences()
         settings = Settings(keep_ratio=wanted.keep_ratio, device=cast(DeviceChoice, wanted.device))
-        return Session(settings=settings, cache_bytes=wanted.cache_bytes, deliver=self._deliver)
+        return Session(
+            settings=settings, cache_bytes=wanted.cache_bytes, deliver=self._deliver, look_ahead=wanted.look_ahead
+        )
 
     def _deliver(self, function: Callable[[], None]) -> None:
         on_gui_thread(lambda: function() if self._alive else None)
@@ -169,11 +171,13 @@ class Dock(QWidget):
 
     def _connect_viewer(self) -> None:
         layers, dims = self._viewer.layers.events, self._viewer.dims.events
+        camera, cursor = self._viewer.scene.camera.events, self._viewer.cursor.events
         self._connections = [
             (layers.inserted, self._on_inserted),
             (layers.removed, self._on_layers_changed),
             (dims.current_step, self._on_step),
             (self.overlays.mask_changed, self._write_volumes),
+            *((emitter, self._on_activity) for emitter in (dims.current_step, camera, cursor.position)),
         ]
         for emitter, slot in self._connections:
             emitter.connect(slot)
@@ -193,6 +197,9 @@ class Dock(QWidget):
 
     def _on_step(self, event: Any = None) -> None:
         self._scans.on_step()
+
+    def _on_activity(self, event: Any = None) -> None:
+        self.session.attend()
 
     def _on_scan_taken(self, scan: Scan | None, frame: Frame | None, problem: str) -> None:
         self._frame = frame

@@ -103,7 +103,10 @@ class KeepRatioBox(QWidget):
             self._cost.setText("")
             return
         windows = f"{timing.windows}\u00a0window{'s' if timing.windows != 1 else ''}"
-        text = f"mask in {duration(timing.first)} · {windows} in {duration(timing.total)}"
+        if timing.recalled:
+            text = f"mask at hand · {windows} took {duration(timing.total)}"
+        else:
+            text = f"mask in {duration(timing.first)} · {windows} in {duration(timing.total)}"
         text = f"{text} · {100 * timing.cached:.0f}\u00a0% cached"
         if timing.entered:
             text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed"

@@ -17,11 +17,13 @@ class Preferences:
     device : see `napari_sparsetok.state.Settings`.
     cache_gib : memory for cached prefixes; 0 takes a quarter of what is free.
     keep_ratio : where the slider stands when the panel opens.
+    look_ahead : whether other keep ratios are computed on idle.
     """
 
     device: str = "auto"
     cache_gib: float = 0.0
     keep_ratio: float = 0.25
+    look_ahead: bool = True
 
     @property
     def cache_bytes(self) -> int | None:
@@ -35,7 +37,8 @@ def preferences() -> Preferences:
         chosen: Any = get_plugin_settings(PLUGIN).segmentation
     except KeyError:
         return Preferences()
-    return Preferences(str(chosen.device), float(chosen.cache_gib), float(chosen.keep_ratio))
+    look_ahead = bool(getattr(chosen, "look_ahead", True))  # settings of an older version have none
+    return Preferences(str(chosen.device), float(chosen.cache_gib), float(chosen.keep_ratio), look_ahead)
 
 
 def convention() -> str:

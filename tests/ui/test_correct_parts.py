@@ -406,7 +406,8 @@ def test_a_result_for_another_scan_is_dropped(correcting, monkeypatch):
     desk.panel.tools.apply_requested.emit(SHRINK)
     assert begun.wait(PATIENCE)
     desk.session.set_scan(make_scan(name="another"))
-    desk.segment()
+    desk.session.run()  # and is not waited for to its end, which is that of the tool as well
+    desk.until(lambda: desk.session.state.prediction is not None)
     desk.panel.start_requested.emit()
     go.set()
     desk.settled()
