@@ -43,7 +43,7 @@ types: set-up
 	mypy
 
 unit: set-up
-	scripts/with-display python -m pytest
+	scripts/run-tests
 
 wheel: set-up
 	python -m build --wheel --outdir dist
