@@ -53,7 +53,7 @@ class Overlays:
         self._viewer = viewer
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         self._stages = 0  # of the token map that is drawn
-        self._scores: NDArray[np.float32] | None = None  # those that are drawn
+        self._drawn: TokenMap | None = None  # whose scores are to be seen
         self._scan: Scan | None = None
         self._frame: Frame | None = None
         self._layers: dict[str, Layer] = {}
@@ -69,7 +69,7 @@ class Overlays:
         """From now on lay over this scan, which is a frame of a layer with a time axis if `frame` is given."""
         self._scan, self._frame = scan, frame
         self._shown = 0
-        self._prediction = self._corrections = self._counts = self._scores = None
+        self._prediction = self._corrections = self._counts = self._drawn = None
         self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
 
@@ -88,7 +88,7 @@ class Overlays:
                     layer.name = f"{layer.name} (earlier model)"
             layers.clear()
         self._shown = 0
-        self._prediction = self._counts = self._scores = None
+        self._prediction = self._counts = self._drawn = None
 
     def let_go(self) -> None:
         """Stop listening to the layers, which stay."""
@@ -121,16 +121,24 @@ class Overlays:
         if self._scan is None:
             return
         self._stages = tokens.stages
-        # While the slider moves the scores stay the very same array, and drawing them again would double the work.
-        if tokens.stages and (tokens.importance is not self._scores or self._present("importance") is None):
-            self._scores = tokens.importance
+        # While the slider moves the first scores stay the same, and drawing them again would double the work.
+        if tokens.stages and (not self._shows(tokens) or self._present("importance") is None):
             scores = self._lifted(np.nan_to_num(tokens.importance[0]))
             if not self._write_tokens("importance", scores, tokens):
                 self._add("importance", self._importance_layer(scores, tokens))
             self._layers["importance"].contrast_limits = _limits(tokens)
+        self._drawn = tokens if tokens.stages else None
         stages = self._lifted(tokens.stage.copy())
         if not self._write_tokens("tokens", stages, tokens):
             self._add("tokens", self._tokens_layer(stages, tokens))
+
+    def _shows(self, tokens: TokenMap) -> bool:
+        """Whether the scores of the first stage that are drawn are these, in this place."""
+        drawn = self._drawn
+        if drawn is None or tokens.importance is drawn.importance:
+            return drawn is not None
+        alike = (tokens.spacing, tokens.origin, tokens.selection) == (drawn.spacing, drawn.origin, drawn.selection)
+        return alike and np.array_equal(tokens.importance[0], drawn.importance[0], equal_nan=True)
 
     def show_mask(self, prediction: Prediction) -> None:
         """Draw the mask: only the box that changed is written and redrawn."""

@@ -220,6 +220,25 @@ def test_tokens_that_are_gone_have_no_importance(scan: Scan) -> None:
     assert overlays.layer("importance").data[0].max() == 0
 
 
+def test_scores_are_drawn_anew_only_if_they_are_others(scan: Scan) -> None:
+    _, overlays = shown(scan)
+    first = make_tokens(scan, 0.5)
+    overlays.show_tokens(first)
+    layer, drawn = overlays.layer("importance"), []
+    layer.events.set_data.connect(lambda event: drawn.append(1))
+    same = make_tokens(scan, 0.2)  # of another keep ratio: another map, the same scores at the first stage
+    assert same.importance is not first.importance
+    overlays.show_tokens(same)
+    assert not drawn
+    assert np.array_equal(overlays.layer("tokens").data, same.stage)
+    other = replace(same, importance=same.importance / 2)
+    overlays.show_tokens(other)
+    assert drawn
+    assert np.allclose(layer.data, other.importance[0])
+    overlays.show_tokens(replace(other, origin=tuple(o + 1 for o in other.origin)))
+    assert np.allclose(layer.translate, [o + 1 for o in other.origin])
+
+
 def test_colours_and_names_come_from_the_table(scan: Scan) -> None:
     _, overlays = shown(scan)
     draw(overlays, make_prediction(scan, HALF))
