@@ -135,10 +135,12 @@ class Overlays:
     def _shows(self, tokens: TokenMap) -> bool:
         """Whether the scores of the first stage that are drawn are these, in this place."""
         drawn = self._drawn
-        if drawn is None or tokens.importance is drawn.importance:
-            return drawn is not None
-        alike = (tokens.spacing, tokens.origin, tokens.selection) == (drawn.spacing, drawn.origin, drawn.selection)
-        return alike and np.array_equal(tokens.importance[0], drawn.importance[0], equal_nan=True)
+        if drawn is None:
+            return False
+        if (tokens.spacing, tokens.origin, tokens.selection) != (drawn.spacing, drawn.origin, drawn.selection):
+            return False
+        new, old = tokens.importance, drawn.importance
+        return new is old or np.array_equal(new[0], old[0], equal_nan=True)
 
     def show_mask(self, prediction: Prediction) -> None:
         """Draw the mask: only the box that changed is written and redrawn."""
