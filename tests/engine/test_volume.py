@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_sparsetok.engine import layout
+from napari_sparsetok.engine import intensity, layout
 from napari_sparsetok.engine import volume as module
 from napari_sparsetok.engine.contract import Hints
 from napari_sparsetok.engine.intensity import apply_rule
@@ -128,17 +128,19 @@ def test_a_part_is_resampled_as_in_the_whole(shape, spacing, dtype, data):
     on_disk=st.booleans(),
     brick=st.sampled_from([5, 16, 32]),
     kept=st.sampled_from([0, 20_000, module.KEPT]),
+    sample=st.sampled_from([700, 2_000_000]),
     data=st.data(),
 )
-def test_any_box_is_read_as_of_the_whole(shape, spacing, dtype, rule, on_disk, brick, kept, data):
+def test_any_box_is_read_as_of_the_whole(shape, spacing, dtype, rule, on_disk, brick, kept, sample, data):
     channels = [noise(shape, dtype, seed) for seed in range(2)]
     start = tuple(data.draw(st.integers(0, n - 6)) for n in shape)
     region = Region(start, tuple(data.draw(st.integers(a + 6, n)) for a, n in zip(start, shape, strict=True)))
     grid = grid_of(region.shape, spacing)
     padded = tuple(-(-m // PATCH) * PATCH for m in grid.inner)
     grid = replace(grid, padded=padded)
-    expected = whole(channels, region, grid, rule)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intensity, "_SAMPLE", sample)
+        expected = whole(channels, region, grid, rule)
         patch.setattr(module, "BRICK", brick)
         patch.setattr(module, "KEPT", kept)
         stored = [OnDisk.of(c) for c in channels] if on_disk else np.stack(channels)
