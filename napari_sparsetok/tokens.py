@@ -213,11 +213,12 @@ class Lattice:
 
     def count(self, mask: NDArray[Any]) -> NDArray[np.int64]:
         """How many voxels of a boolean mask (z, y, x) lie in each token: (d, h, w)."""
-        counts = np.zeros(self.grid, dtype=np.int64)
-        at = np.nonzero(mask)
-        index = [axis[a] for axis, a in zip(self.axes, at, strict=True)]
-        inside = np.all([i >= 0 for i in index], axis=0)
-        np.add.at(counts, tuple(i[inside] for i in index), 1)
+        counts, (_, h, w) = np.zeros(self.grid, dtype=np.int64), self.grid
+        for z, part in zip(self.axes[0], mask, strict=True):  # a place takes eight bytes an axis, so not all at once
+            y, x = (axis[at] for axis, at in zip(self.axes[1:], np.nonzero(part), strict=True))
+            inside = (y >= 0) & (x >= 0)
+            if z >= 0:
+                counts[z] += np.bincount(y[inside] * w + x[inside], minlength=h * w).reshape(h, w)
         return counts
 
     def sizes(self) -> NDArray[np.int64]:

@@ -1,9 +1,11 @@
-"""Intensity rules: how grey values become what a model was trained on. Pure functions on arrays."""
+"""Intensity rules: how grey values become what a model was trained on. Pure functions on arrays,
+whole or a part at a time.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from napari_sparsetok.scan import ScanError
 _SAMPLE = 2_000_000  # voxels that a percentile is taken of; more would change its third digit at most
 
 Array = NDArray[Any]
+Values = NDArray[np.float64]
+Mapped = Callable[[Array], NDArray[np.float32]]
+"""From grey values to what the model takes, voxel by voxel."""
 
 
-def _standardise(voxels: Array, low: float = 0.5, high: float = 99.5) -> NDArray[np.float32]:
+def _standardise(sample: Values, low: float = 0.5, high: float = 99.5) -> Callable[[Values], Values]:
     """Clip to two percentiles of the voxels, then to mean 0 and standard deviation 1."""
-    sample = voxels.flat[:: _stride(voxels.size)].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # said in words below
         bottom, top = np.percentile(sample, [low, high])
         sample = sample.clip(bottom, top)
@@ -27,15 +31,15 @@ def _standardise(voxels: Array, low: float = 0.5, high: float = 99.5) -> NDArray
         raise ScanError("the scan's values are too large to reckon with; check how it was exported")
     if bottom == top or not deviation:
         raise ScanError("almost all voxels have the same value; crop the scan to what should be segmented")
-    return _by_slice(voxels, lambda values: (values.clip(bottom, top) - mean) / deviation)
+    return lambda values: (values.clip(bottom, top) - mean) / deviation
 
 
-def _window(voxels: Array, low: float, high: float) -> NDArray[np.float32]:
+def _window(sample: Values, low: float, high: float) -> Callable[[Values], Values]:
     """Clip to a fixed window (Hounsfield units, say) and map it to -1 … 1."""
-    return _by_slice(voxels, lambda values: (values.clip(low, high) - low) * (2.0 / (high - low)) - 1.0)
+    return lambda values: (values.clip(low, high) - low) * (2.0 / (high - low)) - 1.0
 
 
-def _by_slice(voxels: Array, rule: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float32]:
+def _by_slice(voxels: Array, rule: Callable[[Values], Values]) -> NDArray[np.float32]:
     """Apply a rule in double precision, a slice at a time, so that no large scan is held in it whole."""
     result = np.empty(voxels.shape, dtype=np.float32)
     for one, out in zip(voxels, result, strict=True):
@@ -43,7 +47,7 @@ def _by_slice(voxels: Array, rule: Callable[[NDArray[np.float64]], NDArray[np.fl
     return result
 
 
-def _stride(size: int, sample: int = 0) -> int:
+def even_step(size: int, sample: int = 0) -> int:
     """A step through all voxels that takes about `sample` of them and keeps time with none of the axes."""
     stride = max(1, size // (sample or _SAMPLE))
     while math.gcd(stride, size) != 1:
@@ -51,7 +55,15 @@ def _stride(size: int, sample: int = 0) -> int:
     return stride
 
 
-RULES: dict[str, Callable[..., NDArray[np.float32]]] = {"standardise": _standardise, "window": _window}
+RULES: dict[str, Callable[..., Callable[[Values], Values]]] = {"standardise": _standardise, "window": _window}
+"""Each takes a sample of all voxels, (n,), and what the card says besides."""
+
+_FIXED = {"window"}  # the same for every scan, so they need no sample
+
+
+def is_fixed(rule: Mapping[str, Any]) -> bool:
+    """Whether the rule is the same whatever the voxels are."""
+    return rule.get("name") in _FIXED
 
 
 def apply_rule(rule: Mapping[str, Any], voxels: Array) -> NDArray[np.float32]:
@@ -62,20 +74,51 @@ def apply_rule(rule: Mapping[str, Any], voxels: Array) -> NDArray[np.float32]:
     ScanError : the voxels are constant, or some are NaN or infinite.
     ValueError : no rule of this name.
     """
+    return fitted(rule, [voxels], voxels.size)(voxels)
+
+
+def fitted(rule: Mapping[str, Any], parts: Iterable[Array], size: int, finite: bool = False) -> Mapped:
+    """Look at all voxels once, and say what the rule makes of any of them.
+
+    Parameters
+    ----------
+    rule : see `apply_rule`.
+    parts : the voxels, a part at a time, in their order unless the rule is fixed. No more are taken than must be seen.
+    size : voxels in all parts.
+    finite : none is NaN or infinite, that is known.
+
+    Raises
+    ------
+    ScanError, ValueError : as `apply_rule`.
+    """
     name = str(rule.get("name"))
     if name not in RULES:
         raise ValueError(f"no intensity rule is called “{name}”; there are {', '.join(RULES)}")
-    _check(voxels)
-    return RULES[name](voxels, **{key: value for key, value in rule.items() if key != "name"})
+    sample = _looked_through(parts, 0 if is_fixed(rule) else even_step(size), finite)
+    exact = RULES[name](sample, **{key: value for key, value in rule.items() if key != "name"})
+    return lambda voxels: _by_slice(voxels, exact)
 
 
-def _check(voxels: Array) -> None:
-    bad = voxels.size - int(np.isfinite(voxels).sum()) if voxels.dtype.kind == "f" else 0
+def _looked_through(parts: Iterable[Array], stride: int, finite: bool) -> Values:
+    """Every so many voxels of all, none for a stride of 0. Refuses what no rule can map."""
+    bad, before, sample = 0, 0, [np.empty(0)]
+    low, high = np.inf, -np.inf
+    for part in parts:
+        if not finite and part.dtype.kind == "f":
+            bad += part.size - int(np.isfinite(part).sum())
+        if not bad:
+            low, high = min(low, part.min()), max(high, part.max())
+        if stride:
+            sample.append(part.flat[-before % stride :: stride].astype(np.float64))
+            before += part.size
+        elif low < high and (finite or part.dtype.kind != "f"):
+            break  # nothing that is still to come could be wrong
     if bad:
         what = "1 voxel is not a number" if bad == 1 else f"{bad} voxels are not numbers"
         raise ScanError(
             f"{what} (NaN or infinity), so the model cannot run; "
             "replace them (on the command line: --replace-nonfinite 0)"
         )
-    if voxels.min() == voxels.max():
+    if low == high:
         raise ScanError("all voxels have the same value, so there is nothing to segment; check that this is the scan")
+    return np.concatenate(sample)

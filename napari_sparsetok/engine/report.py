@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok import __version__
-from napari_sparsetok.correction import PLANES, compose, slices_with
+from napari_sparsetok.correction import PLANES, compose, count_labels, slices_with
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.tokens import Lattice
@@ -100,7 +100,7 @@ def _corrected(prediction: Prediction, corrections: NDArray[np.uint8]) -> dict[s
 
 def label_volumes(mask: NDArray[np.uint8], prediction: Prediction) -> list[dict[str, Any]]:
     """Voxels and millilitres of each label of a mask on the prediction's grid."""
-    counts = np.bincount(mask.ravel(), minlength=256)
+    counts = count_labels(mask)
     millilitres = float(np.prod(prediction.scan.geometry.spacing)) / 1000
     return [
         {"id": x.id, "name": x.name, "voxels": int(counts[x.id]), "ml": round(float(counts[x.id]) * millilitres, 4)}

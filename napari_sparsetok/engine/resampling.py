@@ -6,7 +6,7 @@ over the whole box, and no voxel moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from napari_sparsetok.scan import Region, ScanError, Shape
 
 _SAME = 0.02  # spacings that differ by less are taken as equal
+_FILTER_REACH = 4.0  # standard deviations; what lies farther off does not count
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,37 @@ def model_grid(box: Shape, scan_spacing: Sequence[float], spacing: Sequence[floa
 
 def to_model(voxels: NDArray[Any], grid: ModelGrid) -> NDArray[Any]:
     """Bring a box of voxels (z, y, x) to the model's grid, without its padding."""
+    return part_to_model(lambda box: voxels[box.slices], grid, Region.whole(grid.inner)) if grid.resampled else voxels
+
+
+def part_to_model(read: Callable[[Region], NDArray[Any]], grid: ModelGrid, part: Region) -> NDArray[Any]:
+    """A part of what `to_model` makes of the whole box, the same to the last bit.
+
+    Parameters
+    ----------
+    read : gives the voxels (z, y, x) in a box within the grid's box; asked once, for what the part depends on.
+    part : voxels of `grid.inner`.
+
+    Returns
+    -------
+    (z, y, x) of the part: float32, or as they were read if the two grids are the same.
+    """
     if not grid.resampled:
-        return voxels
-    source = voxels.astype(np.float32)
+        return read(part)
     factors = [n / m for n, m in zip(grid.box, grid.inner, strict=True)]
-    if max(factors) > 1.2:  # going coarser: what the new grid cannot hold must go first
-        source = ndimage.gaussian_filter(source, [0.4 * max(0.0, f - 1) for f in factors], mode="nearest")
+    # Going coarser, what the new grid cannot hold must go first.
+    sigmas = [0.4 * max(0.0, f - 1) if max(factors) > 1.2 else 0.0 for f in factors]
+    start, stop = [], []
+    for axis, sigma in enumerate(sigmas):
+        n, m, reach = grid.box[axis], grid.inner[axis], int(_FILTER_REACH * sigma + 0.5)
+        low, high, _ = _between(np.array([part.start[axis], part.stop[axis] - 1]), m, n)
+        start.append(max(0, int(low[0]) - reach))
+        stop.append(min(n, int(high[1]) + 1 + reach))
+    source = read(Region(tuple(start), tuple(stop))).astype(np.float32)  # type: ignore[arg-type]
+    if any(sigmas):
+        source = ndimage.gaussian_filter(source, sigmas, mode="nearest", truncate=_FILTER_REACH)
     tensor = torch.from_numpy(np.ascontiguousarray(source))[None]
-    whole = Region.whole(grid.inner)
-    return _linear(tensor, whole, grid.inner, grid.box)[0].numpy()
+    return _linear(tensor, part, grid.inner, grid.box, start)[0].numpy()
 
 
 def to_scan(values: Tensor, box: Region, grid: ModelGrid, above: int = 0) -> Tensor:
@@ -119,20 +142,20 @@ def to_scan(values: Tensor, box: Region, grid: ModelGrid, above: int = 0) -> Ten
         _, rows, columns = box.slices
         return values[:, box.start[0] - above : box.stop[0] - above, rows, columns]
     _, height, width = grid.inner
-    return _linear(values[:, :, :height, :width], box, grid.box, grid.inner, above)
+    return _linear(values[:, :, :height, :width], box, grid.box, grid.inner, (above, 0, 0))
 
 
-def _linear(values: Tensor, box: Region, whole: Shape, stored: Shape, above: int = 0) -> Tensor:
+def _linear(values: Tensor, box: Region, whole: Shape, stored: Shape, first: Sequence[int]) -> Tensor:
     """Sample (channels, *stored) linearly at the voxels of `box` of a grid `whole` over the same extent.
 
-    Of the stored slices those before `above` may be missing, and any that the box does not need.
+    Of the stored values those before `first` along each axis may be missing, and any at the far end that the box does
+    not need.
     """
     for axis in range(3):
         low, high, share = _between(np.arange(box.start[axis], box.stop[axis]), whole[axis], stored[axis])
-        first = above if axis == 0 else 0
         shape = [1] * values.ndim
         shape[axis + 1] = -1
-        ends = [torch.from_numpy(ids - first).to(values.device) for ids in (low, high)]
+        ends = [torch.from_numpy(ids - first[axis]).to(values.device) for ids in (low, high)]
         weight = torch.from_numpy(share).to(values.dtype).to(values.device).reshape(shape)
         values = values.index_select(axis + 1, ends[0]).lerp(values.index_select(axis + 1, ends[1]), weight)
     return values

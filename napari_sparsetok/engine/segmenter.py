@@ -7,24 +7,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
 from napari_sparsetok.engine import device as devices
-from napari_sparsetok.engine.body import body_box
 from napari_sparsetok.engine.cache import PrefixCache, WindowPrefix
 from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
-from napari_sparsetok.engine.intensity import apply_rule
+from napari_sparsetok.engine.layout import Layout, key_of, lay_out
 from napari_sparsetok.engine.network import Network, config_of, finish, load_model, prefixes
 from napari_sparsetok.engine.probe import Opened, Probe, place_in
-from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model
-from napari_sparsetok.engine.selection import Lattice, Selector, check
-from napari_sparsetok.engine.window import WindowPlan, plan_windows
+from napari_sparsetok.engine.selection import Selector, check
 from napari_sparsetok.model import Rule, TokenRecord
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import DeviceReport, Prediction, Settings, Timing
@@ -37,17 +31,6 @@ _LONG_WARM_UP = 1.0  # seconds for one window; after it the person is not kept w
 
 SHOW_EVERY = 0.5
 """Seconds between partial results of a long run."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Volume:
-    """A region of a scan on the model's grid, ready for windows."""
-
-    key: tuple[Any, ...]
-    image: torch.Tensor  # channels D H W, padded
-    grid: ModelGrid
-    plan: WindowPlan
-    lattice: Lattice
 
 
 @dataclass
@@ -79,7 +62,7 @@ class SCDSegmenter:
         budget = psutil.virtual_memory().available // 4 if cache_bytes is None else cache_bytes
         self._cache = PrefixCache(budget)
         self._network: Network | None = None
-        self._volume: _Volume | None = None
+        self._layout: Layout | None = None
         self._neighbours = devices.Neighbours()
         self._probe: tuple[object, Probe] | None = None  # the last one, and what it is of
 
@@ -121,11 +104,11 @@ class SCDSegmenter:
         network = self._load(settings)
         check(settings, scan, network.card.stages)
         region = Region.whole(scan.shape) if region is None else region.clipped(scan.shape)
-        volume = self._prepared(scan, network.card, region, settings)
-        selector = volume.lattice.selector(settings)
+        layout = self._laid_out(scan, network.card, region, settings)
+        selector = layout.lattice.selector(settings)
         base = _usable(hints.base, scan, settings, region)
-        canvas = Canvas(scan, region, network.card, volume.grid, selector, base)
-        order = _order(volume, region, hints, network.card, shown=watch.on_partial is not None)
+        canvas = Canvas(scan, region, network.card, layout.grid, selector, base)
+        order = layout.order(region, hints, network.card, shown=watch.on_partial is not None)
         usual = torch.get_num_threads()
         threads = self._neighbours.free_threads() if hints.focus_only else usual
         watch.on_progress(0, len(order))
@@ -134,7 +117,7 @@ class SCDSegmenter:
                 raise Stopped
             size = 1 if selector.uneven else self._ready_network.device.batch
             batch = order[progress.done : progress.done + size]
-            results = self._run_windows(volume, batch, selector, watch, (threads, hints.descending))
+            results = self._run_windows(layout, batch, selector, watch, (threads, hints.descending))
             for index, (logits, record, cached) in zip(batch, results, strict=False):
                 canvas.add(index, logits, record)
                 progress.done += 1
@@ -143,7 +126,7 @@ class SCDSegmenter:
             if watch.on_partial is not None and progress.done < len(order) and _is_time_to_show(progress):
                 watch.on_partial(_prediction(canvas, settings, self._ready_network, progress))
         # With another number of threads the last digits differ: good enough to look at, but not the result.
-        complete = len(order) == len(volume.plan.regions) and threads == usual
+        complete = len(order) == len(layout.plan.regions) and threads == usual
         return _prediction(canvas, settings, self._ready_network, progress, complete)
 
     def probe(
@@ -153,17 +136,17 @@ class SCDSegmenter:
         network = self._load(settings)
         check(settings, scan, network.card.stages)
         region = Region.whole(scan.shape) if region is None else region.clipped(scan.shape)
-        volume = self._prepared(scan, network.card, region, settings)
-        point = volume.grid.point_of([v - a for v, a in zip(voxel, region.start, strict=True)])
+        layout = self._laid_out(scan, network.card, region, settings)
+        point = layout.grid.point_of([v - a for v, a in zip(voxel, region.start, strict=True)])
         token = tuple(math.floor(p + 0.5) // network.card.patch for p in point)
-        inside = all(0 <= t < n for t, n in zip(token, volume.plan.owner.shape, strict=True))
-        index = int(volume.plan.owner[token]) if inside else -1
+        inside = all(0 <= t < n for t, n in zip(token, layout.plan.owner.shape, strict=True))
+        index = int(layout.plan.owner[token]) if inside else -1
         if index < 0:
             raise ScanError("the network did not look here: no window covers this place")
-        key = (volume.key, settings, index)
+        key = (layout.key, settings, index)
         while self._probe is None or self._probe[0] != key:
             try:
-                self._probe = (key, self._opened(volume, settings, index))
+                self._probe = (key, self._opened(layout, settings, index))
             except torch.OutOfMemoryError:
                 self._make_room(Watch())
         probe = self._probe[1]
@@ -171,19 +154,19 @@ class SCDSegmenter:
 
     # Steps
 
-    def _opened(self, volume: _Volume, settings: Settings, index: int) -> Probe:
-        network, selector = self._ready_network, volume.lattice.selector(settings)
-        (prefix,), _ = self._prefixes(volume, [index])
-        box = volume.plan.tokens(index)
+    def _opened(self, layout: Layout, settings: Settings, index: int) -> Probe:
+        network, selector = self._ready_network, layout.lattice.selector(settings)
+        (prefix,), _ = self._prefixes(layout, [index])
+        box = layout.plan.tokens(index)
         opened = Opened(
             model=network.model,
             decoder=network.decoder,
-            image=volume.image[(slice(None), *volume.plan.regions[index].slices)][None].to(network.device.device),
+            image=layout.volume.read(layout.plan.regions[index])[None].to(network.device.device),
             prefix=prefix,
             ratios=selector.ratios,
             rule=selector.rule([index], network.device.device),
             box=box,
-            spacing=tuple(network.card.patch * s for s in volume.grid.spacing),  # type: ignore[arg-type]
+            spacing=tuple(network.card.patch * s for s in layout.grid.spacing),  # type: ignore[arg-type]
             forced=None if selector.forced is None else selector.forced[box.slices],
             context=network.autocast,
         )
@@ -204,24 +187,14 @@ class SCDSegmenter:
             device = devices.cpu("CPU (the GPU is full)", "The GPU has no room for this model, so the CPU computes.")
             network = Network.on(card, model, device, settings.device)
         self._cache.place(device.device, devices.free_memory(device) // 4)
-        self._volume = self._probe = None
+        self._layout = self._probe = None
         self._network = network
         return network
 
-    def _prepared(self, scan: Scan, card: Card, region: Region, settings: Settings) -> _Volume:
-        key = (scan.content_hash, card.id, region, settings.replace_nonfinite)
-        if self._volume and self._volume.key == key:
-            return self._volume
-        grid = model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch)
-        within = _within(scan, card, region, grid)
-        _check_memory(grid, card, scan)
-        image = torch.empty(len(card.channels), *grid.padded)
-        for channel, voxels in zip(image, _channels(scan, card), strict=True):
-            box = _finite(np.asarray(voxels[region.slices]), settings.replace_nonfinite)
-            _lay(apply_rule(card.intensity, to_model(box, grid)), channel.numpy())
-        plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
-        self._volume = _Volume(key, image, grid, plan, Lattice(image, grid, plan, region))
-        return self._volume
+    def _laid_out(self, scan: Scan, card: Card, region: Region, settings: Settings) -> Layout:
+        if self._layout is None or self._layout.key != key_of(scan, card, region, settings.replace_nonfinite):
+            self._layout = lay_out(scan, card, region, settings.replace_nonfinite)
+        return self._layout
 
     @property
     def _ready_network(self) -> Network:
@@ -230,7 +203,7 @@ class SCDSegmenter:
         return self._network
 
     def _run_windows(
-        self, volume: _Volume, batch: Sequence[int], selector: Selector, watch: Watch, how: tuple[int, bool]
+        self, layout: Layout, batch: Sequence[int], selector: Selector, watch: Watch, how: tuple[int, bool]
     ) -> list[tuple[torch.Tensor, TokenRecord, bool]]:
         """For each window logits (1, classes, D, H, W), its tokens, and whether its prefix came from the cache.
 
@@ -240,27 +213,26 @@ class SCDSegmenter:
         while True:
             batch = batch[: self._ready_network.device.batch]
             try:
-                windows, cached = self._prefixes(volume, batch)
+                windows, cached = self._prefixes(layout, batch)
                 rule = selector.rule(batch, self._ready_network.device.device)
                 share = how[1] and all(cached)  # what is left to a window that is not kept helps nobody
                 with devices.threads(how[0]):
                     results = finish(self._ready_network, windows, selector.ratios, rule, share)
                 for index, window in zip(batch, windows, strict=True):
                     if share:  # it may have grown
-                        self._cache.put((volume.key, index), window)
+                        self._cache.put((layout.key, index), window)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
             except torch.OutOfMemoryError:
                 self._make_room(watch)
 
-    def _prefixes(self, volume: _Volume, batch: Sequence[int]) -> tuple[list[WindowPrefix], list[bool]]:
-        found = {index: self._cache.get((volume.key, index)) for index in batch}
+    def _prefixes(self, layout: Layout, batch: Sequence[int]) -> tuple[list[WindowPrefix], list[bool]]:
+        found = {index: self._cache.get((layout.key, index)) for index in batch}
         missing = [index for index in batch if found[index] is None]
         if missing:
-            boxes = [volume.plan.regions[index].slices for index in missing]
-            images = torch.stack([volume.image[(slice(None), *box)] for box in boxes])
+            images = torch.stack([layout.volume.read(layout.plan.regions[index]) for index in missing])
             for index, entry in zip(missing, prefixes(self._ready_network, images), strict=True):
                 found[index] = entry
-                self._cache.put((volume.key, index), entry)
+                self._cache.put((layout.key, index), entry)
         return [entry for entry in found.values() if entry is not None], [index not in missing for index in batch]
 
     def _make_room(self, watch: Watch) -> None:
@@ -285,88 +257,10 @@ class SCDSegmenter:
             torch.cuda.empty_cache()
 
 
-def _channels(scan: Scan, card: Card) -> NDArray[Any]:
-    """The scan as (channels, z, y, x)."""
-    if scan.leading == "time":
-        raise ScanError("this scan has a time axis; choose one frame of it")
-    voxels = scan.voxels if scan.leading == "channel" else scan.voxels[None]
-    if len(voxels) != len(card.channels):
-        raise ScanError(
-            f"“{card.title}” needs {len(card.channels)} volume(s) ({', '.join(card.channels)}), "
-            f"but {len(voxels)} were given"
-        )
-    return voxels
-
-
-def _within(scan: Scan, card: Card, region: Region, grid: ModelGrid) -> Region | None:
-    """The model's voxels that are worth a window; None if all are."""
-    if card.body is None:
-        return None
-    found = body_box(_channels(scan, card)[0], region, card.body, scan.geometry.spacing)
-    inside = [tuple(n - a for n, a in zip(at, region.start, strict=True)) for at in (found.start, found.stop)]
-    return grid.region_of(Region(*inside))  # type: ignore[arg-type]
-
-
-def _finite(voxels: NDArray[Any], replacement: float | None) -> NDArray[Any]:
-    if replacement is None or voxels.dtype.kind != "f":
-        return voxels
-    return np.where(np.isfinite(voxels), voxels, np.asarray(replacement, dtype=voxels.dtype))
-
-
-def _lay(values: NDArray[np.float32], padded: NDArray[np.float32]) -> None:
-    """Copy values (d, h, w) to the near corner of (D, H, W), and their far faces on from there to its end."""
-    d, h, w = values.shape
-    padded[:d, :h, :w] = values
-    padded[:d, :h, w:] = padded[:d, :h, w - 1 : w]
-    padded[:d, h:] = padded[:d, h - 1 : h]
-    padded[d:] = padded[d - 1 : d]
-
-
-def _check_memory(grid: ModelGrid, card: Card, scan: Scan) -> None:
-    rows = min(1.0, 4 * card.window[0] / grid.padded[0])  # what lies open while windows are run row by row
-    needed = 4 * int(np.prod(grid.padded)) * len(card.channels) + 3 * int(np.prod(scan.shape))
-    needed += int(rows * _sums_bytes(grid, card))
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise ScanError(
-            f"segmenting all of this scan needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
-            "are free; choose a region"
-        )
-
-
-def _sums_bytes(grid: ModelGrid, card: Card) -> int:
-    """Bytes that the sums of all windows take, if none could be closed on the way."""
-    return 4 * int(np.prod(grid.padded)) * (len(card.labels) + 3)
-
-
-def _largest_window(card: Card, grid: ModelGrid) -> Shape:
-    if card.config.get("positions") != "learned":
-        return card.window
-    if any(n < w for n, w in zip(grid.padded, card.window, strict=True)):
-        raise ScanError(
-            f"“{card.title}” takes windows of exactly {' × '.join(map(str, card.window))} voxels, "
-            "and this scan or region is smaller; choose a larger region"
-        )
-    return card.window
-
-
 def _usable(base: Prediction | None, scan: Scan, settings: Settings, region: Region) -> Prediction | None:
     if base is None or base.scan is not scan or base.settings.model != settings.model or base.region != region:
         return None
     return base
-
-
-def _order(volume: _Volume, region: Region, hints: Hints, card: Card, shown: bool) -> list[int]:
-    """The windows in the order in which to run them; it decides what is seen first and what lies open, no voxel."""
-    focus = hints.focus or tuple((a + b) // 2 for a, b in zip(region.start, region.stop, strict=True))
-    point = volume.grid.point_of([f - a for f, a in zip(focus, region.start, strict=True)])
-    if hints.focus_only:
-        return volume.plan.holding(point)
-    if not shown:  # row by row from one end, so that the fewest slabs of sums are open at a time
-        return volume.plan.by_distance((0.0, *point[1:]), in_rows=True)
-    return volume.plan.by_distance(
-        point, in_rows=_sums_bytes(volume.grid, card) > psutil.virtual_memory().available / 8
-    )
 
 
 def _is_time_to_show(progress: _Progress) -> bool:

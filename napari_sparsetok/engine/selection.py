@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_sparsetok.engine.intensity import even_step
 from napari_sparsetok.engine.resampling import ModelGrid, to_model
 from napari_sparsetok.engine.window import WindowPlan
 from napari_sparsetok.model import Rule
@@ -18,6 +20,19 @@ from napari_sparsetok.state import Forced, Reference, Selection, Settings
 from napari_sparsetok.tokens import stage_ratios
 
 _BINS = 32  # of the histogram of a patch
+_SAMPLE = 2**23  # voxels that percentiles are taken of, at least; of less than twice as many, all
+_AT_ONCE = 32  # slices that are looked at together
+
+
+class Layered(Protocol):
+    """An image (channels, D, H, W) that comes a few slices at a time; see `Volume`."""
+
+    @property
+    def size(self) -> int:
+        """Voxels of a channel."""
+
+    def layers(self, thickness: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """All of it: number of a layer's first slice, and (channels, up to `thickness`, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +78,13 @@ class Lattice:
 
     Parameters
     ----------
-    image : (channels, D, H, W), padded.
+    volume : what the network sees.
     grid, plan : of the volume.
     region : the box of the scan that it covers.
     """
 
-    def __init__(self, image: torch.Tensor, grid: ModelGrid, plan: WindowPlan, region: Region) -> None:
-        self._image, self._grid, self._plan, self._region = image, grid, plan, region
+    def __init__(self, volume: Layered, grid: ModelGrid, plan: WindowPlan, region: Region) -> None:
+        self._volume, self._grid, self._plan, self._region = volume, grid, plan, region
         self._known: tuple[object, NDArray[np.float32] | None] = (None, None)
 
     def selector(self, settings: Settings) -> Selector:
@@ -98,7 +113,7 @@ class Lattice:
         if settings.selection == "random":
             return np.random.default_rng(settings.seed).random(self._plan.owner.shape, dtype=np.float32)
         if settings.selection == "entropy":
-            return patch_entropy(self._image.numpy(), self._plan.patch)
+            return patch_entropy(self._volume, self._plan)
         if settings.selection == "oracle" and settings.reference is not None:
             return self._nearness(settings.reference)
         return None
@@ -144,27 +159,41 @@ def check(settings: Settings, scan: Scan, stages: int) -> None:
         raise ScanError("the reference mask lies on another grid than the scan; bring it to the scan's voxels first")
 
 
-def patch_entropy(image: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
+def patch_entropy(volume: Layered, plan: WindowPlan) -> NDArray[np.float32]:
     """Shannon entropy of the voxel values of each patch, as a share of the most that there can be; mean over channels.
 
-    Values are counted in bins between the 0.5th and the 99.5th percentile of the channel.
-
-    Parameters
-    ----------
-    image : (channels, D, H, W), sides multiples of the patch.
+    Values are counted in bins between the 0.5th and the 99.5th percentile of the channel; of a volume of more than
+    16 million voxels these are taken of evenly spread ones.
 
     Returns
     -------
     (d, h, w), 0 … 1.
     """
-    d, h, w = (side // patch for side in image.shape[1:])
-    total = np.zeros((d, h, w))
-    for channel in image:
-        low, high = np.percentile(channel, [0.5, 99.5])
-        bins = np.clip((channel - low) / max(float(high - low), 1e-12) * _BINS, 0, _BINS - 1).astype(np.int64)
-        bins = bins.reshape(d, patch, h, patch, w, patch).transpose(0, 2, 4, 1, 3, 5).reshape(d * h * w, -1)
-        counts = np.bincount((bins + _BINS * np.arange(len(bins))[:, None]).ravel(), minlength=_BINS * len(bins))
-        share = counts.reshape(-1, _BINS) / bins.shape[1]
-        bits = -(share * np.log2(share, where=share > 0, out=np.zeros_like(share))).sum(axis=1)
-        total += bits.reshape(d, h, w)
-    return (total / (len(image) * np.log2(min(_BINS, patch**3)))).astype(np.float32)
+    patch, thickness = plan.patch, plan.patch * max(1, _AT_ONCE // plan.patch)
+    ends = _ends(volume, thickness)
+    total = np.zeros(plan.owner.shape)
+    for z, layer in volume.layers(thickness):
+        part = slice(z // patch, z // patch + layer.shape[1] // patch)
+        for channel, (low, high) in zip(layer.numpy(), ends, strict=True):
+            total[part] += _bits(channel, low, high, patch)
+    return (total / (len(ends) * np.log2(min(_BINS, patch**3)))).astype(np.float32)
+
+
+def _ends(volume: Layered, thickness: int) -> list[NDArray[np.float64]]:
+    """Of each channel, the percentiles between which values are counted."""
+    samples, before, stride = [], 0, even_step(volume.size, _SAMPLE)
+    for _, layer in volume.layers(thickness):
+        samples.append(layer.numpy().reshape(len(layer), -1)[:, -before % stride :: stride])
+        before += layer[0].numel()
+    return [np.percentile(channel, [0.5, 99.5]) for channel in np.concatenate(samples, axis=1)]
+
+
+def _bits(channel: NDArray[np.float32], low: float, high: float, patch: int) -> NDArray[np.float64]:
+    """Entropy (d, h, w) of each patch of a channel (D, H, W)."""
+    d, h, w = (side // patch for side in channel.shape)
+    bins = np.clip((channel - low) / max(float(high - low), 1e-12) * _BINS, 0, _BINS - 1).astype(np.int64)
+    bins = bins.reshape(d, patch, h, patch, w, patch).transpose(0, 2, 4, 1, 3, 5).reshape(d * h * w, -1)
+    counts = np.bincount((bins + _BINS * np.arange(len(bins))[:, None]).ravel(), minlength=_BINS * len(bins))
+    share = counts.reshape(-1, _BINS) / bins.shape[1]
+    bits: NDArray[np.float64] = -(share * np.log2(share, where=share > 0, out=np.zeros_like(share))).sum(axis=1)
+    return bits.reshape(d, h, w)

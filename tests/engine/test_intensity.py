@@ -80,7 +80,7 @@ def test_percentiles_of_a_large_scan_look_at_every_column(monkeypatch):
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
 def test_the_stride_meets_no_axis(size, sample):
-    stride = intensity._stride(size, sample)
+    stride = intensity.even_step(size, sample)
     assert np.gcd(stride, size) == 1
     assert stride >= size // sample
 

@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from napari_sparsetok.engine import device as devices
+from napari_sparsetok.engine import layout
 from napari_sparsetok.engine import segmenter as engine
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
 from napari_sparsetok.engine.intensity import apply_rule
@@ -142,8 +143,8 @@ def test_a_look_while_the_machine_is_busy_is_no_result_and_leaves_none_behind(se
 def test_a_large_volume_is_run_row_by_row_to_the_same_end(segmenter, monkeypatch):
     scan = make_scan((64, 40, 40))
     plain = segmenter.segment(scan, SETTINGS)
-    monkeypatch.setattr(engine, "_sums_bytes", lambda grid, card: 2**60)
-    monkeypatch.setattr(engine, "_check_memory", lambda grid, card, scan: None)
+    monkeypatch.setattr(layout, "_sums_bytes", lambda grid, card: 2**60)
+    monkeypatch.setattr(layout, "_check_memory", lambda grid, card, scan: None)
     monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
     partial = []
     rows = segmenter.segment(scan, SETTINGS, hints=Hints(focus=(60, 0, 0)), watch=Watch(on_partial=partial.append))
@@ -154,22 +155,13 @@ def test_a_large_volume_is_run_row_by_row_to_the_same_end(segmenter, monkeypatch
         assert np.array_equal(shown, prediction.mask)
 
 
-@pytest.mark.parametrize("shape", [(8, 10, 6), (5, 10, 4), (5, 7, 3)])
-def test_what_is_laid_on_whole_patches_goes_on_as_its_edge(shape):
-    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    padded = np.full((8, 12, 8), np.nan, np.float32)
-    engine._lay(values, padded)
-    pads = [(0, p - n) for p, n in zip(padded.shape, shape, strict=True)]
-    assert np.array_equal(padded, np.pad(values, pads, mode="edge"))
-
-
 def test_if_nobody_looks_windows_run_from_one_end_to_the_other(segmenter, folder, monkeypatch):
     scan, orders = make_scan((64, 40, 40)), []
-    real = engine._order
-    monkeypatch.setattr(engine, "_order", lambda *args, **more: orders.append(real(*args, **more)) or orders[-1])
+    real = layout.Layout.order
+    monkeypatch.setattr(layout.Layout, "order", lambda *args, **more: orders.append(real(*args, **more)) or orders[-1])
     quiet = segmenter.segment(scan, SETTINGS)
     shown = segmenter.segment(scan, SETTINGS, watch=Watch(on_partial=lambda prediction: None))
-    starts = [segmenter._volume.plan.regions[index].start[0] for index in orders[0]]
+    starts = [segmenter._layout.plan.regions[index].start[0] for index in orders[0]]
     assert starts == sorted(starts)
     assert orders[1] != orders[0]
     assert np.array_equal(quiet.mask, shown.mask)
@@ -316,7 +308,7 @@ def test_learned_positions_need_a_whole_window(tmp_path):
 
 
 def test_a_scan_too_large_for_the_memory_is_refused_before_anything_is_made(segmenter, monkeypatch):
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    monkeypatch.setattr(layout.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
     with pytest.raises(ScanError, match="choose a region"):
         segmenter.segment(make_scan(), SETTINGS)
 

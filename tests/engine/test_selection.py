@@ -11,10 +11,12 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from napari_sparsetok.engine import selection
 from napari_sparsetok.engine.contract import Hints
 from napari_sparsetok.engine.report import report
 from napari_sparsetok.engine.segmenter import SCDSegmenter, load_model
 from napari_sparsetok.engine.selection import patch_entropy
+from napari_sparsetok.engine.window import plan_windows
 from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
 from napari_sparsetok.state import Forced, Reference, Selection, Settings
 from napari_sparsetok.tokens import first_stage_preview, tokens_left
@@ -75,7 +77,7 @@ def test_every_rule_keeps_its_share_and_says_what_ranked(segmenter, rule):
 def test_where_windows_overlap_it_is_said_in_which_share_of_them_a_token_passed(segmenter):
     scan, settings = make_scan((24, 40, 24)), Settings("tiny", 0.4)
     tokens = segmenter.segment(scan, settings).tokens
-    plan = segmenter._volume.plan
+    plan = segmenter._layout.plan
     over, passed = np.zeros(tokens.stage.shape), np.zeros(tokens.importance.shape)
     for index in range(len(plan.regions)):  # each window asked for itself
         token = np.argwhere(plan.owner == index)[0]
@@ -138,13 +140,50 @@ def test_the_oracle_follows_a_scan_with_other_voxels(segmenter):
     assert np.unravel_index(np.argmax(found.importance[0]), found.stage.shape) == (1, 1, 1)
 
 
+class Layers:
+    """An image (channels, D, H, W) in layers."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image, self.size = torch.from_numpy(image), image[0].size
+
+    def layers(self, thickness):
+        for z in range(0, self.image.shape[1], thickness):
+            yield z, self.image[:, z : z + thickness]
+
+
+def entropy_of(image: np.ndarray, patch: int = 4) -> np.ndarray:
+    shape = image.shape[1:]
+    return patch_entropy(Layers(image), plan_windows(shape, shape, patch, 0.5))
+
+
 def test_entropy_is_that_of_the_patch():
     image = np.zeros((1, 8, 4, 4), np.float32)
     image[0, 4:, :2] = 1.0  # the second patch is half 0, half 1: one bit of at most five
-    assert patch_entropy(image, 4).ravel().tolist() == pytest.approx([0.0, 0.2])
+    assert entropy_of(image).ravel().tolist() == pytest.approx([0.0, 0.2])
     even = np.tile(np.linspace(0, 1, 32), 4).astype(np.float32)[:64].reshape(1, 4, 4, 4)
-    assert patch_entropy(even, 4).item() > 0.9
-    assert patch_entropy(np.ones((2, 4, 4, 4), np.float32), 4).tolist() == [[[0.0]]]
+    assert entropy_of(even).item() > 0.9
+    assert entropy_of(np.ones((2, 4, 4, 4), np.float32)).tolist() == [[[0.0]]]
+
+
+@pytest.mark.parametrize("patch", [4, 16])
+def test_entropy_does_not_depend_on_how_many_slices_come_at_once(monkeypatch, patch):
+    image = np.random.default_rng(0).normal(size=(2, 112, 16, 32)).astype(np.float32)
+    image[:, 80:] *= 3
+    ends = np.percentile(image, [0.5, 99.5], axis=(1, 2, 3)).T
+    layered = entropy_of(image, patch)
+    assert np.array_equal(selection._ends(Layers(image), 7 * patch), ends)
+    monkeypatch.setattr(selection, "_AT_ONCE", 112)
+    assert np.array_equal(layered, entropy_of(image, patch))
+
+
+def test_of_a_large_volume_entropy_takes_its_ends_from_a_sample(monkeypatch):
+    image = np.random.default_rng(0).normal(size=(1, 64, 32, 32)).astype(np.float32)
+    exact, sizes = entropy_of(image), []
+    real = np.percentile
+    monkeypatch.setattr(selection, "_SAMPLE", 8192)
+    monkeypatch.setattr(selection.np, "percentile", lambda a, q: sizes.append(a.size) or real(a, q))
+    assert np.abs(entropy_of(image) - exact).max() < 0.1
+    assert sizes == [len(range(0, image.size, 9))]  # 8 would keep time with the axes
 
 
 def test_a_threshold_is_followed_by_every_window_for_itself(segmenter):
