@@ -7,6 +7,7 @@ else takes time is an errand (`errand.py`), on further threads, on which nothing
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,6 +30,9 @@ from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Sett
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
 from napari_sparsetok.worker import Job, NewestFirst
+
+_DRAG = 0.2
+"""Seconds: moves of the slider that follow each other sooner are a drag, in which the window has much to draw."""
 
 T = TypeVar("T")
 Deliver = Callable[[Callable[[], None]], None]
@@ -66,6 +70,7 @@ class Session:
         self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
         self._latest: Prediction | None = None  # the last one handed over
+        self._moved_at = 0.0
         self._closed = False
         self._guard = Guard(self._on_failed)
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
@@ -139,6 +144,8 @@ class Session:
             self.state.settings = settings
             if self.state.tokens is not None:
                 self.state.tokens = first_stage_preview(self.state.tokens, keep_ratio)
+        now = time.monotonic()
+        dragged, self._moved_at = live and now - self._moved_at < _DRAG, now
         shown = self.state.prediction
         if shown is None and self._asked is None:
             return
@@ -146,7 +153,7 @@ class Session:
             self.state.tokens = shown.tokens
             return
         if not self._recall():
-            self._segment(focus_only=live, again=False)
+            self._segment(focus_only=live, again=False, spare_core=dragged)
 
     def attend(self) -> None:
         """The person does something: what nobody asked for waits until they rest."""
@@ -313,7 +320,7 @@ class Session:
 
     # Segmenting
 
-    def _segment(self, focus_only: bool, again: bool) -> None:
+    def _segment(self, focus_only: bool, again: bool, spare_core: bool = False) -> None:
         """`again`: also if the result is there already."""
         state = self.state
         if state.scan is None:
@@ -335,7 +342,7 @@ class Session:
                 on_partial=lambda partial: self._show(job, partial),
                 on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
             )
-            hints = Hints(focus=focus, focus_only=focus_only, base=self._latest)
+            hints = Hints(focus=focus, focus_only=focus_only, spare_core=spare_core, base=self._latest)
             result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
             self._show(job, result)
 

@@ -112,6 +112,16 @@ def test_a_slider_moved_during_the_first_run_wins_too(bench: Bench) -> None:
     np.testing.assert_array_equal(bench.state.prediction.mask, expected_mask(bench.scan, 0.8))
 
 
+def test_in_a_drag_the_window_has_a_core_of_its_own(bench: Bench) -> None:
+    bench.first_result()
+    bench.engine.free = True
+    for ratio, live in ((0.1, True), (0.2, True), (0.2, False)):
+        bench.session.set_keep_ratio(ratio, live=live)
+        bench.idle()
+    assert [hints.spare_core for _, _, hints in bench.engine.runs[1:3]] == [False, True]
+    assert not any(hints.spare_core for _, _, hints in bench.engine.runs[3:])
+
+
 def test_before_anything_was_asked_for_the_slider_computes_nothing(bench: Bench) -> None:
     bench.session.set_keep_ratio(0.8)
     bench.idle()

@@ -132,13 +132,13 @@ class Neighbours:
             self._cores, self._last = max(0.0, (now[1] - before) / (now[0] - then)), now
         return self._cores
 
-    def free_threads(self) -> int:
-        """Threads that need not wait for others' cores: as many as usual, or fewer.
+    def free_threads(self, spare: bool = False) -> int:
+        """Threads that need not wait for others' cores: as many as usual, or fewer; `spare` leaves one core more.
 
         A parallel loop ends with its slowest thread, so one that waits for its core makes all of them wait.
         """
         usual = torch.get_num_threads()
-        free = (psutil.cpu_count() or usual) - self.cores
+        free = (psutil.cpu_count() or usual) - self.cores - spare
         return usual if free > usual - 0.5 else max(1, int(free + 0.5))
 
     @staticmethod

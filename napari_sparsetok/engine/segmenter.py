@@ -110,7 +110,7 @@ class SCDSegmenter:
         canvas = Canvas(scan, region, network.card, layout.grid, selector, base)
         order = layout.order(region, hints, network.card, shown=watch.on_partial is not None)
         usual = torch.get_num_threads()
-        threads = self._neighbours.free_threads() if hints.focus_only else usual
+        threads = self._neighbours.free_threads(spare=hints.spare_core) if hints.focus_only else usual
         watch.on_progress(0, len(order))
         while progress.done < len(order):
             if watch.should_stop():

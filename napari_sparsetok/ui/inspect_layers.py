@@ -14,6 +14,7 @@ from napari_sparsetok.scan import AXIS_LABELS, Scan
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.ui.outline import set_outline
 from napari_sparsetok.ui.overlays import OVERLAY, label_colormap
+from napari_sparsetok.ui.redraw import redraw
 from napari_sparsetok.ui.scan_layer import Frame, placed
 from napari_sparsetok.ui.style import stage_color
 
@@ -145,7 +146,7 @@ class InspectLayers:
         layer = self.get("lowest")
         if layer is not None and layer.data.shape[-3:] == values.shape:
             layer.data[...] = values
-            layer.refresh(extent=False, thumbnail=False)
+            redraw(self._viewer, layer)
             return
         self._put("lowest", Image(
             self._lifted(values), colormap=_HEAT, contrast_limits=(0.0, 1.0),
@@ -192,7 +193,7 @@ class InspectLayers:
         if layer is not None and layer.data.shape[-3:] == shown.shape:
             layer.data[...] = shown
             layer.contrast_limits = (0.0, top)
-            layer.refresh(extent=False, thumbnail=False)
+            redraw(self._viewer, layer)
             return
         self._put(kind, Image(
             self._lifted(shown), colormap=_HEAT, contrast_limits=(0.0, top),
@@ -216,7 +217,7 @@ class InspectLayers:
             and np.allclose(layer.scale[-3:], place["scale"])
         ):
             layer.data[...] = values
-            layer.refresh(extent=False, thumbnail=False)
+            redraw(self._viewer, layer)
             return
         layer = Labels(self._lifted(values), colormap=colors, opacity=opacity, **self._placed(place))
         self._put(kind, layer)

@@ -20,6 +20,7 @@ from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.ui.outline import set_outline
+from napari_sparsetok.ui.redraw import redraw
 from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, Frame, placed
 from napari_sparsetok.ui.style import stage_color
 
@@ -177,7 +178,7 @@ class Overlays:
             before = self._counts if self._counts is not None else count_labels(layer.data)
             self._counts = before - count_labels(layer.data[box]) + count_labels(new)
         layer.data[box] = new
-        layer.refresh(extent=False, thumbnail=False)
+        redraw(self._viewer, layer)
         self.mask_changed.emit(region)
 
     @property
@@ -237,7 +238,7 @@ class Overlays:
         if not np.allclose(layer.scale, place["scale"]) or not np.allclose(layer.translate, place["translate"]):
             layer.scale, layer.translate = place["scale"], place["translate"]
         layer.data[...] = values
-        layer.refresh(extent=False, thumbnail=False)
+        redraw(self._viewer, layer)
         return True
 
     def _lifted(self, values: NDArray[Any]) -> NDArray[Any]:

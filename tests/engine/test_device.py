@@ -81,3 +81,15 @@ def test_what_was_freed_is_not_asked_for_again():
     devices.keep_freed_memory()
     faults()
     assert min(faults() for _ in range(5)) < 16 * 2**20 / resource.getpagesize() / 4
+
+
+def test_one_core_more_is_left_to_a_window_that_is_drawn_meanwhile(clock, monkeypatch):
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    neighbours = Neighbours()
+    assert neighbours.free_threads() == 4
+    assert neighbours.free_threads(spare=True) == 3
+    clock[:] = 2.0, 7.0
+    assert neighbours.free_threads(spare=True) == 1
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 1)
+    assert neighbours.free_threads(spare=True) == 1

@@ -238,6 +238,20 @@ def test_scores_are_drawn_anew_only_if_they_are_others(scan: Scan) -> None:
     assert np.allclose(layer.translate, [o + 1 for o in other.origin])
 
 
+def test_the_list_of_layers_is_not_drawn_anew_for_other_voxels(scan: Scan) -> None:
+    viewer, overlays = shown(scan)
+    draw(overlays, make_prediction(scan, HALF))
+    told, drawn = [], []
+    viewer.layers.events.connect(lambda event: told.append(event.type))
+    for layer in viewer.layers:
+        layer.events.set_data.connect(lambda event: drawn.append(event.source.name))
+    draw(overlays, make_prediction(scan, Settings(keep_ratio=0.25)))
+    assert sorted(drawn) == ["mask · scan", "tokens · scan"]
+    assert not told
+    overlays.set_visible("mask", False)
+    assert "visible" in told  # of what it shows it is told
+
+
 def test_colours_and_names_come_from_the_table(scan: Scan) -> None:
     _, overlays = shown(scan)
     draw(overlays, make_prediction(scan, HALF))
