@@ -139,7 +139,7 @@ class Dock(QWidget):
 
     def _connect_panel(self) -> None:
         panel, session = self.panel, self.session
-        panel.scans_chosen.connect(self._scans.choose)
+        panel.scans_chosen.connect(self._scans.choose_by_hand)
         self._scans.other_grid.connect(self._on_other_grid)
         self._models = ModelChoice(session, panel)
         panel.device_chosen.connect(lambda device: session.choose(device=device))
@@ -192,7 +192,7 @@ class Dock(QWidget):
         if newest is not None and OVERLAY in newest.metadata:
             return
         card = self.session.card
-        self._scans.update(len(card.channels) if card else 1, newest)
+        self._scans.update(card.channels if card else ("",), newest)
         self.panel.set_layers(self._scans.layers, self._scans.chosen)
 
     def _on_step(self, event: Any = None) -> None:

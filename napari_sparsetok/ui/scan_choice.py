@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,21 +41,36 @@ class ScanChoice:
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
         self._refused = False  # whether the chosen layers made no scan because somebody said no, or stopped it
+        self._by_hand = False  # whether a person said which scan is which channel
         self.layers: list[Layer] = []
         self.chosen: list[Layer | None] = []
 
-    def update(self, channels: int, newest: Layer | None = None) -> None:
-        """Layers came or went, or the model takes another number of them; a scan that was just opened is taken."""
+    def update(self, channels: Sequence[str], newest: Layer | None = None) -> None:
+        """Layers came or went, or the model takes others; a scan that was just opened is taken.
+
+        Of several channels each gets the layer that has its name, until a person chooses.
+        """
         self.layers = [x for x in self._viewer.layers if isinstance(x, Image) and OVERLAY not in x.metadata]
         self.layers = [x for x in self.layers if not x.rgb and x.ndim in (3, 4)]
         ids = {layer.unique_id for layer in self.layers}
         self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
         was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
-        first = [newest] if channels == 1 and was_opened else []
-        kept = [x for x in self.chosen if x in self.layers and x not in first]
-        free = [x for x in self.layers if x not in kept and x not in first]
-        chosen: list[Layer | None] = [*first, *kept, *free][:channels]
-        self.choose([*chosen, *[None] * (channels - len(chosen))])
+        self._by_hand &= len(channels) == len(self.chosen)
+        if len(channels) == 1 and was_opened:
+            self.choose([newest])
+            return
+        before = [x if x in self.layers else None for x in [*self.chosen, *[None] * len(channels)][: len(channels)]]
+        named = [None if self._by_hand or len(channels) == 1 else _named(name, self.layers) for name in channels]
+        named = [x if named.count(x) == 1 else None for x in named]  # one layer with the names of both is neither
+        chosen = [own or (old if old not in named else None) for own, old in zip(named, before, strict=True)]
+        free = [x for x in [*filter(None, before), *self.layers] if x not in chosen]
+        free = list(dict.fromkeys(free))
+        self.choose([layer or (free.pop(0) if free else None) for layer in chosen])
+
+    def choose_by_hand(self, layers: Sequence[Layer | None]) -> None:
+        """As `choose`; and layers that come later change nothing of it."""
+        self._by_hand = True
+        self.choose(layers)
 
     def choose(self, layers: Sequence[Layer | None]) -> None:
         """Take these layers, one for each channel; the same anew only if they made no scan before."""
@@ -130,6 +146,16 @@ class ScanChoice:
         if kept is None or kept[0] is not data:
             kept = self._scans[key] = (data, scan_of(layer, frame))
         return kept[1]
+
+
+def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:
+    """The one layer whose name holds all words of a channel's."""
+    found = [layer for layer in layers if _words(channel) <= _words(layer.name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W_]+", name.casefold()))
 
 
 def _tried(read: Callable[[], Scan]) -> Scan | ScanError:

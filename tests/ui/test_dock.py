@@ -326,6 +326,41 @@ def test_channels_are_stacked(desk: Desk, notices: list[Any]) -> None:
     desk.until(lambda: "grid" in desk.panel._scan_info.text())
 
 
+@pytest.mark.parametrize("names", [("head T2", "head-t1"), ("head-t1", "head T2")])
+@pytest.mark.parametrize("model_first", [False, True])
+def test_a_channel_gets_the_scan_that_has_its_name(desk: Desk, names: tuple[str, str], model_first: bool) -> None:
+    scans = [replace(make_scan(name=name), voxels=make_scan().voxels * (1 + ("2" in name))) for name in names]
+    steps = [lambda: desk.panel.model_chosen.emit("pair"), *(lambda scan=scan: desk.add(scan) for scan in scans)]
+    for step in steps if model_first else [*steps[1:], steps[0]]:
+        step()
+    desk.until(lambda: desk.state.scan is not None and desk.state.scan.leading == "channel")
+    assert [layer.name for layer in desk.dock._scans.chosen] == ["head-t1", "head T2"]
+    np.testing.assert_array_equal(desk.state.scan.voxels[1], make_scan().voxels * 2)
+
+
+def test_what_a_person_chose_stays_whatever_comes_and_goes(desk: Desk) -> None:
+    layers = {name: desk.add(make_scan(name=name)) for name in ("T1", "T2")}
+    desk.panel.model_chosen.emit("pair")
+    desk.until(lambda: desk.state.scan is not None and desk.state.scan.leading == "channel")
+    desk.panel.scans_chosen.emit([layers["T2"], layers["T1"]])
+    desk.add(make_scan(name="T1 again"))
+    assert [layer.name for layer in desk.dock._scans.chosen] == ["T2", "T1"]
+    desk.viewer.layers.remove("T2")  # and the other stays the second
+    assert [layer.name for layer in desk.dock._scans.chosen] == ["T1 again", "T1"]
+    desk.viewer.layers.remove("T1 again")
+    assert [layer and layer.name for layer in desk.dock._scans.chosen] == [None, "T1"]
+    desk.until(lambda: desk.state.busy is None)
+
+
+def test_a_scan_that_has_the_names_of_two_channels_is_neither(desk: Desk) -> None:
+    desk.add(make_scan(name="T1 and T2"))
+    desk.panel.model_chosen.emit("pair")
+    assert [layer and layer.name for layer in desk.dock._scans.chosen] == ["T1 and T2", None]
+    desk.add(make_scan(name="T2"))
+    assert [layer and layer.name for layer in desk.dock._scans.chosen] == ["T1 and T2", "T2"]
+    desk.until(lambda: desk.state.busy is None)
+
+
 @pytest.mark.parametrize("answer", ["&Resample", "&Cancel"])
 def test_channels_on_other_voxels_are_resampled_only_after_asking(desk: Desk, answer: str) -> None:
     first, second = make_scan(name="T1"), make_scan((8, 10, 6), "T2", spacing=(2.0, 2.0, 2.0), origin=(0.5, 0.5, 0.5))
