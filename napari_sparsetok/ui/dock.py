@@ -300,6 +300,7 @@ class Dock(QWidget):
         """Another model: other channels, another window, and what the old one said is no longer the result."""
         session = self.session
         self.overlays.retire()
+        self.panel.set_models(session.registry.cards, self._model)
         self.panel.set_card(session.card)
         self.panel.set_can_run(session.state.scan is not None and session.card is not None)
         self._on_layers_changed()

@@ -22,6 +22,7 @@ class HeadMap(QWidget):
     """
 
     head_chosen = Signal(int, int)
+    head_framed = Signal(int, int)  # by keys
     head_pointed = Signal(int, int)
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -44,6 +45,10 @@ class HeadMap(QWidget):
         self.setVisible(mean is not None)
         self.setMinimumHeight(20 if mean is None else min(180, 17 * len(mean)))
         self.set_at(0, 0)
+
+    def knows(self, block: int, head: int) -> bool:
+        """Whether there is something to say of a head."""
+        return self._mean is not None and block < self._mean.shape[0] and head < self._mean.shape[1]
 
     def set_at(self, block: int, head: int) -> None:
         """The head with the frame."""
@@ -101,7 +106,7 @@ class HeadMap(QWidget):
         if event.key() in steps:
             moved = np.clip(np.add(self._at, steps[event.key()]), 0, np.subtract(self._mean.shape, 1))
             self.set_at(int(moved[0]), int(moved[1]))
-            self.head_pointed.emit(*self._at)
+            self.head_framed.emit(*self._at)
         elif event.key() in (Qt.Key_Return, Qt.Key_Enter, Qt.Key_Space):
             self.head_chosen.emit(*self._at)
         else:
@@ -247,7 +252,10 @@ class HeadsForm(QWidget):
         )
         self.map, self.plot = HeadMap(), ReachPlot()
         self.map.head_chosen.connect(self._on_head)
+        self.map.head_framed.connect(self._choose)
         self.map.head_pointed.connect(self._on_pointed)
+        for number in (self._block, self._head):
+            number.valueChanged.connect(self._on_number)
         self._words = words_of()
         box = column(form, show, heads, self.map, self._words, self.plot)
         self.setLayout(box.layout())
@@ -266,19 +274,29 @@ class HeadsForm(QWidget):
         if reach is None:
             return
         if loss is None:
-            self._on_pointed(0, 0)
+            self._on_number()
             return
         block, head = (int(k) for k in np.unravel_index(int(loss.argmax()), loss.shape))
-        self.map.set_at(block, head)
-        self._on_pointed(block, head)
+        self._choose(block, head)
         self._words.setText("Most: " + self.map.words(block, head))
 
     def _on_pointed(self, block: int, head: int) -> None:
         self.plot.set_at(block, head)
         self._words.setText(self.map.words(block, head))
 
-    def _on_head(self, block: int, head: int) -> None:
-        self._on_pointed(block, head)
+    def _on_number(self) -> None:
+        """The frame is always around the head whose numbers stand there, and which would be shown."""
+        block, head = self._block.value() - 1, self._head.value() - 1
+        if self.map.knows(block, head):
+            self.map.set_at(block, head)
+            self._on_pointed(block, head)
+
+    def _choose(self, block: int, head: int) -> None:
         self._block.setValue(block + 1)
         self._head.setValue(head + 1)
+        self.map.set_at(block, head)
+        self._on_pointed(block, head)
+
+    def _on_head(self, block: int, head: int) -> None:
+        self._choose(block, head)
         self.attention_requested.emit(block, head)

@@ -1001,6 +1001,35 @@ def test_a_block_in_which_no_token_is_left_has_a_dash_and_no_line(desk, qtbot):
         assert not widget.grab().isNull()
 
 
+def test_the_frame_is_around_the_head_that_would_be_shown(desk, qtbot):
+    desk.segment()
+    form = desk.panel.heads
+    form.set_model(3, 2)
+    edges, even = np.array([0, 10, 30], np.float32), np.array([0.4, 0.6], np.float32)
+    reach = Reach(edges, np.full((3, 2, 2), 0.5, np.float32), np.full((3, 2), 9.0, np.float32), even)
+
+    def agrees() -> bool:
+        return form.map._at == (form._block.value() - 1, form._head.value() - 1)
+
+    form.set_heads(None, reach)
+    assert agrees()
+    loss = np.zeros((3, 2), np.float32)
+    loss[2, 1] = 0.5
+    form.set_heads(loss, reach)
+    assert form.map._at == (2, 1)
+    assert agrees()
+    assert form._words.text().startswith("Most: Block 3, head 2")
+    form._block.setValue(1)
+    assert form.map._at == (0, 1)
+    assert "Block 1, head 2" in form._words.text()
+    qtbot.keyClick(form.map, Qt.Key_Down)
+    assert form.map._at == (1, 1)
+    assert agrees()
+    form.map.head_chosen.emit(2, 0)
+    assert form.map._at == (2, 0)
+    assert agrees()
+
+
 def test_what_was_drawn_of_another_model_or_part_goes_with_it(desk):
     desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
     desk.segment()
