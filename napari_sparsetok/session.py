@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok.ahead import Ahead
+from napari_sparsetok.aside import Aside
 from napari_sparsetok.batch import save_result
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
 from napari_sparsetok.engine.ready import Ready
 from napari_sparsetok.errand import Errands, Guard, Lane
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.reading import Watch as FileWatch
-from napari_sparsetok.scan import Region, Scan, ScanError, Shape
+from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
@@ -75,6 +75,7 @@ class Session:
         self._guard = Guard(self._on_failed)
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
+        self._aside = Aside(self._computer, self._ready, self._got_ready, self._progress, self._tell, self.say)
         self._ahead = Ahead(self._computer, self._got_ready, self._tell) if look_ahead else None
 
     # What can be asked for
@@ -162,17 +163,9 @@ class Session:
 
     def warm_up(self) -> None:
         """Load the chosen model and run it once on nothing, so that the first result does not take longer."""
-        card, settings = self.card, self.state.settings
-        if card is None or not self._computer.is_free:
-            return
-
-        def work(job: Job) -> None:
-            job.shown = True  # whatever else is asked for ends it
-            self._got_ready(job, settings)
-            self._ready.warm_up(settings, card.stages, lambda: self._computer.should_stop(job))
-
-        self._computer.submit(Job(work, Busy(f"getting “{card.title}” ready", can_cancel=False)))
-        self._refresh_busy()
+        if self.card is not None:
+            self._aside.warm_up(self.card, self.state.settings)
+            self._refresh_busy()
 
     def stay_under(self, seconds: float) -> None:
         """Choose the largest keep ratio whose part under the eye should come within a time, as measured so far."""
@@ -223,44 +216,16 @@ class Session:
         -------
         False if something else runs; the person is not told.
         """
-        if not self._computer.is_free:
-            return False
-        settings = self.state.settings
-
-        def run(job: Job) -> None:
-            segmenter = self._got_ready(job, settings)
-            self._progress(job, Busy(what, unit="steps"))
-            watch = Watch(
-                should_stop=lambda: self._computer.should_stop(job),
-                on_progress=lambda done, total: self._progress(job, Busy(what, done, total, unit="steps")),
-                on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
-            )
-
-            def hand_over(known: T) -> None:
-                job.shown = True
-                self._tell(lambda: then(known))
-
-            found = work(segmenter, watch, hand_over)
-            self._tell(lambda: None if job.stop.is_set() else then(found))
-
-        self._computer.submit(Job(run, Busy(what)))
+        begun = self._aside.inspect(self.state.settings, work, then, what)
         self._refresh_busy()
-        return True
+        return begun
 
     def prepare(self, work: Callable[[Segmenter, Callable[[], bool]], object]) -> None:
         """Compute on idle what will soon be asked for; whatever is asked for meanwhile ends it. Nobody is told.
 
         `work` gets the segmenter, and a function that says whether to stop.
         """
-        if not self._computer.is_free:
-            return
-        settings = self.state.settings
-
-        def run(job: Job) -> None:
-            with suppress(ScanError):  # it will be said when somebody asks
-                work(self._got_ready(job, settings), lambda: self._computer.should_stop(job))
-
-        self._computer.submit(Job(run, Busy(""), quiet=True))
+        self._aside.prepare(self.state.settings, work)
 
     def write(self, work: Callable[[], object], then: Callable[[], None], what: str) -> None:
         """Run a function that writes something in the background, in turn and for certain; then tell that it is done.
