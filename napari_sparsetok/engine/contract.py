@@ -42,17 +42,17 @@ class Hints:
 
     focus : the voxel (z, y, x) that the person looks at; its windows come first.
     focus_only : stop after those.
-    spare_core : with `focus_only`: the window is drawn again and again meanwhile, so one core of several is left to it.
     base : an earlier prediction of the same scan, model and region, shown where windows are still to come.
     descending : this run is one of several keep ratios of the same scan, from 1 down, so what they share may be kept.
         The last digits of the logits may then differ from those of the run by itself.
+    spare_core : with `focus_only`: the window is drawn again and again meanwhile, so one core of several is left to it.
     """
 
     focus: Shape | None = None
     focus_only: bool = False
-    spare_core: bool = False
     base: Prediction | None = None
     descending: bool = False
+    spare_core: bool = False
 
 
 @dataclass(frozen=True, eq=False)

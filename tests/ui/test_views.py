@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,9 +38,10 @@ class Pair:
         self.overlays.set_scan(self.scan)
         self.mirror = Mirror(self.source, self.target)
 
-    def predict(self, keep_ratio: float = 0.5) -> None:
+    def predict(self, keep_ratio: float = 0.5, scores: float = 1.0) -> None:
         prediction = make_prediction(self.scan, Settings(keep_ratio=keep_ratio))
-        self.overlays.show_tokens(prediction.tokens)
+        tokens = replace(prediction.tokens, importance=prediction.tokens.importance * np.float32(scores))
+        self.overlays.show_tokens(tokens)
         self.overlays.show_mask(prediction)
 
     def names(self) -> tuple[list[str], list[str]]:
@@ -77,7 +79,7 @@ def test_what_is_written_in_place_is_seen_in_the_copy(pair: Pair, qtbot: Any) ->
     drawn: list[str] = []
     for kind, copy in copies.items():
         copy.events.set_data.connect(lambda event=None, kind=kind: drawn.append(kind))
-    pair.predict(0.75)
+    pair.predict(0.75, scores=0.5)
     qtbot.waitUntil(lambda: set(drawn) == set(KINDS), timeout=MS)
     for kind, copy in copies.items():
         assert copy is pair.mirror.copy_of(pair.overlays.layer(kind)), "the copy stays"
