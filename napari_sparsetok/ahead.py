@@ -34,6 +34,7 @@ class Ahead:
     computer : where it computes, quietly: whatever is asked for ends it.
     get_ready : the segmenter for a job and settings, on the computing thread.
     tell : runs a function on the owner's thread.
+    say : told there whether there is more to compute.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Ahead:
         computer: NewestFirst,
         get_ready: Callable[[Job, Settings], Segmenter],
         tell: Callable[[Callable[[], None]], None],
+        say: Callable[[bool], None],
     ) -> None:
-        self._computer, self._get_ready, self._tell = computer, get_ready, tell
+        self._computer, self._get_ready, self._tell, self._say = computer, get_ready, tell, say
         self._found: dict[float, Prediction] = {}
         self._room = 0
         self._given_up = False
@@ -56,6 +58,7 @@ class Ahead:
         self._found.clear()
         self._room = 0
         self._given_up = False
+        self._say(False)
 
     def attend(self) -> None:
         """The person does something: the cores are theirs for a moment."""
@@ -73,7 +76,7 @@ class Ahead:
         if (len(self._found) + 1) * _bytes(prediction) <= self._room:
             self._found[settings.keep_ratio] = prediction
         else:
-            self._given_up = True
+            self._give_up()
 
     def find(self, scan: Scan | None, settings: Settings, region: Region | None) -> Prediction | None:
         """What was computed for exactly this."""
@@ -84,13 +87,16 @@ class Ahead:
 
     def go_on(self, shown: Prediction | None, settings: Settings, region: Region | None) -> None:
         """Compute the ratio nearest to the chosen one that is not there yet, if nothing else is to be done."""
-        if shown is None or not self._is_worth_it(shown) or self.find(shown.scan, settings, region) is None:
-            return
+        nearest = None if shown is None else self._nearest(shown, settings, region)
+        self._say(nearest is not None)
+        if shown is not None and nearest is not None and self._computer.is_idle:
+            self._computer.submit(self._job(shown.scan, replace(settings, keep_ratio=nearest), region))
+
+    def _nearest(self, shown: Prediction, settings: Settings, region: Region | None) -> float | None:
+        if not self._is_worth_it(shown) or self.find(shown.scan, settings, region) is None:
+            return None
         lacking = [float(r) for r in _RATIOS if float(r) not in self._found]
-        if lacking and self._computer.is_idle:
-            nearest = min(lacking, key=lambda r: abs(r - settings.keep_ratio))
-            job = self._job(shown.scan, replace(settings, keep_ratio=nearest), region)
-            self._computer.submit(job)
+        return min(lacking, key=lambda r: abs(r - settings.keep_ratio), default=None)
 
     def _is_worth_it(self, shown: Prediction) -> bool:
         return not self._given_up and shown.timing.total < _SLOWEST * (1 if shown.timing.cached == 1 else 3)
@@ -122,6 +128,7 @@ class Ahead:
 
     def _give_up(self) -> None:
         self._given_up = True
+        self._say(False)
 
     def _is_calm(self, job: Job) -> bool:
         """Wait until the person rests; False if something else is to be done."""

@@ -76,7 +76,7 @@ class Session:
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
         self._aside = Aside(self._computer, self._ready, self._got_ready, self._progress, self._tell, self.say)
-        self._ahead = Ahead(self._computer, self._got_ready, self._tell) if look_ahead else None
+        self._ahead = Ahead(self._computer, self._got_ready, self._tell, self._say_ahead) if look_ahead else None
 
     # What can be asked for
 
@@ -420,6 +420,9 @@ class Session:
         busy = self._computer.busy or self._errands.busy
         if busy is not None or self._expected is None:  # idle is said last, after every result
             self.state.busy = busy
+
+    def _say_ahead(self, more: bool) -> None:
+        self.state.looking_ahead = more
 
     def _set_device(self, device: DeviceReport) -> None:
         if device != self.state.device:

@@ -274,7 +274,10 @@ class Message:
 
 @dataclass(eq=False)
 class State:
-    """The current values. `events` emits the new value under the field's name."""
+    """The current values. `events` emits the new value under the field's name.
+
+    looking_ahead : whether keep ratios that nobody asked for are computed on idle.
+    """
 
     events: ClassVar[Any] = SignalGroupDescriptor()
 
@@ -287,3 +290,4 @@ class State:
     device: DeviceReport | None = None
     message: Message | None = None
     busy: Busy | None = None
+    looking_ahead: bool = False

@@ -93,6 +93,17 @@ def test_on_idle_the_other_ratios_are_computed_the_nearest_first(bench: Bench) -
     assert [p.settings.keep_ratio for p in bench.shown] == [0.5]  # nobody is shown what nobody asked for
 
 
+def test_it_is_said_while_there_is_more_to_compute(bench: Bench) -> None:
+    said: list[bool] = []
+    bench.state.events.looking_ahead.connect(said.append)
+    bench.segment()
+    bench.until(lambda: said == [True, False])
+    assert len(bench.ahead) == len(bench.ratios)
+    bench.session.set_keep_ratio(0.3)
+    bench.session.choose(model="other")
+    assert said == [True, False]
+
+
 def test_the_slider_then_answers_before_the_event_is_over(bench: Bench) -> None:
     bench.segment()
     bench.all_known()

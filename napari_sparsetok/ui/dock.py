@@ -167,6 +167,7 @@ class Dock(QWidget):
         events.prediction.connect(self._on_prediction)
         events.busy.connect(self._on_busy)
         events.device.connect(self._on_device)
+        events.looking_ahead.connect(self.panel.status.set_looking_ahead)
         events.message.connect(self._on_message)
 
     def _connect_viewer(self) -> None:

@@ -107,7 +107,7 @@ class KeepRatioBox(QWidget):
             text = f"mask at hand · {windows} took {duration(timing.total)}"
         else:
             text = f"mask in {duration(timing.first)} · {windows} in {duration(timing.total)}"
-        text = f"{text} · {100 * timing.cached:.0f}\u00a0% cached"
+            text += f" · {100 * timing.cached:.0f}\u00a0% cached"
         if timing.entered:
             text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed"
         if timing.memory:

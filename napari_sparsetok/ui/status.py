@@ -23,11 +23,12 @@ class Status(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._busy: Busy | None = None
+        self._idle = "idle"
         self._device_words = QLabel()
         self._device_words.setWordWrap(True)
         self._device_words.setStyleSheet(_PLAIN)
         self._words = Words(lines=2)
-        self._words.setText("idle")
+        self._words.setText(self._idle)
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setMaximumHeight(6)
@@ -64,6 +65,12 @@ class Status(QWidget):
         self._patience.stop()
         self._write()
 
+    def set_looking_ahead(self, more: bool) -> None:
+        """Whether the processor has work although nobody asked for any."""
+        self._idle = "idle; other keep ratios are computed ahead" if more else "idle"
+        if self._busy is None:
+            self._write()
+
     def set_device(self, device: DeviceReport | None) -> None:
         """What computes. An idle GPU is said loudly."""
         loud = device is not None and bool(device.warning)
@@ -75,7 +82,7 @@ class Status(QWidget):
         busy = self._busy
         self._progress.setVisible(busy is not None)
         if busy is None:
-            self._words.setText("idle")
+            self._words.setText(self._idle)
         else:
             self._write_progress(busy)
         self.written.emit()

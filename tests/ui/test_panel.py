@@ -340,8 +340,23 @@ def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
     more = {"entered": 1400, "passed": 350, "memory": 3 * 2**29}
     ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU", **more))
     assert "350 of\u00a01400\u00a0tokens computed · 1.5\u00a0GiB" in texts(ratio)
-    ratio.set_timing(None)
+    ratio.set_timing(Timing(first=0.084, total=1.2, cached=1.0, windows=1, device="CPU", recalled=True))
+    assert "mask at hand · 1\u00a0window took 1.2\u00a0s" in texts(ratio)
     assert "cached" not in texts(ratio)
+    ratio.set_timing(None)
+    assert "at hand" not in texts(ratio)
+
+
+def test_the_status_says_that_the_processor_works_unasked(panel: Panel) -> None:
+    panel.status.set_looking_ahead(True)
+    assert panel.status.text == "idle; other keep ratios are computed ahead"
+    panel.set_busy(Busy("segmenting “head”", 1, 4))
+    panel.status.set_looking_ahead(True)
+    assert "segmenting" in panel.status.text
+    panel.status.set_looking_ahead(False)
+    assert "segmenting" in panel.status.text
+    panel.set_busy(None)
+    assert panel.status.text == "idle"
 
 
 def test_the_dial_asks_for_a_ratio_within_a_time(ratio: KeepRatioBox, qtbot: Any) -> None:
