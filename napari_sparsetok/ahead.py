@@ -47,7 +47,7 @@ class Ahead:
         self._computer, self._get_ready, self._tell, self._say = computer, get_ready, tell, say
         self._found: dict[float, Prediction] = {}
         self._room = 0
-        self._given_up = False
+        self._given_up = self._slow = False
         self._busy_since = 0.0
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Ahead:
         """Forget all: the scan or the model is another."""
         self._found.clear()
         self._room = 0
-        self._given_up = False
+        self._given_up = self._slow = False
         self._say(False)
 
     def attend(self) -> None:
@@ -67,6 +67,7 @@ class Ahead:
     def keep(self, prediction: Prediction) -> None:
         """Remember a complete prediction, if there is room for it."""
         settings = prediction.settings
+        self._slow = False  # until the next one is: other programs may have left the cores
         if not prediction.complete or settings.stage_ratios is not None or settings.threshold is not None:
             return
         prediction = _recalled(prediction)
@@ -99,7 +100,9 @@ class Ahead:
         return min(lacking, key=lambda r: abs(r - settings.keep_ratio), default=None)
 
     def _is_worth_it(self, shown: Prediction) -> bool:
-        return not self._given_up and shown.timing.total < _SLOWEST * (1 if shown.timing.cached == 1 else 3)
+        return not (self._given_up or self._slow) and shown.timing.total < _SLOWEST * (
+            1 if shown.timing.cached == 1 else 3
+        )
 
     def _job(self, scan: Scan, settings: Settings, region: Region | None) -> Job:
         def run(job: Job) -> None:
@@ -123,8 +126,7 @@ class Ahead:
     def _take(self, found: Prediction) -> None:
         if any(_is_alike(found, other) for other in list(self._found.values())[:1]):
             self.keep(found)
-        if found.timing.total > _SLOWEST:
-            self._give_up()
+        self._slow = found.timing.total > _SLOWEST
 
     def _give_up(self) -> None:
         self._given_up = True

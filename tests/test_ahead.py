@@ -223,6 +223,23 @@ def test_slow_scans_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.end()
 
 
+def test_a_slow_one_ends_it_until_a_mask_was_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "_SLOWEST", 0.05)  # of the first mask three times as much may be its prefixes
+    bench = Bench()
+    try:
+        bench.segment()
+        assert bench.session.wait(PATIENCE)
+        bench.mailbox.empty()
+        assert bench.session.wait(PATIENCE)
+        assert len(bench.engine.finished) == 2  # one ahead, which took 0.1
+        assert not bench.state.looking_ahead
+        monkeypatch.setattr(ahead_module, "_SLOWEST", 1.0)
+        bench.session.set_keep_ratio(0.55)
+        bench.until(lambda: len(bench.ahead) == 5)
+    finally:
+        bench.end()
+
+
 def test_it_waits_while_the_person_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead_module, "_REST", 3600.0)
     bench = Bench()
