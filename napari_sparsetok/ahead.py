@@ -6,18 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import psutil
 
 from napari_sparsetok.engine.contract import Segmenter, Stopped, Watch
+from napari_sparsetok.engine.pace import STEPS
 from napari_sparsetok.scan import Region, Scan, ScanError
 from napari_sparsetok.state import Busy, Prediction, Settings
 from napari_sparsetok.worker import Job, NewestFirst
 
-STEP = 0.01
-"""Between two keep ratios, as on the slider."""
-
-_RATIOS = np.round(np.arange(STEP, 1.0 + STEP / 2, STEP), 2)
 _LARGEST = 256 * 2**20  # bytes of all results together; and never more than a sixteenth of what is free
 _SLOWEST = 1.0  # seconds for one result; what takes longer would keep the cores busy for minutes
 _REST = 0.5  # seconds since the person did anything
@@ -71,7 +67,7 @@ class Ahead:
         if not prediction.complete or settings.stage_ratios is not None or settings.threshold is not None:
             return
         prediction = _recalled(prediction)
-        if not all(_is_alike(prediction, other) for other in list(self._found.values())[:1]):
+        if not self._belongs(prediction):
             self.clear()
         self._room = self._room or min(_LARGEST, psutil.virtual_memory().available // 16)
         if (len(self._found) + 1) * _bytes(prediction) <= self._room:
@@ -96,13 +92,12 @@ class Ahead:
     def _nearest(self, shown: Prediction, settings: Settings, region: Region | None) -> float | None:
         if not self._is_worth_it(shown) or self.find(shown.scan, settings, region) is None:
             return None
-        lacking = [float(r) for r in _RATIOS if float(r) not in self._found]
+        lacking = [float(r) for r in STEPS if float(r) not in self._found]
         return min(lacking, key=lambda r: abs(r - settings.keep_ratio), default=None)
 
     def _is_worth_it(self, shown: Prediction) -> bool:
-        return not (self._given_up or self._slow) and shown.timing.total < _SLOWEST * (
-            1 if shown.timing.cached == 1 else 3
-        )
+        quick = _SLOWEST * (1 if shown.timing.cached == 1 else 3)  # with prefixes it takes longer
+        return not (self._given_up or self._slow) and shown.timing.total < quick
 
     def _job(self, scan: Scan, settings: Settings, region: Region | None) -> Job:
         def run(job: Job) -> None:
@@ -124,9 +119,14 @@ class Ahead:
         return Job(run, Busy(""), quiet=True)
 
     def _take(self, found: Prediction) -> None:
-        if any(_is_alike(found, other) for other in list(self._found.values())[:1]):
+        if self._found and self._belongs(found):
             self.keep(found)
         self._slow = found.timing.total > _SLOWEST
+
+    def _belongs(self, prediction: Prediction) -> bool:
+        """Whether it is of what the others are of; they are all of one thing."""
+        one = next(iter(self._found.values()), None)
+        return one is None or _is_alike(prediction, one)
 
     def _give_up(self) -> None:
         self._given_up = True

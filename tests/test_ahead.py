@@ -62,6 +62,12 @@ class Bench:
         self.session.run()
         self.until(lambda: self.state.prediction is not None and self.state.busy is None)
 
+    def rest(self) -> None:
+        """Wait until nothing is computed any more, asked for or not."""
+        assert self.session.wait(PATIENCE)
+        self.mailbox.empty()
+        assert self.session.wait(PATIENCE)
+
     def all_known(self) -> None:
         self.until(lambda: len(self.ahead) == len(self.ratios))
 
@@ -74,7 +80,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def few_ratios_and_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead_module, "_RATIOS", np.array([0.3, 0.4, 0.5, 0.6]))
+    monkeypatch.setattr(ahead_module, "STEPS", np.array([0.3, 0.4, 0.5, 0.6]))
     monkeypatch.setattr(ahead_module, "_REST", 0.0)
 
 
@@ -201,9 +207,7 @@ def test_scans_for_which_there_is_no_room_are_left_alone(monkeypatch: pytest.Mon
     bench = Bench()
     try:
         bench.segment()
-        assert bench.session.wait(PATIENCE)
-        bench.mailbox.empty()
-        assert bench.session.wait(PATIENCE)
+        bench.rest()
         assert bench.engine.finished in ([0.5], [0.5, 0.4], [0.5, 0.6])
         assert len(bench.ahead) <= 1
     finally:
@@ -215,9 +219,7 @@ def test_slow_scans_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     try:
         bench.segment()
-        assert bench.session.wait(PATIENCE)
-        bench.mailbox.empty()
-        assert bench.session.wait(PATIENCE)
+        bench.rest()
         assert bench.engine.finished == [0.5]
     finally:
         bench.end()
@@ -228,9 +230,7 @@ def test_a_slow_one_ends_it_until_a_mask_was_asked_for_again(monkeypatch: pytest
     bench = Bench()
     try:
         bench.segment()
-        assert bench.session.wait(PATIENCE)
-        bench.mailbox.empty()
-        assert bench.session.wait(PATIENCE)
+        bench.rest()
         assert len(bench.engine.finished) == 2  # one ahead, which took 0.1
         assert not bench.state.looking_ahead
         monkeypatch.setattr(ahead_module, "_SLOWEST", 1.0)

@@ -1,6 +1,4 @@
-"""Intensity rules: how grey values become what a model was trained on. Pure functions on arrays,
-whole or a part at a time.
-"""
+"""Intensity rules: how grey values become what a model was trained on, of whole arrays or a part at a time."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import numpy as np
 
 SMALLEST = 0.01
 _REMEMBERED = 24  # times; older ones were measured on a machine that may have been busier or idler
-_STEPS = np.round(np.arange(SMALLEST, 1.0 + SMALLEST / 2, SMALLEST), 2)
+STEPS = np.round(np.arange(SMALLEST, 1.0 + SMALLEST / 2, SMALLEST), 2)
+"""The keep ratios that there are to choose from, as on the slider."""
 
 
 class Pace:
@@ -49,7 +50,7 @@ class Pace:
         """The largest ratio that should stay within a time, or the smallest there is; None before a measurement."""
         if not self._times:
             return None
-        fitting = [float(r) for r in _STEPS if (self.seconds_at(float(r)) or 0.0) <= seconds]
+        fitting = [float(r) for r in STEPS if (self.seconds_at(float(r)) or 0.0) <= seconds]
         return max(fitting, default=SMALLEST)
 
     def _work(
