@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_sparsetok.scan import Scan
+from napari_sparsetok.ui.place import PARTS, Place
 
 Places = tuple[NDArray[np.intp], ...]
 Allowed = Callable[[Places, int], NDArray[np.bool_]]
 Seen = Callable[[], NDArray[np.uint8] | None]
 
-_PLACE = ("scale", "translate", "rotate", "shear", "affine")
 _STAYS = "Corrections lie on the scan, voxel by voxel, so their layer cannot be moved."
 
 
@@ -63,9 +63,9 @@ class Labels(napari.layers.Labels):
 
     def __init__(self, data: Any, **arguments: Any) -> None:
         super().__init__(data, **arguments)
-        self._own_place = {name: getattr(self, name) for name in _PLACE}
-        for name in _PLACE:
-            getattr(self.events, name).connect(self._stay)
+        self._own_place = Place.of(self)
+        for part in PARTS:
+            getattr(self.events, part).connect(self._stay)
 
     @property
     def data(self) -> Any:
@@ -175,11 +175,7 @@ class Labels(napari.layers.Labels):
 
     def _stay(self, event: Any = None) -> None:
         """Where it lies is where the scan lies; painting in a layer that was moved would hit other voxels."""
-        own = self._own_place
-        moved = [name for name in _PLACE if not np.allclose(np.asarray(getattr(self, name)), np.asarray(own[name]))]
-        for name in moved:
-            setattr(self, name, own[name])
-        if moved:
+        if self._own_place.put_back(self):
             self._refuse(_STAYS)
 
     def _put(self, places: Places, value: int, refresh: bool) -> None:

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any, cast
 
 from napari.components import ViewerModel
+from napari.layers import Layer
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
@@ -91,6 +92,7 @@ class Dock(QWidget):
         self._alive = False
         for emitter, slot in self._connections:
             emitter.disconnect(slot)
+        self._scans.shut_down()
         self._gaze.shut_down()
         self.correct.shut_down()
         self.inspect.shut_down()
@@ -141,6 +143,8 @@ class Dock(QWidget):
         panel, session = self.panel, self.session
         panel.scans_chosen.connect(self._scans.choose_by_hand)
         self._scans.other_grid.connect(self._on_other_grid)
+        self._scans.replaced.connect(self._on_replaced)
+        self._scans.held.connect(self._on_held)
         self._models = ModelChoice(session, panel)
         panel.device_chosen.connect(lambda device: session.choose(device=device))
         panel.where_chosen.connect(self._on_where_chosen)
@@ -208,6 +212,18 @@ class Dock(QWidget):
         self.session.set_scan(scan)
         if scan is None:
             self.panel.set_scan(None, problem)
+
+    def _on_replaced(self, scan: Scan, layer: Layer) -> None:
+        """Other voxels under an old mask would make it a lie."""
+        if self.session.state.prediction is not None or self.correct.array is not None:
+            self.session.say(
+                f"“{layer.name}” has other voxels now, or another place, so it counts as another scan. "
+                "The old mask is hidden; its corrections are kept."
+            )
+        self.overlays.retire_scan(scan)
+
+    def _on_held(self, layer: Layer) -> None:
+        self.session.say(f"“{layer.name}” was put back: masks lie, and are saved, where the scan's file says.")
 
     def _on_other_grid(self, problem: str) -> None:
         """Several scans of one patient with voxels of their own: ask, never resample silently."""

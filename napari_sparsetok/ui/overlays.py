@@ -82,14 +82,21 @@ class Overlays:
     def retire(self) -> None:
         """Another model was chosen: what the old one said, of any scan, is hidden and left to the person."""
         for layers in [self._layers, *self._of_scans.values()]:
-            for layer in layers.values():
-                if layer in self._viewer.layers:
-                    layer.events.visible.disconnect(self._on_visible)
-                    layer.visible = False
-                    layer.name = f"{layer.name} (earlier model)"
-            layers.clear()
+            self._set_aside(layers, "earlier model")
         self._shown = 0
         self._prediction = self._counts = self._drawn = None
+
+    def retire_scan(self, scan: Scan) -> None:
+        """A scan is no more what it was: what was found in it is hidden and left to the person."""
+        self._set_aside(self._of_scans.get(scan, {}), "earlier voxels")
+
+    def _set_aside(self, layers: dict[str, Layer], of_what: str) -> None:
+        for layer in layers.values():
+            if layer in self._viewer.layers:
+                layer.events.visible.disconnect(self._on_visible)
+                layer.visible = False
+                layer.name = f"{layer.name} ({of_what})"
+        layers.clear()
 
     def let_go(self) -> None:
         """Stop listening to the layers, which stay."""

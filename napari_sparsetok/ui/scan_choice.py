@@ -14,7 +14,9 @@ from napari_sparsetok.files import OpeningStopped, resampled_to
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.layer_watch import LayerWatch
 from napari_sparsetok.ui.overlays import OVERLAY
+from napari_sparsetok.ui.place import Place
 from napari_sparsetok.ui.scan_layer import SCAN, Frame, frame_at, is_at_hand, scan_of
 
 Taken = Callable[[Scan | None, Frame | None, str], None]
@@ -24,6 +26,9 @@ class ScanChoice:
     """Chooses one image layer for each channel of the model, and says which scan they make.
 
     other_grid : the layers do not have the same voxels, in words; `resample` brings them together if somebody agrees.
+    replaced : a layer that makes the scan got other voxels, or another place; with the scan that it made before. Told
+        before what it makes now is taken.
+    held : a layer that makes the scan was moved, and put back to where its file says that it lies.
 
     Parameters
     ----------
@@ -33,10 +38,13 @@ class ScanChoice:
     """
 
     other_grid = Signal(str)
+    replaced = Signal(Scan, Layer)
+    held = Signal(Layer)
 
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
-        self._scans: dict[tuple[Any, int], tuple[Any, Scan]] = {}
+        self._scans: dict[tuple[Any, int], tuple[Any, Place, Scan]] = {}
+        self._watch = LayerWatch(self._on_replaced, self.held.emit)
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
@@ -76,7 +84,12 @@ class ScanChoice:
         """Take these layers, one for each channel; the same anew only if they made no scan before."""
         if list(layers) != self.chosen or self._refused:
             self.chosen = list(layers)
+            self._watch.watch(layer for layer in layers if layer is not None)
             self._take()
+
+    def shut_down(self) -> None:
+        """Stop listening to layers."""
+        self._watch.stop()
 
     def resample(self) -> None:
         """Bring the chosen scans to the voxels of the first; the person agreed. Their layers stay as they are."""
@@ -87,6 +100,12 @@ class ScanChoice:
         """The viewer's sliders moved; with a time axis that may be another scan."""
         if self._frame is not None and self._frame_now() != self._frame:
             self._take()
+
+    def _on_replaced(self, layer: Layer) -> None:
+        scan = self._session.state.scan
+        if scan is not None:
+            self.replaced.emit(scan, layer)
+        self._take()
 
     def _frame_now(self) -> Frame | None:
         frames = [frame_at(layer, self._viewer.dims.point) for layer in self.chosen if layer is not None]
@@ -140,12 +159,12 @@ class ScanChoice:
         return made
 
     def _one(self, layer: Layer, frame: int) -> Scan:
-        """One object for one frame, so that results find their scan again; another when the voxels were replaced."""
+        """One object for one frame, so that results find their scan again; another for other voxels or place."""
         key, data = (layer.unique_id, frame), layer.data
         kept = self._scans.get(key)
-        if kept is None or kept[0] is not data:
-            kept = self._scans[key] = (data, scan_of(layer, frame))
-        return kept[1]
+        if kept is None or kept[0] is not data or not kept[1].is_of(layer):
+            kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))
+        return kept[2]
 
 
 def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:

@@ -260,6 +260,84 @@ def test_the_same_layer_is_the_same_scan_whatever_happens_around_it(desk: Desk) 
     assert desk.state.prediction is not None
 
 
+def test_other_voxels_in_the_same_layer_are_another_scan(desk: Desk, notices: list[Any]) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    before, old = desk.state.scan, desk.dock.overlays.layer("mask")
+    layer.data = np.asarray(layer.data) + 1
+    assert desk.state.scan is not before
+    np.testing.assert_array_equal(desk.state.scan.voxels, layer.data)
+    assert desk.state.scan.geometry is before.geometry
+    assert desk.state.prediction is None
+    assert not old.visible
+    assert "earlier voxels" in old.name
+    assert "old mask is hidden" in notices[-1][1]
+    desk.segment()
+    assert desk.dock.overlays.layer("mask") is not old
+    assert desk.dock.overlays.layer("mask").visible
+
+
+def test_corrections_of_voxels_that_were_replaced_are_kept_and_not_laid_on_others(desk: Desk) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    desk.dock.correct_panel.start_requested.emit()
+    sheet = desk.dock.correct.layers.layer
+    sheet.data_setitem((np.array([3]), np.array([3]), np.array([3])), 1)
+    layer.data = np.asarray(layer.data) + 1
+    assert not sheet.visible
+    assert sheet.data[3, 3, 3] == 1
+    assert desk.dock.correct.array is None
+
+
+MOVES = {
+    "scale": (2.0, 2.0, 2.0),
+    "translate": (5.0, 0.0, 0.0),
+    "rotate": (0.0, 0.0, 20.0),
+    "shear": (0.2, 0.0, 0.0),
+    "affine": np.diag([1.0, 1.0, -1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("part", MOVES)
+def test_a_scan_stays_where_its_file_says_that_it_lies(desk: Desk, notices: list[Any], part: str) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    where, scan, result = np.asarray(getattr(layer, part)).copy(), desk.state.scan, desk.state.prediction
+    layer.mode = "transform"
+    setattr(layer, part, MOVES[part])
+    np.testing.assert_allclose(np.asarray(getattr(layer, part)), where)
+    assert desk.state.scan is scan
+    assert desk.state.prediction is result
+    assert [words for _, words in notices if "put back" in words] != []
+    assert layer.mode == "pan_zoom"  # the mouse, still held, moves nothing more
+
+
+def test_a_plain_layer_that_gets_other_voxel_sizes_is_segmented_with_these(desk: Desk, notices: list[Any]) -> None:
+    layer = desk.viewer.add_image(np.random.default_rng(0).random((16, 20, 12)), name="plain")
+    first = desk.state.scan
+    layer.scale = (2.0, 1.0, 1.0)
+    assert desk.state.scan.geometry.spacing == (2.0, 1.0, 1.0)
+    assert notices == []  # nothing was found in it yet
+    desk.segment()
+    layer.translate = (1.0, 0.0, 0.0)
+    assert "old mask is hidden" in notices[-1][1]
+    layer.rotate = (0.0, 0.0, 30.0)
+    assert desk.state.scan is None
+    assert "turned or mirrored" in desk.panel._scan_info.text()
+    layer.rotate, layer.translate, layer.scale = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    assert desk.state.scan.geometry.spacing == first.geometry.spacing
+
+
+def test_a_layer_that_is_no_more_the_scan_may_be_moved(desk: Desk) -> None:
+    first, second = desk.add(make_scan(name="first")), desk.add(make_scan(name="second"))
+    assert desk.state.scan.name == "second"
+    first.translate = (5.0, 0.0, 0.0)
+    assert tuple(first.translate) == (5.0, 0.0, 0.0)
+    desk.dock.shut_down()
+    second.translate = (5.0, 0.0, 0.0)
+    assert tuple(second.translate) == (5.0, 0.0, 0.0)
+
+
 def test_a_picture_is_no_scan(desk: Desk) -> None:
     desk.viewer.add_image(np.zeros((8, 8)))
     desk.viewer.add_image(np.zeros((8, 8, 3), np.uint8), rgb=True)
