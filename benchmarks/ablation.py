@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # changes of tra
     "sandwich": ({"ratios": "sandwich"}, {}),
     "sandwich and distillation": ({"ratios": "sandwich", "distillation": 0.5}, {}),
     "pruned later, after blocks 3 and 5": ({}, {"prune_after": (3, 5)}),
+    "deep supervision": ({"deep_supervision": 0.5}, {}),
 }
 
 

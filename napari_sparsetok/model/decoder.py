@@ -64,13 +64,21 @@ class UnetrDecoder(nn.Module):
         """Where decoding begins: the token grid (B, C, d, h, w), or the level below it."""
         return grid if self.pool is None else cast(Tensor, self.pool(_poolable(grid)))
 
-    def forward(self, grid: Tensor, image_skip: Tensor) -> Tensor:
-        """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
+    def halfway(self, grid: Tensor) -> Tensor:
+        """All levels but the finest: (B, C, d, h, w) to (B, 2 · features, D/2, H/2, W/2)."""
         x = self.coarsest(grid)
         for level in range(len(self.ups) - 1, 0, -1):
             x = self.ups[level](x, self.skips[level - 1](grid))
-        logits: Tensor = self.out(self.ups[0](x, image_skip))
+        return x
+
+    def finest(self, half: Tensor, image_skip: Tensor) -> Tensor:
+        """The rest: what `halfway` returned and the image skip to logits (B, classes, D, H, W)."""
+        logits: Tensor = self.out(self.ups[0](half, image_skip))
         return logits
+
+    def forward(self, grid: Tensor, image_skip: Tensor) -> Tensor:
+        """Token grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
+        return self.finest(self.halfway(grid), image_skip)
 
 
 def _poolable(grid: Tensor) -> Tensor:

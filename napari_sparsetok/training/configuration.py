@@ -36,6 +36,7 @@ class TrainingConfig:
         The published loss has none of it; see docs/experiments.md for why it is here.
     balance : how much more a voxel of a rare label counts in the cross-entropy, from 0 (none) to 1 (as much more as it
         is rarer); see `loss.label_weights`.
+    deep_supervision : what the loss of the decoder's features at half resolution counts beside that of the prediction.
     average_decay : of the moving average of the weights, which is what a run ends with.
     mirror : exchange left and right in half of the windows.
     swap : labels that change places when left and right do.
@@ -63,6 +64,7 @@ class TrainingConfig:
     distillation: float = 0.0
     score_weight: float = 0.1
     balance: float = 0.0
+    deep_supervision: float = 0.0
     average_decay: float = 0.998
     mirror: bool = False
     swap: tuple[tuple[int, int], ...] = ()
@@ -78,6 +80,8 @@ class TrainingConfig:
             raise ValueError(f"min_keep must be above 0 and at most 1, not {self.min_keep}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be between 0 and 1, not {self.balance}")
+        if self.deep_supervision < 0:
+            raise ValueError(f"deep_supervision must be 0 or more, not {self.deep_supervision}")
         if self.ratios not in ("random", "sandwich", "fixed"):
             raise ValueError(f"ratios is “random”, “sandwich” or “fixed”, not “{self.ratios}”")
         if self.distillation and self.ratios != "sandwich":
@@ -134,8 +138,11 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
         plain = {**dataclasses.asdict(self), "labels": self.labels.to_json()}
-        if not self.numbers:  # as recipes were before there were any, so that their runs go on
+        # As recipes were before there were these, so that their runs go on.
+        if not self.numbers:
             del plain["numbers"]
+        if not self.training.deep_supervision:
+            del plain["training"]["deep_supervision"]
         return {"format": FORMAT, **plain}
 
     @property

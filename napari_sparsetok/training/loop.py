@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_sparsetok.model import SCD, SCDConfig
 from napari_sparsetok.scan import ScanError
@@ -131,10 +131,11 @@ class _Trainer:
         if init is not None:
             self._model.load_state_dict(self._model.state_dict() | dict(init))
         self.averaged = _copy(self._model, recipe.network).to(fabric.device)
-        self._adam = torch.optim.AdamW(
-            _groups(self._model, recipe.training.weight_decay), lr=recipe.training.rate, betas=(0.9, 0.95)
-        )
         objective = Objective(self._model, recipe.training, _weights(cases, recipe.training.balance))
+        self._coarse = objective.coarse
+        self._adam = torch.optim.AdamW(
+            _groups(objective, recipe.training.weight_decay), lr=recipe.training.rate, betas=(0.9, 0.95)
+        )
         self._objective, self._optimiser = fabric.setup(objective, self._adam)
 
     def resume(self) -> Place:
@@ -209,7 +210,10 @@ class _Trainer:
 
     @property
     def _parts(self) -> Parts:
-        return Parts({"model": self._model, "averaged": self.averaged}, self._adam, self._fabric.strategy.precision)
+        networks: dict[str, nn.Module] = {"model": self._model, "averaged": self.averaged}
+        if self._coarse is not None:
+            networks["coarse"] = self._coarse
+        return Parts(networks, self._adam, self._fabric.strategy.precision)
 
 
 def learning_rate(step: int, seconds: float, training: TrainingConfig) -> float:
@@ -263,10 +267,10 @@ def _weights(cases: Sequence[Case], balance: float) -> Tensor | None:
     return label_weights(torch.from_numpy(np.stack(voxels)), torch.from_numpy(np.stack(known)), balance).float()
 
 
-def _groups(model: SCD, weight_decay: float) -> list[dict[str, object]]:
+def _groups(objective: Objective, weight_decay: float) -> list[dict[str, object]]:
     """Only matrices and kernels decay; norms, biases and tokens do not."""
-    decayed = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] != 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1 or p.shape[0] == 1]
+    decayed = [p for p in objective.parameters() if p.ndim > 1 and p.shape[0] != 1]
+    plain = [p for p in objective.parameters() if p.ndim <= 1 or p.shape[0] == 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 

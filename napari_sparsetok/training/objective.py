@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sparsetok.model import SCD
@@ -27,7 +28,11 @@ class Losses(NamedTuple):
 class Objective(nn.Module):
     """A network and what it is trained for. `forward` does all the computing, so that it can be wrapped as a whole.
 
+    With deep supervision (Lee et al., "Deeply-supervised nets", 2015) the decoder's features at half resolution have
+    to tell the labels too, by a layer that is forgotten after training.
+
     weights : (K,) of the labels in the cross-entropy, see `loss.label_weights`.
+    coarse : that layer; None without deep supervision.
     """
 
     def __init__(self, model: SCD, training: TrainingConfig, weights: Tensor | None = None) -> None:
@@ -35,6 +40,8 @@ class Objective(nn.Module):
         self.model = model
         self._training = training
         self._loss = PartialDiceCE(weights)
+        width, classes = 2 * model.config.features, model.config.out_channels
+        self.coarse = nn.Conv3d(width, classes, kernel_size=1) if training.deep_supervision else None
 
     def forward(self, images: Tensor, labels: Tensor, known: Tensor, keep_ratios: Sequence[float]) -> Losses:
         """Losses of a batch, as in `augmentation.Batch`, at each of some keep ratios.
@@ -47,15 +54,25 @@ class Objective(nn.Module):
         teacher: Tensor | None = None
         for ratio in keep_ratios:
             tokens, ids, scores = self.model.encode_rest(prefix, ratio)
-            logits = self.model.decode(self.model.complete(tokens, ids, prefix.grid), skip).float()
+            half = self.model.decoder.halfway(self.model.complete(tokens, ids, prefix.grid))
+            logits = self.model.decoder.finest(half, skip).float()
             record = self.model.record(ids, scores, prefix.grid)
             of_scores = score_loss(record, labels, self.model.config.patch, _unsure(logits, known))
             taught = logits.new_zeros(()) if teacher is None else distillation_loss(logits, teacher)
-            parts.append((self._loss(logits, labels, known), of_scores, taught))
+            parts.append((self._segmentation(logits, half, labels, known), of_scores, taught))
             teacher = logits if teacher is None else teacher
         segmentation, of_scores, taught = (torch.stack(each).mean() for each in zip(*parts, strict=True))
         total = segmentation + self._training.score_weight * of_scores + self._training.distillation * taught
         return Losses(total, segmentation, of_scores, taught)
+
+    def _segmentation(self, logits: Tensor, half: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+        loss = cast(Tensor, self._loss(logits, labels, known))
+        if self.coarse is None:
+            return loss
+        # Brought to the voxels, not the labels to half of them: those of thin structures would be lost.
+        coarse = F.interpolate(self.coarse(half).float(), logits.shape[2:], mode="trilinear")
+        share = self._training.deep_supervision
+        return (loss + share * self._loss(coarse, labels, known)) / (1 + share)
 
 
 def draw_keep_ratios(training: TrainingConfig, rng: np.random.Generator) -> tuple[float, ...]:

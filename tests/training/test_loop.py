@@ -71,8 +71,9 @@ class _Cut(Exception):
     """The run ends here, as if the power went."""
 
 
-def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
-    recipe = labelled.recipe(steps=5, checkpoint_seconds=0.0)
+@pytest.mark.parametrize("deep_supervision", [0.0, 0.5])
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, deep_supervision):
+    recipe = labelled.recipe(steps=5, checkpoint_seconds=0.0, deep_supervision=deep_supervision)
     whole = run(tmp_path / "whole", recipe)
 
     def cut(step):
@@ -176,6 +177,40 @@ def test_the_sandwich_is_the_mean_over_its_ratios_and_teaches_the_sparse_ones():
     assert found.total.item() == pytest.approx((found.segmentation + 0.5 * found.distillation).item(), rel=1e-5)
     alone = made(*batch, (1.0,))
     assert alone.distillation == 0
+
+
+def test_deep_supervision_is_a_loss_of_the_features_at_half_resolution():
+    made, batch = objective(deep_supervision=0.5)
+    found, felt = {}, []
+    made.model.decoder.ups[1].register_forward_hook(lambda module, given, half: found.setdefault("half", half))
+    made.model.decoder.out.register_forward_hook(lambda module, given, logits: found.setdefault("logits", logits))
+    losses = made(*batch, (0.5,))
+    images, labels, known = batch
+    coarse = torch.nn.functional.interpolate(made.coarse(found["half"]), images.shape[2:], mode="trilinear")
+    expected = made._loss(found["logits"], labels, known) + 0.5 * made._loss(coarse, labels, known)
+    torch.testing.assert_close(losses.segmentation, expected / 1.5)
+    found["half"].register_hook(felt.append)
+    losses.segmentation.backward()
+    assert made.coarse.weight.grad.abs().sum() > 0
+    assert felt[0].abs().sum() > 0
+
+
+def test_the_layer_of_deep_supervision_learns_and_is_forgotten(tmp_path):
+    model = run(tmp_path / "deep", labelled.recipe(deep_supervision=0.5))
+    plain = run(tmp_path / "plain")
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert not same(model, plain)
+    stored = load_file(tmp_path / "deep" / CHECKPOINT)
+    assert any(key.startswith("coarse.") for key in stored)
+    torch.manual_seed(0)
+    untrained = Objective(SCD(tiny.CONFIG), replace(labelled.SHORT, deep_supervision=0.5)).coarse
+    assert not torch.equal(stored["coarse.weight"], untrained.weight)
+
+
+def test_a_run_from_before_deep_supervision_goes_on():
+    assert "deep_supervision" not in labelled.recipe().to_json()["training"]
+    deep = labelled.recipe(deep_supervision=0.5)
+    assert type(deep).from_json(json.loads(json.dumps(deep.to_json()))).training.deep_supervision == 0.5
 
 
 def test_keep_ratios_are_drawn_as_the_recipe_says():
@@ -309,7 +344,15 @@ def test_a_prediction_knows_where_tokens_were_pruned():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"min_keep": 0}, {"ratios": "burger"}, {"distillation": 1.0}, {"batch": -1}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"min_keep": 0},
+        {"ratios": "burger"},
+        {"distillation": 1.0},
+        {"batch": -1},
+        {"deep_supervision": -0.5},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match="must|is “random”|needs"):
