@@ -1,6 +1,6 @@
 """What each part of the training brings: short runs of one small network that differ in one thing each.
 
-    python benchmarks/ablation.py DATASET RESULT.json [--steps 500] [--only NAME …] [--weights FOLDER]
+    python benchmarks/ablation.py DATASET RESULT.json [--steps 500] [--seed 0] [--only NAME …] [--weights FOLDER]
 
 DATASET is the hippocampus set of the Medical Segmentation Decathlon with a train and a val split. The network is the
 bundled model's, narrowed, so that a run takes minutes on two cores. Every run starts from the same seed. What is said
@@ -49,12 +49,13 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # changes of tra
 }
 
 
-def base(steps: int) -> Recipe:
+def base(steps: int, seed: int) -> Recipe:
     recipe = preset("hippocampus-t1")
     network = replace(recipe.network, dim=96, heads=3, depth=6, completion_dim=96, features=8)
     training = replace(
         recipe.training,
         steps=steps,
+        seed=seed,
         batch=2,
         warmup=50,
         evaluate_every=steps,
@@ -140,12 +141,15 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS))
     parser.add_argument("--weights", type=Path, help="keep the weights here")
     args = parser.parse_args()
-    recipe, dataset = base(args.steps), open_dataset(args.dataset)
+    recipe, dataset = base(args.steps, args.seed), open_dataset(args.dataset)
     cases, val = (read_split(dataset, split, recipe, Feedback()) for split in ("train", "val"))
-    document = json.loads(args.result.read_text()) if args.result.exists() else {"steps": args.steps, "variants": {}}
+    document: dict[str, Any] = {"steps": args.steps, "seed": args.seed, "variants": {}}
+    if args.result.exists():
+        document = json.loads(args.result.read_text())
     for name in args.only:
         if name in document["variants"]:
             continue

@@ -24,7 +24,7 @@ class Stopped(Exception):
 class Watch:
     """How a run talks to whoever waits for it. All are called on the computing thread.
 
-    should_stop : asked between windows.
+    should_stop : asked between windows, and between blocks of the network within one.
     on_progress : windows done, windows in all.
     on_partial : takes a prediction that is not complete yet; None if nobody looks, so that none is made.
     on_notice : a sentence for the person.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine.cache import WindowPrefix
 from napari_sparsetok.engine.completing import SharedCompletion
+from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.device import Device, keep_freed_memory
 from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
@@ -78,13 +80,21 @@ def finish(
     keep_ratio: float | Sequence[float],
     rule: Rule,
     share: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[tuple[torch.Tensor, TokenRecord]]:
     """Run the rest of the network on windows of one size, as one batch.
 
-    With `share` completion keeps, with a window, what the next lower keep ratio can use; see `SharedCompletion`.
+    Parameters
+    ----------
+    share : let completion keep, with a window, what the next lower keep ratio can use; see `SharedCompletion`.
+    should_stop : asked between blocks.
+
+    Raises
+    ------
+    Stopped : it said so. Nothing that is kept with a window was begun.
     """
     model = network.model
-    with torch.inference_mode(), network.autocast():
+    with torch.inference_mode(), network.autocast(), _stoppable(model, should_stop):
         prefix = Prefix(
             torch.cat([w.prefix.tokens for w in windows]),
             torch.cat([w.prefix.scores for w in windows]),
@@ -96,10 +106,26 @@ def finish(
         else:
             completed = model.complete(parts, ids, prefix.grid)
         record = model.record(ids, scores, prefix.grid)
+    if should_stop():
+        raise Stopped
     with torch.inference_mode():
         logits = network.decoder(completed, joined([w.skip for w in windows]))
     each = (slice(k, k + 1) for k in range(len(windows)))
     return [(logits[k], TokenRecord(tuple(s[k] for s in record.scores), record.stage[k])) for k in each]
+
+
+@contextmanager
+def _stoppable(model: SCD, should_stop: Callable[[], bool]) -> Iterator[None]:
+    def ask(block: object, given: object) -> None:
+        if should_stop():
+            raise Stopped
+
+    hooks = [block.register_forward_pre_hook(ask) for block in model.blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def prefixes(network: Network, images: torch.Tensor) -> list[WindowPrefix]:

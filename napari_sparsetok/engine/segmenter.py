@@ -82,13 +82,13 @@ class SCDSegmenter:
                 if should_stop():
                     return
                 started = time.perf_counter()
-                finish(network, windows, keep_ratio, Rule())
+                finish(network, windows, keep_ratio, Rule(), should_stop=should_stop)
                 seconds = time.perf_counter() - started
                 yield keep_ratio, seconds
                 if seconds > _LONG_WARM_UP:
                     return
-        except torch.OutOfMemoryError:
-            return  # the first run will meet it too, and say what it does about it
+        except (Stopped, torch.OutOfMemoryError):
+            return  # the first run will meet the latter too, and say what it does about it
 
     def segment(
         self,
@@ -217,7 +217,7 @@ class SCDSegmenter:
                 rule = selector.rule(batch, self._ready_network.device.device)
                 share = how[1] and all(cached)  # what is left to a window that is not kept helps nobody
                 with devices.threads(how[0]):
-                    results = finish(self._ready_network, windows, selector.ratios, rule, share)
+                    results = finish(self._ready_network, windows, selector.ratios, rule, share, watch.should_stop)
                 for index, window in zip(batch, windows, strict=True):
                     if share:  # it may have grown
                         self._cache.put((layout.key, index), window)

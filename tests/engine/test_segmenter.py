@@ -167,6 +167,33 @@ def test_if_nobody_looks_windows_run_from_one_end_to_the_other(segmenter, folder
     assert np.array_equal(quiet.mask, shown.mask)
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_window_is_left_between_its_blocks_and_what_was_begun_harms_nothing(segmenter, folder, descending):
+    scan, other = make_scan(), Settings(model="tiny", keep_ratio=0.8)
+    asked: list[int] = []
+    segmenter.segment(scan, SETTINGS)  # with the prefix in the cache all that is asked comes after it
+    segmenter.segment(scan, other, watch=Watch(should_stop=lambda: bool(asked.append(0))))
+    blocks = segmenter._network.model.config
+    assert len(asked) > blocks.depth - blocks.prune_after[0]
+    expected = SCDSegmenter(Registry([folder])).segment(scan, other)
+    for moment in range(len(asked)):
+        calls = iter(range(len(asked)))
+        stop = Watch(should_stop=lambda m=moment, c=calls: next(c) == m)
+        with pytest.raises(Stopped):
+            segmenter.segment(scan, other, hints=Hints(descending=descending), watch=stop)
+        again = segmenter.segment(scan, other, hints=Hints(descending=descending))
+        np.testing.assert_array_equal(again.mask, expected.mask)
+    assert all(not block._forward_pre_hooks for block in segmenter._network.model.blocks)
+
+
+def test_getting_ready_is_left_between_blocks_too(segmenter):
+    asked: list[int] = []
+    assert len(list(segmenter.warm_up(SETTINGS, lambda: bool(asked.append(0))))) == 3
+    for moment in range(len(asked)):
+        calls = iter(range(len(asked)))
+        assert len(list(segmenter.warm_up(SETTINGS, lambda m=moment, c=calls: next(c) == m))) < 3
+
+
 def test_a_base_of_another_scan_is_not_mixed_in(segmenter):
     base = segmenter.segment(make_scan((40, 40, 40), seed=1), SETTINGS)
     part = segmenter.segment(make_scan((40, 40, 40), seed=2), SETTINGS, hints=Hints((0, 0, 0), True, base))
@@ -334,9 +361,9 @@ def test_batches_give_what_single_windows_give(folder, segmenter, gpu, monkeypat
     sizes = []
     real = engine.finish
 
-    def finish(network, windows, keep_ratio, rule, share):
+    def finish(network, windows, *args):
         sizes.append(len(windows))
-        return real(network, windows, keep_ratio, rule, share)
+        return real(network, windows, *args)
 
     monkeypatch.setattr(engine, "finish", finish)
     batched = [segmenter.segment(scan, SETTINGS), segmenter.segment(scan, SETTINGS)]
@@ -354,10 +381,10 @@ def test_out_of_gpu_memory_each_way_out_is_taken_and_said_once(segmenter, gpu, m
     fails = iter([True, False, True, False, True, False] + [False] * 100)
     real = engine.finish
 
-    def finish(network, windows, keep_ratio, rule, share):
+    def finish(network, windows, *args):
         if next(fails):
             raise torch.OutOfMemoryError("played")
-        return real(network, windows, keep_ratio, rule, share)
+        return real(network, windows, *args)
 
     monkeypatch.setattr(engine, "finish", finish)
     notices = []
