@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +14,20 @@ from qtpy.QtWidgets import QToolTip, QWidget
 from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.ui.inspect_words import millimetres
 
-_AGREEMENT, _COST = QColor("#009E73"), QColor("#D55E00")
+_AGREEMENT, _REFERENCE, _COST = QColor("#009E73"), QColor("#56B4E9"), QColor("#D55E00")
 _MARGIN = (34, 10, 8, 20)  # left, top, right, bottom
+
+COSTS: dict[str, tuple[Callable[[Rung], float], str]] = {
+    "operations": (lambda rung: rung.gmac, "{:.1f} GMAC"),
+    "tokens kept": (lambda rung: rung.left[-1], "{:,.0f}"),
+    "time": (lambda rung: rung.seconds, "{:.2f} s"),
+    "memory": (lambda rung: rung.memory / 2**20, "{:,.0f} MiB"),
+}
+"""What a keep ratio costs: the number of a rung, and how it is said."""
 
 
 class SweepPlot(QWidget):
-    """Lowest agreement with the dense run, and operations, against the keep ratio. A click chooses a ratio."""
+    """Lowest agreement with the dense run, and a cost, against the keep ratio. A click chooses a ratio."""
 
     ratio_chosen = Signal(float)
 
@@ -27,22 +35,44 @@ class SweepPlot(QWidget):
         super().__init__(parent)
         self._rungs: tuple[Rung, ...] = ()
         self._settled: tuple[int, ...] = ()
+        self._cost = next(iter(COSTS))
         self._at = -1
         self._now = math.nan
         self.setMinimumHeight(130)
         self.setFocusPolicy(Qt.StrongFocus)
         self.setMouseTracking(True)
         self.setAccessibleName("Agreement with the dense run, and cost, against the keep ratio")
-        self.setToolTip(
-            "Green: lowest agreement with keeping all. Orange: operations. Grey: voxels whose label is steady from\n"
-            "there up only. Click a point, or Left, Right and Enter."
-        )
+        self.setToolTip("Click a point to set its keep ratio, or Left, Right and Enter.")
 
     def set_rungs(self, rungs: Sequence[Rung], settled: Sequence[int] = ()) -> None:
         """Show these, from the highest ratio down, and how many voxels settle at each."""
         self._rungs, self._settled = tuple(rungs), tuple(settled)
         self._at = min(self._at, len(self._rungs) - 1)
         self.update()
+
+    def set_cost(self, cost: str) -> None:
+        """Draw another of `COSTS`."""
+        self._cost = cost
+        self.update()
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Colours and what they mean."""
+        if not self._rungs:
+            return []
+        lines = [(_AGREEMENT.name(), "lowest agreement with keeping all")]
+        if self._rungs[0].reference:
+            lines.append((_REFERENCE.name(), "mean Dice with the reference"))
+        lines.append((_COST.name(), f"{self._cost}, from 0 to {COSTS[self._cost][1].format(self._most())}"))
+        return [*lines, (self._grey().name(QColor.HexArgb), "voxels that are steady down to there")]
+
+    def _most(self) -> float:
+        return max((COSTS[self._cost][0](rung) for rung in self._rungs), default=0.0) or 1.0
+
+    def _grey(self) -> QColor:
+        grey = self.palette().windowText().color()
+        grey.setAlphaF(0.25)
+        return grey
 
     def set_now(self, ratio: float) -> None:
         """Mark the ratio that is set."""
@@ -53,6 +83,11 @@ class SweepPlot(QWidget):
         """Where the point of agreement of a rung is drawn."""
         rung = self._rungs[number]
         return QPointF(self._x(rung.keep_ratio), self._y(rung.worst))
+
+    def cost_place(self, number: int) -> QPointF:
+        """Where the point of the cost of a rung is drawn."""
+        rung = self._rungs[number]
+        return QPointF(self._x(rung.keep_ratio), self._share(COSTS[self._cost][0](rung) / self._most()))
 
     def paintEvent(self, event: QEvent | None) -> None:
         """Draw."""
@@ -71,8 +106,10 @@ class SweepPlot(QWidget):
             return
         self._draw_histogram(painter)
         self._draw_ratios(painter)
-        full = self._rungs[0].gmac or 1.0
-        self._line(painter, _COST, [QPointF(self._x(r.keep_ratio), self._share(r.gmac / full)) for r in self._rungs])
+        self._line(painter, _COST, [self.cost_place(k) for k in range(len(self._rungs))])
+        if self._rungs[0].reference:
+            points = [QPointF(self._x(r.keep_ratio), self._y(r.reference_dice)) for r in self._rungs]
+            self._line(painter, _REFERENCE, points)
         self._line(painter, _AGREEMENT, [self.place(k) for k in range(len(self._rungs))])
         if self._at >= 0:
             painter.setPen(QPen(ink, 2))
@@ -114,9 +151,7 @@ class SweepPlot(QWidget):
 
     def _draw_histogram(self, painter: QPainter) -> None:
         """How many voxels settle at each ratio; those that never change would hide the others, so not at the lowest."""
-        most = max(self._settled[:-1], default=0)
-        grey = self.palette().windowText().color()
-        grey.setAlphaF(0.25)
+        most, grey = max(self._settled[:-1], default=0), self._grey()
         for rung, n in zip(self._rungs[:-1], self._settled[:-1], strict=False):
             if n:
                 bottom, x = self._share(0), self._x(rung.keep_ratio)
@@ -143,7 +178,7 @@ class SweepPlot(QWidget):
             painter.drawEllipse(point, 3, 3)
 
     def _floor(self) -> float:
-        known = [r.worst for r in self._rungs if math.isfinite(r.worst)]
+        known = [value for r in self._rungs for value in (r.worst, r.reference_dice) if math.isfinite(value)]
         return min(0.9, math.floor(10 * min(known, default=0.9)) / 10)
 
     def _x(self, ratio: float) -> float:

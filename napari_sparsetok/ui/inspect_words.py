@@ -26,7 +26,7 @@ RULES = {
 }
 """For each rule what it ranks by, and a sentence."""
 
-
+_SHORT = 14  # letters of a label's name for which there is room beside the numbers
 NOT_YET = "This part is not computed yet."
 
 
@@ -132,12 +132,16 @@ def _rounded_up(ratio: float) -> float:
 
 def against_dense(rung: Rung) -> str:
     """One ratio of a comparison, label by label: against keeping all, and against the reference if there is one."""
-    rows = [_row(["against", "Dice", "HD95,\u00a0mm", "mL"])]
+    short = not rung.reference and all(len(row.name) <= _SHORT for row in rung.agreement)
+    rows = [_row(["against" if rung.reference else "", "Dice", "HD95", "mL"])]
     for k, row in enumerate(rung.agreement):
-        rows.append(f"<tr><td colspan=4><i>{escape(row.name)}</i></td></tr>")  # a line of its own: names are long
-        rows.append(_agreement_row("keeping all", row))
+        if not short:
+            rows.append(f"<tr><td colspan=4><i>{escape(row.name)}</i></td></tr>")
+        rows.append(_agreement_row("keeping all" if rung.reference else escape(row.name) if short else "", row))
         rows += [_agreement_row("reference", rung.reference[k])] if rung.reference else []
-    return f"<p>At {rung.keep_ratio:g}:</p><table cellspacing=2>{''.join(rows)}</table>".replace("-", "−")
+    against = "" if rung.reference else " against keeping all"
+    table = f"<table cellspacing=3>{''.join(rows)}</table>".replace("-", "−")
+    return f"<p>At {rung.keep_ratio:g}{against} (HD95 in mm):</p>{table}"
 
 
 def _agreement_row(against: str, row: Agreement) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QDoubleSpinBox, QGridLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.ui.inspect_part import button_of, words_of
-from napari_sparsetok.ui.inspect_plot import SweepPlot
+from napari_sparsetok.ui.inspect_plot import COSTS, SweepPlot
+from napari_sparsetok.ui.legend import Legend
 
 
 class SweepForm(QWidget):
@@ -30,6 +40,11 @@ class SweepForm(QWidget):
         )
         self.plot = SweepPlot()
         self.plot.ratio_chosen.connect(self.ratio_chosen)
+        self._legend = Legend()
+        self._cost = QComboBox()
+        self._cost.addItems(list(COSTS))
+        self._cost.setToolTip("What the orange line shows of each keep ratio")
+        self._cost.currentTextChanged.connect(self._on_cost)
         self._words = words_of()
         self._least = QDoubleSpinBox()
         self._least.setRange(0.5, 1.0)
@@ -48,13 +63,28 @@ class SweepForm(QWidget):
             rows.addWidget(widget, place // 2, place % 2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (compare, self.plot, self._words):
-            layout.addWidget(widget)
+        for item in (compare, self.plot, self._legend, self._cost_row(), self._words):
+            layout.addWidget(item)
         layout.addLayout(rows)
+        self.set_rungs((), (), "")
+
+    def _cost_row(self) -> QWidget:
+        self._costs = QWidget()
+        row = QHBoxLayout(self._costs)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Cost drawn"))
+        row.addWidget(self._cost, 1)
+        return self._costs
+
+    def _on_cost(self, cost: str) -> None:
+        self.plot.set_cost(cost)
+        self._legend.set_colors(self.plot.legend)
 
     def set_rungs(self, rungs: Sequence[Rung], settled: Sequence[int], words: str) -> None:
         """The comparison: each ratio, how many voxels settle there, and a sentence."""
         self.plot.set_rungs(rungs, settled)
+        self._legend.set_colors(self.plot.legend)
+        self._costs.setVisible(bool(rungs))
         self._words.setText(words)
         for widget in (self._auto, self._blink, self._export):
             widget.setEnabled(bool(rungs))

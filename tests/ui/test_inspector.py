@@ -328,7 +328,7 @@ def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
     for row in here.agreement:
         far = "–" if np.isnan(row.hd95) else f"{row.hd95:.1f}"
         numbers = f"<td>{row.dice:.3f}</td><td>{far}</td><td>{row.ml:.2f} "
-        assert f"{row.name}</i></td></tr><tr><td>keeping all</td>{numbers}" in words
+        assert f"<td>{row.name}</td>{numbers}" in words
     desk.panel.sweep.plot.resize(300, 130)
     assert desk.panel.sweep.plot.place(0).x() > desk.panel.sweep.plot.place(1).x()
     desk.panel.sweep.ratio_chosen.emit(0.6)
@@ -971,10 +971,55 @@ def test_at_a_ratio_each_label_is_held_against_both_and_a_distance_without_meani
     assert "HD95 – mm" in rung_words(rung)
 
 
-def test_long_names_of_labels_cut_nothing_off(desk):
+def test_without_a_reference_each_label_is_one_line(desk):
+    rows = tuple(Agreement(k, name, 0.9, 2.5, 12.34, 12.5) for k, name in ((1, "head"), (2, "tail")))
+    words = plain(say.against_dense(Rung(0.25, (100, 25, 6), 1.0, 0.1, 2**20, rows)))
+    assert words.count("keeping all") == 1
+    for name in ("head", "tail"):
+        assert f"<td>{name}</td><td>0.900</td><td>2.5</td><td>12.3 (−0.2)</td>" in words
+
+
+def test_the_plot_says_what_its_colours_mean_and_draws_the_cost_that_is_chosen(desk):
+    form = desk.panel.sweep
+    assert form._costs.isHidden()
+    assert form._legend.isHidden()
+    row = Agreement(1, "head", 0.9, 2.5, 12.34, 12.5)
+    dear = Rung(1.0, (1000, 1000, 1000), 16.0, 0.4, 800 * 2**20, (replace(row, dice=1.0),))
+    cheap = Rung(0.1, (1000, 100, 10), 4.0, 0.1, 1000 * 2**20, (row,))
+    form.set_rungs((dear, cheap), (5, 9), "")
+    form.plot.resize(300, 130)
+    assert not form._costs.isHidden()
+    height = form.plot.cost_place(0).y()  # of the dearest of all
+    for cost, said, other in (
+        ("operations", "from 0 to 16.0 GMAC", 4 / 16),
+        ("tokens kept", "from 0 to 1,000", 10 / 1000),
+        ("time", "from 0 to 0.40 s", 0.1 / 0.4),
+    ):
+        form._cost.setCurrentText(cost)
+        assert said in form._legend.accessibleName()
+        assert form.plot.cost_place(0).y() == height
+        assert form.plot.cost_place(1).y() == pytest.approx(form.plot._share(other))
+    form._cost.setCurrentText("memory")
+    assert "from 0 to 1,000 MiB" in form._legend.accessibleName()
+    assert form.plot.cost_place(1).y() == height
+    assert "reference" not in form._legend.accessibleName()
+    form.set_rungs((replace(dear, reference=(row,)), replace(cheap, reference=(replace(row, dice=0.2),))), (5, 9), "")
+    assert "mean Dice with the reference" in form._legend.accessibleName()
+    assert form.plot._floor() == pytest.approx(0.2)
+    assert not form.plot.grab().isNull()
+
+
+def test_a_long_name_has_a_line_of_its_own(desk):
+    row = Agreement(1, "Posterior hippocampus", 0.9, 2.5, 12.34, 12.5)
+    words = plain(say.against_dense(Rung(0.25, (100, 25, 6), 1.0, 0.1, 2**20, (row,))))
+    assert "<td colspan=4><i>Posterior hippocampus</i></td></tr><tr><td></td><td>0.900</td>" in words
+
+
+@pytest.mark.parametrize("referenced", [True, False])
+def test_long_names_of_labels_cut_nothing_off(desk, referenced):
     long = "Left submandibular gland of a patient with a long name"
     rows = (Agreement(1, long, 0.123, 100.5, 1234.5, 1000.0),)
-    rung = Rung(0.25, (10000, 2500, 600), 1.0, 0.1, 2**20, rows, rows)
+    rung = Rung(0.25, (10000, 2500, 600), 1.0, 0.1, 2**20, rows, rows if referenced else ())
     desk.panel.sweep.set_rungs((rung,), (1,), say.against_dense(rung))
     desk.panel.set_labels([long])
     desk.panel.set_references([long])
