@@ -29,12 +29,13 @@ class LayerWatch:
         self._replaced, self._held = replaced, held
         self._connections: list[tuple[Any, Callable[[Any], None]]] = []
         self._places: dict[Layer, Place] = {}
+        self._voxels: dict[Layer, Any] = {}
 
     def watch(self, layers: Iterable[Layer]) -> None:
         """From now on these."""
         self.stop()
         for layer in dict.fromkeys(layers):
-            self._places[layer] = Place.of(layer)
+            self._places[layer], self._voxels[layer] = Place.of(layer), layer.data
             self._connect(layer.events.data, partial(self._on_data, layer))
             for part in PARTS:
                 self._connect(getattr(layer.events, part), partial(self._on_moved, layer))
@@ -45,13 +46,16 @@ class LayerWatch:
             emitter.disconnect(slot)
         self._connections.clear()
         self._places.clear()
+        self._voxels.clear()
 
     def _connect(self, emitter: Any, slot: Callable[[Any], None]) -> None:
         emitter.connect(slot)
         self._connections.append((emitter, slot))
 
     def _on_data(self, layer: Layer, event: Any = None) -> None:
-        self._places[layer] = Place.of(layer)  # it may have other axes now
+        if layer.data is self._voxels[layer]:  # set anew only to be drawn anew
+            return
+        self._places[layer], self._voxels[layer] = Place.of(layer), layer.data  # it may have other axes now
         self._replaced(layer)
 
     def _on_moved(self, layer: Layer, event: Any = None) -> None:

@@ -277,6 +277,17 @@ def test_other_voxels_in_the_same_layer_are_another_scan(desk: Desk, notices: li
     assert desk.dock.overlays.layer("mask").visible
 
 
+def test_the_same_voxels_set_again_change_nothing(desk: Desk, notices: list[Any]) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    scan, mask = desk.state.scan, desk.dock.overlays.layer("mask")
+    layer.data = layer.data
+    assert desk.state.scan is scan
+    assert desk.dock.overlays.layer("mask") is mask
+    assert mask.visible
+    assert notices == []
+
+
 def test_corrections_of_voxels_that_were_replaced_are_kept_and_not_laid_on_others(desk: Desk) -> None:
     layer = desk.add(make_scan())
     desk.segment()
