@@ -39,17 +39,6 @@ def compose(prediction: Mask, corrections: Mask) -> Mask:
     return mask
 
 
-def count_labels(mask: Mask) -> NDArray[np.int64]:
-    """How many voxels have each of the numbers 0 to 255."""
-    counts = np.zeros(256, dtype=np.int64)
-    for part in mask if mask.ndim > 1 else [mask]:
-        some = part[part != 0]  # most are 0, and comparing is much quicker than counting
-        if some.size:
-            counts += np.bincount(some, minlength=256)
-    counts[0] = mask.size - counts.sum()
-    return counts
-
-
 def slices_with(array: NDArray[Any]) -> list[list[int]]:
     """For each axis the slices across it in which anything is not 0.
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Okabe and Ito's palette, which stays distinct to colour-blind eyes, without its black.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
@@ -178,3 +181,14 @@ def _concept_from(value: object) -> Concept | None:
             if part in get_args(Part):
                 return Concept(code, scheme, meaning, cast(Part, part))
     raise ValueError(f"a label of the table cannot be read: {value!r} is no coded concept")
+
+
+def count_labels(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many voxels of a mask have each of the numbers 0 to 255."""
+    counts = np.zeros(256, dtype=np.int64)
+    for part in mask if mask.ndim > 1 else [mask]:  # numpy counts in eight bytes a voxel, so not all at once
+        some = part[part != 0]  # most are 0, and comparing is much quicker than counting
+        if some.size:
+            counts += np.bincount(some, minlength=256)
+    counts[0] = mask.size - counts.sum()
+    return counts

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import SignalGroupDescriptor
 
-from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.labels import LabelTable, count_labels
 from napari_sparsetok.scan import Region, Scan, Shape
 
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
@@ -242,9 +242,7 @@ class Prediction:
     @cached_property
     def voxel_counts(self) -> NDArray[np.int64]:
         """How many voxels have each of the numbers 0 to 255. Slow once for a large mask, so not on the GUI thread."""
-        counts = np.zeros(256, dtype=np.int64)
-        for part in self.mask[self.region.slices]:  # numpy counts in eight bytes a voxel, so not all at once
-            counts += np.bincount(part.ravel(), minlength=256)
+        counts = count_labels(self.mask[self.region.slices])
         counts[0] += self.mask.size - counts.sum()  # all that lies outside the region
         return counts
 

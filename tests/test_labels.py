@@ -6,11 +6,13 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTable, translated
+from napari_sparsetok.labels import NOT_TISSUE, PALETTE, Concept, Label, LabelTable, count_labels, translated
 from napari_sparsetok.weights import Registry
 
 concepts = st.builds(
@@ -158,3 +160,11 @@ def test_the_labels_of_every_model_can_be_told_apart_by_their_codes():
         codes = [label.concept for label in card.labels if label.concept]
         assert len(set(codes)) == len(codes), card.id
         assert translated(card.labels, card.labels) == ({label.id: label.id for label in card.labels}, [])
+
+
+@given(arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.sampled_from([0, 1, 7, 255])))
+def test_voxels_of_every_number_are_counted(mask: np.ndarray) -> None:
+    counts = count_labels(mask)
+    assert counts.shape == (256,)
+    assert all(counts[k] == np.count_nonzero(mask == k) for k in range(256))
+    assert np.array_equal(counts, count_labels(mask.ravel()))

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok import __version__
-from napari_sparsetok.correction import PLANES, compose, count_labels, slices_with
-from napari_sparsetok.labels import NOT_TISSUE
+from napari_sparsetok.correction import PLANES, compose, slices_with
+from napari_sparsetok.labels import NOT_TISSUE, count_labels
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.tokens import Lattice
 from napari_sparsetok.weights import Card

@@ -15,8 +15,8 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_sparsetok.correction import compose, count_labels
-from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.correction import compose
+from napari_sparsetok.labels import LabelTable, count_labels
 from napari_sparsetok.scan import AXIS_LABELS, Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.ui.outline import set_outline
