@@ -51,7 +51,7 @@ class Guard:
         except Exception as error:
             # In the log only where it happened: the error's own words may hold a path with a patient's name.
             logger.error("a job failed with %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
-            words = f"{type(error).__name__}: {error}"
+            words = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
             self._say(f"That did not work ({words}). Your scan is unchanged; you can go on, or try again.")
             return False
         return True

@@ -144,9 +144,15 @@ def info(
 ) -> None:
     """Say what is at a path, without a patient's name. The exit code is 2 if it is refused."""
     from napari_sparsetok.files.description import describe
+    from napari_sparsetok.scan import ScanError
 
-    with progress(quiet=as_json, doing="reading") as advance:
-        document = describe(path, series, repair, on_progress=advance)
+    try:
+        with progress(quiet=as_json, doing="reading") as advance:
+            document = describe(path, series, repair, on_progress=advance)
+    except ScanError as error:
+        if as_json:
+            print_json({"format": None, "series": [], "scan": None, "refused": str(error), "repairs": {}})
+        raise
     if as_json:
         print_json(document)
     else:

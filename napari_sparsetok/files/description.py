@@ -51,7 +51,8 @@ def describe(
         scan = files.open_scan(path, series=chosen, repair=repair, on_progress=on_progress)
         document["scan"] = _scan(scan)
     except SeveralSeriesError:
-        pass
+        if not any(info.opens for info in found):
+            document["refused"] = f"none of the {len(found)} series here opens as it is; see what is said of each"
     except RepairableScanError as error:
         document.update(refused=str(error), repairs=error.repairs)
     except ScanError as error:

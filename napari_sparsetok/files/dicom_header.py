@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID
@@ -46,6 +46,10 @@ SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FRACTIONS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x08", b"\x7f\xe0\x00\x09")
 _MOST_FRAMES = 100_000
+
+
+class DeflatedError(ScanError):
+    """A file is deflated as a whole, which is not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,8 @@ def read_frames(item: Item, stream: BinaryIO) -> list[Frame]:
         dataset = dcmread(stream, stop_before_pixels=True, specific_tags=TAGS, force=True)
         left = item.size - stream.tell()
         if not dataset.get("Rows") or not dataset.get("SeriesInstanceUID"):
+            if _lost_its_end(dataset):
+                raise ScanError("an image here is cut short; copy it again from its source")
             return []
         fractions = stream.read(4) in _FRACTIONS  # the tag that it stopped before
         head = _head(dataset, left, fractions=fractions)
@@ -125,13 +131,21 @@ def read_frames(item: Item, stream: BinaryIO) -> list[Frame]:
         return []
 
 
+def _lost_its_end(dataset: FileDataset) -> bool:
+    """Whether what says of no image was the beginning of one."""
+    if dataset.preamble is None:  # perhaps no DICOM at all
+        return False
+    kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    return not kind or "Image Storage" in UID(kind).name
+
+
 def _inflated(stream: BinaryIO) -> BinaryIO:
     """A deflated data set is refused where it would unpack to more than any header and its image hold."""
     start = stream.read(4096)
     stream.seek(0)
     if _DEFLATED not in start:
         return stream
-    raise ScanError("a file here is deflated as a whole, which is not read; let the archive export it uncompressed")
+    raise DeflatedError("a file here is deflated as a whole, which is not read; let the archive export it uncompressed")
 
 
 def _head(dataset: Dataset, left: int, *, fractions: bool) -> Head:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_sparsetok.files import dicom_pixels
-from napari_sparsetok.files.dicom_header import SEGMENTATION, Frame, read_frames
+from napari_sparsetok.files.dicom_header import SEGMENTATION, DeflatedError, Frame, read_frames
 from napari_sparsetok.files.dicom_source import Item, Opener, beside, is_dicom, items_at
 from napari_sparsetok.files.reading import Watch, explained
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
@@ -22,7 +22,7 @@ from napari_sparsetok.scan import ScanError
 _SAME_DIRECTION = 2e-3  # difference of direction cosines
 _MOST_PARTS = 64  # of one series
 _MOST_THUMBNAILS = 100
-_UNREAD = "damaged, cut short, or may not be read by you"
+_UNREAD = "damaged, cut short, missing, or may not be read by you"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,8 @@ def _frames_at(path: Path, watch: Watch) -> tuple[list[Frame], int]:
     if len(items) == 1 and path.is_file() and not items[0].member and path.name.upper() != "DICOMDIR":
         with Opener() as opener:
             own = _read(opener, items[0])
-        if not own:
+        if not own or all(frame.head.sop_class in SEGMENTATION for frame in own):
+            _say_why_none(own or (), ())
             raise ScanError("this file holds no DICOM image; choose another file of the series")
         wanted = own[0].head.series
         items = beside(path, watch)
@@ -77,24 +78,43 @@ def _frames_at(path: Path, watch: Watch) -> tuple[list[Frame], int]:
 
 def _index(items: Sequence[Item], wanted: str, watch: Watch) -> tuple[list[Frame], int]:
     frames: list[Frame] = []
-    damaged = 0
+    errors: list[ScanError] = []
+    blank: list[str] = []
     with Opener() as opener:
         for done, item in enumerate(items):
             watch.step(done, len(items))
             try:
                 found = _read(opener, item)
-            except ScanError:
-                damaged += 1
+            except ScanError as error:
+                errors.append(error)
                 continue
-            frames += [f for f in found if (not wanted or f.head.series == wanted)]
+            if found is None:
+                blank.append(item.pattern)
+            else:
+                frames += [f for f in found if (not wanted or f.head.series == wanted)]
     watch.step(len(items), len(items))
-    return [frame for frame in frames if frame.head.sop_class not in SEGMENTATION], damaged
+    images = [frame for frame in frames if frame.head.sop_class not in SEGMENTATION]
+    if not images:
+        _say_why_none(frames, errors)
+    # A file without content that is called like the slices was one; any other may be anything.
+    patterns = {frame.item.pattern for frame in images}
+    return images, len(errors) + sum(pattern in patterns for pattern in blank)
 
 
-def _read(opener: Opener, item: Item) -> list[Frame]:
-    """The frames of a file; none if it is not DICOM, or no image."""
+def _say_why_none(masks: Sequence[Frame], errors: Sequence[ScanError]) -> None:
+    if masks:
+        raise ScanError("this is a mask, not a scan; open the scan that it was drawn on, and then the mask on it")
+    if errors and all(isinstance(error, DeflatedError) for error in errors):
+        raise errors[0]
+
+
+def _read(opener: Opener, item: Item) -> list[Frame] | None:
+    """The frames of a file; none if it is not DICOM, or no image. None if there is nothing in it, or zeros."""
     with explained("a DICOM file here"):
-        if not is_dicom(opener.first_bytes(item)):
+        first = opener.first_bytes(item)
+        if not any(first):
+            return None
+        if not is_dicom(first):
             return []
         with opener.open_head(item) as stream:
             return read_frames(item, stream)
@@ -223,7 +243,7 @@ def _moved(volumes: Sequence[Sequence[Frame]]) -> tuple[Split[Frame], Layout] | 
     off = displaced([_planes(volume) for volume in volumes])
     if not off:
         return None
-    problem = f"its {len(volumes)} volumes do not lie in one place, but up to {off:.1f} mm apart"
+    problem = f"its {len(volumes)} volumes do not lie in one place, but up to {off:.{1 if off >= 0.1 else 2}f} mm apart"
     repairs = {DROP: f"open the first of {len(volumes)} volumes alone"}
     ordered = [first[group[0]] for group in groups]
     return Split([ordered], problems=(problem,), repairs=repairs), layout_of(_planes(ordered))
@@ -246,9 +266,15 @@ def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> I
 
 def _without_doubles(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
     """Frames in the order of their numbers, those of a file that was stored twice only once."""
-    unique = {(frame.uid or frame.item, frame.number): frame for frame in reversed(frames)}
+    unique = {_identity(frame): frame for frame in reversed(frames)}
     kept = sorted(unique.values(), key=lambda frame: frame.instance)
     return kept, len(frames) - len(kept)
+
+
+def _identity(frame: Frame) -> tuple[object, ...]:
+    """The same for the same slice. Some programs that take names out give one identity to all slices."""
+    place = frame.plane.position if frame.plane else None
+    return frame.uid or frame.item, frame.number, frame.instance, place
 
 
 def _unusable(frames: Sequence[Frame]) -> tuple[str, ...]:
@@ -257,6 +283,8 @@ def _unusable(frames: Sequence[Frame]) -> tuple[str, ...]:
     if bad:
         which = ", ".join(str(frame.instance) for frame in bad[:5]) + (" …" if len(bad) > 5 else "")
         return (f"image number {which}: {bad[0].head.trouble}",)
+    if frames[0].head.modality == "RTDOSE":
+        return ("it is a dose distribution, not a scan; open the CT that it was computed on",)
     if any("MOSAIC" in str(frame.marks.get("image type")) for frame in frames):
         return ("its slices are laid out as a mosaic in one picture; convert it to NIfTI first",)
     if any(frame.plane is None for frame in frames):

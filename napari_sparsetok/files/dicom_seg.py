@@ -14,6 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from napari_sparsetok.files.dicom_code import concept_of
 from napari_sparsetok.files.dicom_header import SEGMENTATION, Frame, is_compressed, read_frames
 from napari_sparsetok.files.dicom_pixels import check_decoders
+from napari_sparsetok.files.dicom_reference import DicomHeader
 from napari_sparsetok.files.dicom_source import Item
 from napari_sparsetok.files.reading import check_memory, explained
 from napari_sparsetok.files.stack import affine_of
@@ -31,9 +32,9 @@ _ELSEWHERE = (
 def is_segmentation(path: Path) -> bool:
     """Whether a file is a DICOM segmentation."""
     try:
-        with path.open("rb") as raw:
+        with explained(_NAME), path.open("rb") as raw:
             frames = read_frames(Item(path, path.stat().st_size), raw)
-    except (ScanError, OSError, ValueError, EOFError, AttributeError):
+    except ScanError:
         return False
     return bool(frames) and frames[0].head.sop_class in SEGMENTATION
 
@@ -44,6 +45,7 @@ def read(path: Path, scan: Scan) -> tuple[NDArray[np.uint8], LabelTable]:
         item = Item(path, path.stat().st_size)
         with path.open("rb") as raw:
             frames = read_frames(item, raw)
+        _check_reference(frames, scan)
         if any(frame.head.trouble for frame in frames):
             raise ScanError(f"{_NAME} cannot be used: {frames[0].head.trouble}")
         if any(is_compressed(frame.head.transfer_syntax) for frame in frames):
@@ -55,6 +57,18 @@ def read(path: Path, scan: Scan) -> tuple[NDArray[np.uint8], LabelTable]:
         for frame, plane in _segments(dataset, frames, pixels):
             _lay(mask, scan, frame, plane)
         return mask, _table(dataset)
+
+
+def _check_reference(frames: Sequence[Frame], scan: Scan) -> None:
+    """Places count only within one frame of reference: in another, the same numbers are another patient's."""
+    header = scan.source.header if scan.source else None
+    own = header.frame_of_reference if isinstance(header, DicomHeader) else ""
+    theirs = frames[0].head.frame_of_reference if frames else ""
+    if own and theirs and own != theirs:
+        raise ScanError(
+            f"{_NAME} belongs to another examination (its frame of reference is not that of this scan); "
+            "open the scan that it was drawn on"
+        )
 
 
 def _segments(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,8 +29,9 @@ _LARGEST_MEMBER = 4 << 30  # bytes of one file in a zip
 _SUSPICIOUS = 200  # times that an image of some size is never deflated
 _SMALL = 64 << 20  # bytes that may be deflated as much as they like
 _LARGE = 1 << 22  # bytes: a file of more says how far it is
-_LOOKS = 64  # files that a quick look opens
-_LOOK_DEPTH = 3  # folders down
+_LOOKS = 5000  # files that a quick look opens
+_LOOK_SECONDS = 1.0  # and how long it takes at most; a window may wait for it
+_LONGEST_LIST = 32 << 20  # bytes of a zip's list of members; that of `MOST_FILES` is shorter
 
 # How a data set without the 128 bytes of preamble begins: group 8, elements that stand first.
 _BARE = tuple(bytes([8, 0, element, 0]) for element in (0x00, 0x05, 0x08, 0x16))
@@ -47,6 +50,11 @@ class Item:
 
     def __repr__(self) -> str:
         return "Item(…)"
+
+    @property
+    def pattern(self) -> str:
+        """Its name without the folder and with one sign for all numbers: the same for the slices of an export."""
+        return re.sub(r"[\d.]*\d", "#", PurePosixPath(self.member or self.path.name).name.casefold())
 
 
 class Opener:
@@ -117,14 +125,18 @@ def has_preamble(first: bytes) -> bool:
 
 
 def quick_look(path: Path) -> bool:
-    """Whether a folder or zip holds DICOM, as far as a few dozen files tell."""
+    """Whether a folder or zip holds DICOM, as far as can be told within a second.
+
+    A disc from a hospital holds a viewer of some hundred files beside the scan, several folders down.
+    """
+    end = time.monotonic() + _LOOK_SECONDS
     with Opener() as opener:
-        items = _members(path) if path.is_file() else _walk(path, _LOOK_DEPTH)
+        items = _members(path) if path.is_file() else _walk(path)
         for looks, item in enumerate(items):
-            if looks >= _LOOKS:
+            if looks >= _LOOKS or time.monotonic() > end:
                 return False
             try:
-                if has_preamble(opener.first_bytes(item)):
+                if is_dicom(opener.first_bytes(item)):
                     return True
             except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError):
                 continue
@@ -178,7 +190,7 @@ def _walk(folder: Path, depth: int | None = None) -> Iterator[Item]:
                 status = path.stat()
             except OSError:  # a link that leads nowhere, or in a circle
                 continue
-            if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+            if stat.S_ISREG(status.st_mode):
                 yield Item(path, status.st_size)
     for error in closed:
         if isinstance(error, PermissionError) and error.filename:
@@ -186,9 +198,10 @@ def _walk(folder: Path, depth: int | None = None) -> Iterator[Item]:
 
 
 def _members(path: Path) -> Iterator[Item]:
+    _check_list(path)
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.filename or info.is_dir() or not info.file_size:
+            if not info.filename or info.is_dir():
                 continue
             if info.flag_bits & 1:  # it takes a password
                 continue
@@ -199,22 +212,53 @@ def _members(path: Path) -> Iterator[Item]:
             yield Item(path, info.file_size, info.filename)
 
 
+def _check_list(path: Path) -> None:
+    """Refuse a zip whose list of members alone would take long to read: it is read as a whole."""
+    with path.open("rb") as raw:
+        size = raw.seek(0, os.SEEK_END)
+        raw.seek(max(0, size - 65_557))  # the end of the list, with the longest remark there can be after it
+        tail = raw.read()
+    at = tail.rfind(b"PK\x05\x06")
+    length = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+    if length == 0xFFFFFFFF:  # of a large zip, it stands in a record of its own
+        long = tail.rfind(b"PK\x06\x06")
+        length = int.from_bytes(tail[long + 40 : long + 48], "little") if long >= 0 else 0
+    if length > _LONGEST_LIST:
+        raise ScanError(f"there are more than {MOST_FILES} files in this zip; choose one with one study")
+
+
 def _is_bomb(info: zipfile.ZipInfo) -> bool:
     return info.file_size > _SMALL and info.file_size > _SUSPICIOUS * max(1, info.compress_size)
 
 
 def _listed(path: Path, watch: Watch) -> list[Item]:
-    """What a DICOMDIR lists; names that would lead out of its folder are passed over."""
+    """What a DICOMDIR lists, also images that are not there. Names that would lead out of its folder are skipped."""
     directory = dcmread(path, force=True)
     records = directory.get("DirectoryRecordSequence") or ()
+    folders: dict[Path, dict[str, Path]] = {}
     found = []
     for record in records:
         names = record.get("ReferencedFileID")
         if not names:
             continue
         parts = PurePosixPath(*([names] if isinstance(names, str) else list(names))).parts
-        target = path.parent.joinpath(*parts)
-        if ".." in parts or PurePosixPath(*parts).is_absolute() or not target.is_file():
+        if ".." in parts or PurePosixPath(*parts).is_absolute():
             continue
-        found.append(Item(target, target.stat().st_size))
+        target = _below(path.parent, parts, folders)
+        if target.is_file():
+            found.append(Item(target, target.stat().st_size))
+        elif record.get("DirectoryRecordType") == "IMAGE":
+            found.append(Item(target, 1))  # whoever opens it is told that it is missing
     return _limited(iter(found), watch)
+
+
+def _below(folder: Path, parts: Sequence[str], known: dict[Path, dict[str, Path]]) -> Path:
+    """A path below a folder; where there is none of these letters, one that differs in small and capital ones only."""
+    for part in parts:
+        path = folder / part
+        if not path.exists() and folder.is_dir():
+            if folder not in known:
+                known[folder] = {child.name.casefold(): child for child in folder.iterdir()}
+            path = known[folder].get(part.casefold(), path)
+        folder = path
+    return folder

@@ -153,7 +153,7 @@ def layout_of(planes: Sequence[Plane]) -> Layout:
         return _too_few(planes, distances, drift)
     gaps = np.diff(distances)
     step = float(np.median(gaps))
-    findings = [_tilt(distances, drift, first.spacing), _gaps(gaps, step)]
+    findings = [_tilt(distances, drift, first.spacing), _gaps(gaps, step) or _uneven(distances)]
     problems = tuple(text for text in findings if text)
     vector = (places[-1] - places[0]) / (len(planes) - 1) if not problems else normal * step
     repairs = {RESAMPLE: _repair_text(findings, step)} if problems else {}
@@ -212,6 +212,15 @@ def _gaps(gaps: Vector, step: float) -> str:
         noun = "slice is" if missing == 1 else "slices are"
         return f"{missing} {noun} missing (between slices {places} of {len(gaps) + 1}, counted along the stack)"
     return f"the slices lie unevenly, {gaps.min():.2f} to {gaps.max():.2f} mm apart"
+
+
+def _uneven(distances: Vector) -> str:
+    """Gaps that change little from one to the next may add up."""
+    even = np.linspace(0, distances[-1], len(distances))
+    off = float(np.abs(distances - even).max())
+    if off <= _UNEVEN * even[1]:
+        return ""
+    return f"the slices lie unevenly, up to {off:.2g} mm off an even spacing of {even[1]:.3g} mm"
 
 
 def _repair_text(findings: Sequence[str], step: float) -> str:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
+import warnings
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_maker import Series
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.fileset import FileSet
 from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
-from napari_sparsetok.files import RepairableScanError, find_series, open_scan, save_mask
+from napari_sparsetok.files import RepairableScanError, can_open, find_series, open_scan, save_mask
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
 
@@ -468,3 +475,160 @@ def test_a_damaged_file_beside_a_sound_series(tmp_path):
     scan = open_scan(tmp_path, repair="drop")
     np.testing.assert_array_equal(stored(scan), ramp())
     assert any("damaged" in note for note in scan.notes)
+
+
+# ── slices that are there and cannot be read ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kept", [0, 132, 140, 200, 300, 500, 700, 900])
+@pytest.mark.parametrize("slice_", [0, 5])
+def test_a_slice_at_an_end_that_was_cut_short_is_missed(tmp_path, kept, slice_):
+    files = sorted(Series(ramp(6)).write(tmp_path).iterdir())
+    files[slice_].write_bytes(files[slice_].read_bytes()[:kept])
+    assert "1 file or folder here is" in str(refused(tmp_path))
+    assert repairs(tmp_path).keys() == {"drop"}
+
+
+def test_a_slice_of_zeros_is_missed(tmp_path):
+    files = sorted(Series(ramp(6)).write(tmp_path).iterdir())
+    files[-1].write_bytes(bytes(files[-1].stat().st_size))
+    assert "may belong to it" in str(refused(tmp_path))
+
+
+def test_other_files_beside_the_slices_are_not_missed(tmp_path):
+    Series(ramp(6)).write(tmp_path)
+    (tmp_path / "README").write_text("Lovelace")
+    (tmp_path / ".lock").touch()
+    (tmp_path / "viewer.ini").touch()
+    report = Dataset()
+    report.SOPClassUID, report.SOPInstanceUID, report.SeriesInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", "1.2", "1.3"
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    report.save_as(tmp_path / "REPORT", enforce_file_format=True)
+    assert open_scan(tmp_path).voxels.shape == (6, 12, 10)
+
+
+@pytest.mark.parametrize("growth", [1.0001, 1.001, 1.01])
+def test_a_spacing_that_drifts_is_not_even(tmp_path, growth):
+    """Each gap is nearly the one before, and the slices in the middle lie far off their places."""
+    heights = np.concatenate([[0.0], np.cumsum(growth ** np.arange(79))])
+    Series(ramp(80), positions=np.stack([0 * heights, 0 * heights, heights], axis=1)).write(tmp_path)
+    if growth == 1.0001:
+        assert np.abs(heights - np.linspace(0, heights[-1], 80)).max() < 0.1 * heights[-1] / 79
+        assert open_scan(tmp_path).voxels.shape[0] == 80
+        return
+    assert "the slices lie unevenly" in str(refused(tmp_path))
+    assert repairs(tmp_path).keys() == {"resample"}
+
+
+# ── what a DICOMDIR lists ────────────────────────────────────────────────────────────────────────
+
+
+def listing(folder):
+    """A DICOMDIR of all that lies in a folder."""
+    fileset = FileSet()
+    for file in sorted(folder.iterdir()):
+        fileset.add(file)
+    fileset.write(folder.parent / "media")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pydicom leaves its temporary folder to the collector
+        del fileset
+        gc.collect()
+    return folder.parent / "media" / "DICOMDIR"
+
+
+def test_a_listed_slice_that_is_not_there_is_missed(tmp_path):
+    directory = listing(Series(ramp(6)).write(tmp_path / "series"))
+    assert open_scan(directory).voxels.shape[0] == 6
+    sorted(p for p in directory.parent.rglob("*") if p.is_file() and p.name != "DICOMDIR")[-1].unlink()
+    assert "1 file or folder here is damaged, cut short, missing" in str(refused(directory))
+    assert repairs(directory).keys() == {"drop"}
+
+
+def test_names_on_a_disk_that_turned_them_to_small_letters_are_found(tmp_path):
+    directory = listing(Series(ramp(6)).write(tmp_path / "series"))
+    for path in sorted(directory.parent.rglob("*"), key=lambda p: -len(p.parts)):
+        if path.name != "DICOMDIR":
+            path.rename(path.with_name(path.name.lower()))
+    assert open_scan(directory).voxels.shape[0] == 6
+
+
+# ── sentences ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_identity_for_all_slices_leaves_them_different_slices(tmp_path):
+    Series(ramp(6)).write(tmp_path)
+    for file in tmp_path.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        dataset.save_as(file)
+    assert open_scan(tmp_path).voxels.shape[0] == 6
+
+
+def test_deflated_files_are_called_so(tmp_path):
+    Series(ramp(6)).write(tmp_path)
+    for file in tmp_path.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+        dataset.save_as(file)
+    assert "deflated" in str(refused(tmp_path))
+
+
+def test_a_dose_is_no_scan(tmp_path):
+    Series(ramp(6)).write(tmp_path)
+    for file in tmp_path.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.Modality, dataset.SOPClassUID = "RTDOSE", "1.2.840.10008.5.1.4.1.1.481.2"
+        dataset.save_as(file)
+    assert "dose" in str(refused(tmp_path))
+
+
+def test_info_of_series_of_which_none_opens_fails(tmp_path):
+    for k in range(2):
+        Series(ramp(6), uid=f"1.2.{k}").write(tmp_path / str(k))
+        (tmp_path / str(k) / "IM0003").unlink()
+    result = CliRunner().invoke(app, ["info", str(tmp_path), "--json"])
+    assert result.exit_code == 2
+    assert "none of the 2 series" in json.loads(result.stdout)["refused"]
+
+
+def test_info_as_json_is_a_document_whatever_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("no scan")
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "a.txt"), "--json"])
+    assert result.exit_code == 2
+    assert "not a scan" in json.loads(result.stdout)["refused"]
+
+
+# ── where hospitals put them ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_series_deep_down_beside_a_viewer_is_found(tmp_path):
+    Series(ramp(6)).write(tmp_path / "disc" / "z" / "PATIENT" / "STUDY" / "SERIES")
+    for k in range(150):
+        (tmp_path / "disc" / f"viewer{k}.dll").write_bytes(b"MZ" + bytes(200))
+    assert open_scan(tmp_path / "disc").voxels.shape[0] == 6
+    with zipfile.ZipFile(tmp_path / "disc.zip", "w") as archive:
+        for path in sorted((tmp_path / "disc").rglob("*")):
+            archive.write(path, path.relative_to(tmp_path))
+    assert open_scan(tmp_path / "disc.zip").voxels.shape[0] == 6
+
+
+def test_slices_without_the_mark_are_found(tmp_path):
+    for file in sorted(Series(ramp(6)).write(tmp_path).iterdir()):
+        dataset = pydicom.dcmread(file)
+        bare = Dataset({element.tag: element for element in dataset})
+        bare.save_as(file, implicit_vr=True, little_endian=True)
+        assert file.read_bytes()[128:132] != b"DICM"
+    assert open_scan(tmp_path).voxels.shape[0] == 6
+
+
+def test_a_zip_with_a_list_too_long_to_read_is_refused_at_once(tmp_path):
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "b")
+    whole = bytearray(path.read_bytes())
+    at = whole.rindex(b"PK\x05\x06")
+    whole[at + 12 : at + 16] = (100 << 20).to_bytes(4, "little")
+    path.write_bytes(whole)
+    assert not can_open(path)
+    assert "in this zip" in str(refused(path))

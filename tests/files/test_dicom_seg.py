@@ -5,6 +5,7 @@ from __future__ import annotations
 import dicom_maker as make
 import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 from dicom_maker import Series
 from pydicom.sr.codedict import codes
@@ -75,7 +76,7 @@ def test_a_segmentation_beside_its_scan_is_no_scan(series, tmp_path):
     folder = series.write(tmp_path / "scan")
     write(folder / "seg.dcm", series, series.pixels % 3)
     assert open_scan(folder).shape
-    with pytest.raises(ScanError, match="no DICOM image|holds no DICOM"):
+    with pytest.raises(ScanError, match="this is a mask, not a scan"):
         open_scan(write(tmp_path / "alone.dcm", series, series.pixels % 3))
 
 
@@ -87,3 +88,25 @@ def test_a_damaged_segmentation(series, tmp_path):
         path.write_bytes(data[:cut])
         with pytest.raises(ScanError):
             open_labels(path, scan)
+
+
+def test_a_segmentation_of_another_examination_is_refused_where_its_voxels_lie_alike(series, tmp_path):
+    write(tmp_path / "seg.dcm", series, series.pixels % 3)
+    scan = open_scan(series.write(tmp_path / "scan"))
+    assert open_labels(tmp_path / "seg.dcm", scan)
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    dataset.FrameOfReferenceUID = "1.2.3.4"
+    dataset.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(ScanError, match="belongs to another examination"):
+        open_labels(tmp_path / "seg.dcm", scan)
+
+
+def test_a_name_that_cannot_be_read_is_not_quoted(series, tmp_path):
+    path = write(tmp_path / "seg.dcm", series, series.pixels % 3)
+    scan = open_scan(series.write(tmp_path / "scan"))
+    whole = path.read_bytes()
+    at = whole.index(b"\x10\x00\x10\x00PN") + 4
+    path.write_bytes(whole[:at] + b"FD" + whole[at + 2 :])
+    with pytest.raises(ScanError) as caught:
+        open_labels(path, scan)
+    assert "Lovelace" not in str(caught.value)
