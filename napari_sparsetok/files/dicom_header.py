@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -23,6 +24,8 @@ _PERSONAL = (
     *("PatientName", "PatientID", "OtherPatientNames", "PatientBirthDate", "AccessionNumber", "StudyID"),
     *("ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName"),
 )
+_WHO = ("PatientName", "PatientID", "OtherPatientNames")
+_TWO_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae", "œ": "oe"})
 _SERIES = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("SeriesDescription", "SeriesNumber", "InstanceNumber", "ImagesInAcquisition", "ImageType"),
@@ -312,12 +315,34 @@ def _safe_name(dataset: Dataset) -> str:
     number = _number(dataset.get("SeriesNumber"))
     suffix = f"series {int(number)}" if number is not None and 0 <= number < 100_000 else ""
     text = _plain(dataset.get("SeriesDescription", ""))[:64]
-    personal = {
-        word.lower()
-        for name in _PERSONAL
-        for word in re.findall(r"\w{3,}", str(dataset.get(name) or "").replace("_", " "))
-    }
-    lowered = text.lower().replace("_", " ")
-    if not text or re.search(r"\d{5,}|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}", text) or any(w in lowered for w in personal):
+    if not text or re.search(r"\d{5,}|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}", text) or _names_somebody(text, dataset):
         return suffix
     return f"{text} ({suffix})" if suffix else text
+
+
+def _names_somebody(text: str, dataset: Dataset) -> bool:
+    """Whether a description holds words of the fields that may name a person, however it writes them."""
+    texts = _spellings(text)
+    for name in _PERSONAL:
+        try:
+            said = str(dataset.get(name) or "")
+        except Exception:  # whatever pydicom makes of a field that contradicts itself; it quotes the field
+            return True
+        words = re.findall(r"\w+", said.replace("_", " "))
+        for word in {spelt for each in words for spelt in _spellings(each)}:
+            if word.isascii() and len(word) < (2 if name in _WHO else 3):
+                continue
+            # A short name lies by chance within many words, so only as a word of its own it is the name.
+            short = name in _WHO and word.isascii() and len(word) <= 3
+            pattern = rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])" if short else re.escape(word)
+            if any(re.search(pattern, spelt) for spelt in texts):
+                return True
+    return False
+
+
+def _spellings(text: str) -> set[str]:
+    """A text in small letters: as it is, without accents, and with two letters for an umlaut."""
+    plain = text.casefold().replace("_", " ")
+    spelt_out = plain.translate(_TWO_LETTERS)
+    bare = (unicodedata.normalize("NFKD", t).encode("ascii", "ignore").decode() for t in (plain, spelt_out))
+    return {plain, *bare} - {""}

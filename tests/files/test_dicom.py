@@ -126,6 +126,26 @@ def test_a_name_that_could_be_a_persons_is_not_shown(description, name, tmp_path
     assert open_scan(folder).name == name
 
 
+@pytest.mark.parametrize(
+    ("person", "description", "names"),
+    [
+        ("Li^Na", "T1 Li Na", True),
+        ("Li^Na", "T1 FLAIR sagittal", False),  # within a word it is not the name
+        ("Wu^X", "T1 X", False),  # a single letter is nobody
+        ("李^娜", "李娜头部", True),
+        ("Müller^Jörg", "head MUELLER", True),
+        ("Müller^Jörg", "Joerg T1", True),
+        ("Muller^Jorg", "Schädel Müller", True),
+        ("Núñez^Ana", "NUNEZ brain", True),
+        ("Straße^A", "STRASSE", True),
+    ],
+)
+def test_a_name_is_recognised_however_it_is_spelt(person, description, names, tmp_path):
+    extra = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": person, "SeriesDescription": description}
+    folder = Series(make.block(), extra=extra).write(tmp_path / "scan")
+    assert (open_scan(folder).name == "MR series 3") == names
+
+
 # ── values ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -104,9 +104,14 @@ def test_a_segmentation_of_another_examination_is_refused_where_its_voxels_lie_a
 def test_a_name_that_cannot_be_read_is_not_quoted(series, tmp_path):
     path = write(tmp_path / "seg.dcm", series, series.pixels % 3)
     scan = open_scan(series.write(tmp_path / "scan"))
+    dataset = pydicom.dcmread(path)
+    dataset.SeriesDescription = "mask of Lovelace"
+    dataset.save_as(path)
     whole = path.read_bytes()
     at = whole.index(b"\x10\x00\x10\x00PN") + 4
     path.write_bytes(whole[:at] + b"FD" + whole[at + 2 :])
+    mask, _ = open_labels(path, scan)
+    np.testing.assert_array_equal(mask, scan.voxels % 3)
     with pytest.raises(ScanError) as caught:
-        open_labels(path, scan)
+        open_scan(path)
     assert "Lovelace" not in str(caught.value)
