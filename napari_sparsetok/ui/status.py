@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 
@@ -9,6 +11,8 @@ from napari_sparsetok.state import Busy, DeviceReport
 from napari_sparsetok.ui.words import Words
 
 PATIENCE_MS = 300
+PROGRESS_MS = 250
+"""How often it says how far something is. Each time Qt puts the whole window together anew, on the cores that work."""
 _PLAIN = "padding: 0px;"  # napari's would move it out of line
 
 
@@ -47,6 +51,11 @@ class Status(QWidget):
         self._patience.setSingleShot(True)
         self._patience.setInterval(PATIENCE_MS)
         self._patience.timeout.connect(self._write)
+        self._progressed = QTimer(self)  # while it runs, the last progress was said just now
+        self._progressed.setSingleShot(True)
+        self._progressed.setInterval(PROGRESS_MS)
+        self._progressed.timeout.connect(self._write_late)
+        self._said: Busy | None = None
 
     @property
     def text(self) -> str:
@@ -63,6 +72,9 @@ class Status(QWidget):
                 self._patience.start()
             return
         self._patience.stop()
+        said = self._said
+        if busy and said and self._progressed.isActive() and replace(busy, done=said.done) == said:
+            return  # it is said when the time has come
         self._write()
 
     def set_looking_ahead(self, more: bool) -> None:
@@ -79,13 +91,18 @@ class Status(QWidget):
         self._device_words.setStyleSheet(_PLAIN + "font-weight: bold;" if loud else _PLAIN)
 
     def _write(self) -> None:
-        busy = self._busy
+        busy = self._said = self._busy
+        self._progressed.start()
         self._progress.setVisible(busy is not None)
         if busy is None:
             self._words.setText(self._idle)
         else:
             self._write_progress(busy)
         self.written.emit()
+
+    def _write_late(self) -> None:
+        if self._busy is not None and self._busy != self._said and not self._patience.isActive():
+            self._write()
 
     def _write_progress(self, busy: Busy) -> None:
         counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"

@@ -18,7 +18,7 @@ from napari_sparsetok.ui.card_dialog import CardDialog, card_html
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.panel import Panel
-from napari_sparsetok.ui.status import PATIENCE_MS
+from napari_sparsetok.ui.status import PATIENCE_MS, PROGRESS_MS
 from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
 from napari_sparsetok.ui.words import Words
 
@@ -276,7 +276,7 @@ def test_what_is_brief_is_told_only_if_it_lasts(panel: Panel, qtbot: Any) -> Non
     panel.set_busy(Busy("segmenting", 1, 2, brief=True))
     qtbot.waitUntil(lambda: "segmenting: 1 of\u00a02\u00a0windows" in texts(panel))
     panel.set_busy(Busy("segmenting", 2, 2, brief=True))
-    assert "2 of" in texts(panel)
+    qtbot.waitUntil(lambda: "2 of" in texts(panel))
     panel.set_busy(None)
     assert "idle" in texts(panel)
 
@@ -345,6 +345,23 @@ def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
     assert "cached" not in texts(ratio)
     ratio.set_timing(None)
     assert "at hand" not in texts(ratio)
+
+
+def test_progress_is_said_a_few_times_a_second_and_the_end_at_once(panel: Panel, qtbot: Any) -> None:
+    status, written = panel.status, []
+    status.written.connect(lambda: written.append(status.text))
+    for done in range(101):
+        status.set_busy(Busy("opening x", done, 100, unit="%"))
+    assert written == ["opening x: 0\u00a0%"]
+    qtbot.waitUntil(lambda: status.text == "opening x: 100\u00a0%", timeout=4 * PROGRESS_MS)
+    status.set_busy(Busy("opening x", 1, 100, unit="%"))
+    status.set_busy(Busy("reading y"))
+    assert status.text == "reading y …"
+    status.set_busy(None)
+    assert status.text == "idle"
+    qtbot.wait(2 * PROGRESS_MS)
+    assert status.text == "idle"
+    assert len(written) == 4
 
 
 def test_the_status_says_that_the_processor_works_unasked(panel: Panel) -> None:
