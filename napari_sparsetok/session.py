@@ -417,7 +417,10 @@ class Session:
             self._ahead.go_on(self.state.prediction, self.state.settings, self.state.region)
 
     def _refresh_busy(self) -> None:
-        busy = self._computer.busy or self._errands.busy
+        busy, errand = self._computer.busy, self._errands.busy
+        # Nobody waits for what was ended, nor for a model that is only got ready; for a file somebody does.
+        if errand is not None and (busy is None or not busy.can_cancel):
+            busy = errand
         if busy is not None or self._expected is None:  # idle is said last, after every result
             self.state.busy = busy
 

@@ -542,6 +542,20 @@ def test_reading_that_is_followed_says_how_far_it_is(bench: Bench) -> None:
     assert len(steps) <= 102, "each per cent is said once"
 
 
+def test_what_is_read_is_said_while_something_computed_is_still_to_end() -> None:
+    bench, go = Bench(windows=4), threading.Event()
+    bench.session.run()
+    bench.engine.await_window()
+    bench.session.cancel()
+    assert bench.state.busy.what == "stopping"
+    bench.session.follow(lambda watch: go.wait(PATIENCE), lambda _: None, "opening another scan")
+    assert bench.state.busy.what == "opening another scan"
+    go.set()
+    bench.engine.let()
+    bench.idle()
+    end(bench)
+
+
 def test_reading_that_is_followed_can_be_stopped(bench: Bench) -> None:
     begun, go = threading.Event(), threading.Event()
 
