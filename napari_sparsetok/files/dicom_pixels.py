@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID
@@ -24,6 +25,9 @@ from napari_sparsetok.scan import ScanError
 
 _MEASURED = ("CT", "PT", "NM")
 """Modalities whose values are a quantity: they are never turned round, whatever a screen should do with them."""
+
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Tags of pixels as fractions of two sizes, and as whole numbers."""
 
 _MISSING_DECODER = (
     "these pictures are compressed ({name}), and nothing that unpacks them is installed; "
@@ -173,7 +177,7 @@ def _load_file(opener: Opener, here: Sequence[_Place], target: _Target, progress
         progress.step(len(here) * min(done, first.item.size) // first.item.size)
 
     with explained(_words(first)), opener.open(first.item, reading) as stream:
-        dataset = dcmread(stream, force=True)
+        dataset = _up_to_pixels(stream)
         progress.done += len(here)
         planes = _stored(dataset, first.head, [place.frame.number for place in here])
         for place, plane in zip(here, planes, strict=False):  # more than announced are no fault
@@ -191,10 +195,22 @@ def thumbnail_plane(frame: Frame) -> NDArray[Any]:
         check_decoders([frame])
         check_memory(3 * frame.item.size, "this file")
         with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
-            plane = next(_stored(dcmread(stream, force=True), frame.head, [frame.number]))
+            plane = next(_stored(_up_to_pixels(stream), frame.head, [frame.number]))
             return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
     except ScanError:
         return np.zeros((1, 1), dtype=np.uint8)
+
+
+def _up_to_pixels(stream: BinaryIO) -> Dataset:
+    """A data set without what follows its pixels: of zeros there, each eight would be read as an element."""
+    seen = False
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal seen
+        before, seen = seen, tag in _PIXELS
+        return before
+
+    return read_partial(stream, stop_when=stop, force=True)
 
 
 def _stored(dataset: Dataset, head: Head, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:

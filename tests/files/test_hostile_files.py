@@ -240,3 +240,10 @@ def test_what_is_not_a_file(tmp_path, endings):
         (tmp_path / name).touch()
         assert endings(tmp_path / name)
     assert endings(Path("/dev/null"))
+
+
+def test_zeros_after_the_pixels_are_not_read_as_a_header(tmp_path, endings):
+    folder = Series(make.block(4)).write(tmp_path / "series")
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes() + bytes(8 << 20))
+    assert endings(folder) == ""
