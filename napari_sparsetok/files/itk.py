@@ -129,7 +129,7 @@ def read_labels(path: Path) -> LabelTable | None:
         said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
         try:
             return LabelTable.from_json(json.loads(said[_LABELS])["labels"])
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return _segments(said)
 
 

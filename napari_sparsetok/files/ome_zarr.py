@@ -166,7 +166,10 @@ def _document(path: Path) -> dict[str, Any]:
         if file.is_file():
             if file.stat().st_size > _LARGEST_METADATA:
                 raise ScanError("the metadata of this OME-Zarr are larger than any scan's; export it again")
-            found = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except RecursionError:  # brackets in brackets, more of them than Python follows
+                raise ScanError("the metadata of this OME-Zarr are damaged; copy it again from its source") from None
             return found if isinstance(found, dict) else {}
     return {}
 

@@ -389,6 +389,28 @@ def test_ome_zarr_that_cannot_be(write_zarr):
     assert refused(path)
 
 
+def test_text_nested_without_end_is_damage_like_any_other(write_zarr, scan_of, tmp_path):
+    """Python's reader of JSON gives up on it with an error of its own."""
+    for name in (".zattrs", "zarr.json"):
+        (folder := tmp_path / f"{name[1:]}.zarr").mkdir()
+        (folder / name).write_text("[" * 200_000)
+        assert can_open(folder) is False
+        assert "is a folder without" in refused(folder)
+    path = write_zarr(voxels((12, 10, 8)), version=2)
+    (path / "0" / ".zarray").write_text("[" * 200_000)
+    assert "export it again" in refused(path)
+    path = write_zarr(voxels((12, 10, 8)), name="b.zarr")
+    (path / "0" / "zarr.json").write_text("[" * 200_000)
+    assert "export it again" in refused(path)
+    scan = scan_of()
+    image = itk_image((voxels() % 3).astype(np.uint8), affine_of("LPS"))
+    image.SetMetaData("sparsetok_labels", "[" * 50_000)
+    sitk.WriteImage(image, str(tmp_path / "m.nrrd"))
+    mask, labels = open_labels(tmp_path / "m.nrrd", scan)
+    np.testing.assert_array_equal(mask, scan.voxels % 3)
+    assert [label.name for label in labels] == ["label 1", "label 2"]
+
+
 def test_a_missing_zarr_is_named(write_zarr, monkeypatch):
     import sys
 
