@@ -17,6 +17,7 @@ import zarr
 
 from napari_sparsetok.files import (
     OpeningStopped,
+    RepairableScanError,
     can_open,
     find_series,
     ome_zarr,
@@ -175,6 +176,93 @@ def test_four_axes(tmp_path):
         scan = open_scan(tmp_path / name)
         assert (scan.leading, len(scan.voxels)) == ("time", 3)
         np.testing.assert_array_equal(scan.geometry.to_source(scan.frame(1).voxels).transpose(2, 1, 0), array[1])
+
+
+# ── axes that miss a right angle ─────────────────────────────────────────────────────────────────
+
+
+def tilted(degrees, base=None):
+    """An affine whose slices are shifted along their second axis, as a tilted gantry shifts them."""
+    affine = affine_of("LPS") if base is None else base.copy()
+    step = affine[:3, 1] / np.linalg.norm(affine[:3, 1])
+    affine[:3, 2] += step * np.linalg.norm(affine[:3, 2]) * np.tan(np.radians(degrees))
+    return affine
+
+
+def write_tilted(path, array, affine):
+    if path.suffix in (".nrrd", ".mha"):
+        sitk.WriteImage(itk_image(array, affine), str(path))
+    elif path.suffix == ".mgz":
+        nib.save(nib.MGHImage(array.astype("f4"), affine), path)
+    else:
+        image = nib.Nifti1Image(array, affine)
+        image.set_qform(None, 0)
+        nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.mgz"])
+@pytest.mark.parametrize("base", [None, oblique(20)], ids=["upright", "oblique"])
+def test_shifted_slices_are_not_shown_as_a_box(name, base, tmp_path):
+    path = write_tilted(tmp_path / name, voxels((9, 8, 7)), tilted(20, base))
+    with pytest.raises(RepairableScanError, match=r"miss a right angle by 20\.0°.*“resample” would shift") as caught:
+        open_scan(path)
+    assert set(caught.value.repairs) == {"resample"}
+    scan = open_scan(path, repair="resample")
+    assert scan.geometry.skew < 1e-4
+    assert scan.geometry.spacing == pytest.approx((3.0, 2.0, 1.0))
+    assert any("Repaired" in note and "20.0°" in note for note in scan.notes)
+    assert any("Oblique scan: its slices are turned by 20°" in note for note in scan.notes) == (base is not None)
+    assert scan.source is None
+    assert [file.name for file in scan.origins] == [name]
+
+
+def test_slices_shifted_back_lie_where_they_were_measured(tmp_path):
+    """A shift by whole pixels needs no value between the measured ones."""
+    array, affine = voxels((9, 8, 7)), affine_of("LPS")
+    affine[:3, 2] += affine[:3, 1]
+    scan = open_scan(write_tilted(tmp_path / "a.nii", array, affine), repair="resample")
+    assert scan.geometry.source_shape == (9, 14, 7)
+    stored = scan.geometry.to_source(scan.voxels)
+    for k in range(7):
+        np.testing.assert_allclose(stored[:, k : k + 8, k], array[:, :, k], atol=1e-3)
+    there = np.linalg.inv(scan.geometry.source_affine) @ affine @ (4, 3, 2, 1)
+    np.testing.assert_allclose(there, (4, 5, 2, 1), atol=1e-5)
+    mask = (scan.voxels > 99).astype(np.uint8)
+    again, _ = open_labels(save_mask(tmp_path / "m.nii.gz", mask, scan, LabelTable.of(["a"])), scan)
+    np.testing.assert_array_equal(again, mask)
+
+
+def test_axes_that_are_rounded_are_at_right_angles(tmp_path):
+    """Directions of three decimals, and a shift that does not show in a scan of so few slices."""
+    affine = oblique(17)
+    affine[:3, :3] = np.round(affine[:3, :3] / (1, 2, 3), 3) * (1, 2, 3)
+    for number, made in enumerate([affine, tilted(0.09), tilted(0.4)]):
+        scan = open_scan(write_tilted(tmp_path / f"{number}.nii", voxels((9, 8, 5)), made))
+        np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels((9, 8, 5)))
+        assert not any("Repaired" in note for note in scan.notes)
+    assert "by 0.4°" in refused(write_tilted(tmp_path / "long.nii", voxels((9, 8, 40)), tilted(0.4)))
+
+
+def test_several_volumes_of_shifted_slices_are_refused(tmp_path):
+    path = write_tilted(tmp_path / "a.nii", voxels((9, 8, 7, 2)), tilted(20))
+    assert "split its volumes" in refused(path, repair="resample")
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::7])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_axis_that_is_tilted_is_the_one_that_is_straightened(codes, axis):
+    affine = affine_of(codes)
+    affine[:3, axis] += affine[:3, (axis + 1) % 3] * 0.5
+    geometry = Geometry((9, 8, 7), affine)
+    grid = geometry.straightened()
+    assert geometry.is_skewed
+    assert not grid.is_skewed
+    assert np.linalg.det(grid.source_affine[:3, :3]) == pytest.approx(np.linalg.det(affine[:3, :3]))
+    corners = np.array([(*corner, 1) for corner in itertools.product((0, 8), (0, 7), (0, 6))])
+    inside = corners @ (np.linalg.inv(grid.source_affine) @ affine).T[:, :3]
+    assert (inside > -1e-6).all()
+    assert (inside < np.array(grid.source_shape) - 1 + 1e-6).all()
 
 
 NRRD = "NRRD0004\ntype: {type}\ndimension: 3\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n{more}\n\n"
