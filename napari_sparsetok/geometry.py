@@ -252,11 +252,11 @@ class Geometry:
 
     def same_grid(self, other: Geometry) -> bool:
         """Whether both have the same voxels in the same place, to a hundredth of a millimetre."""
-        if self.shape != other.shape:
-            return False
-        # An affine's error is largest in a corner.
-        corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in self.shape))])
-        return float(np.abs(corners @ (self.affine - other.affine).T).max()) <= _SAME_PLACE
+        return self.shape == other.shape and _furthest(self.shape, self.affine - other.affine) <= _SAME_PLACE
+
+    def furthest(self, other: Geometry) -> float:
+        """The most by which a voxel of the file lies elsewhere in the other, in millimetres along an axis."""
+        return _furthest(self.source_shape, self.source_affine - other.source_affine)
 
     def cropped(self, region: Region) -> Geometry:
         """The geometry of a box that lies within the shown array, in the same source order."""
@@ -294,3 +294,9 @@ class Geometry:
         affine[:3, :3] = _RAS_TO_WORLD.T @ np.diag(np.asarray(spacing, dtype=float))
         affine[:3, 3] = _RAS_TO_WORLD.T @ np.asarray(origin, dtype=float)
         return cls((z, y, x), affine)
+
+
+def _furthest(shape: Sequence[int], difference: NDArray[np.float64]) -> float:
+    """The largest that a difference of affines makes: it is in a corner."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))])
+    return float(np.abs(corners @ difference.T).max())
