@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, in_one_step
+from napari_sparsetok.files.units import millimetres
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".tif", ".tiff")
 
 _UNSPACED = "The file does not give its voxels a size in {axes}; 1 mm was taken. Volumes in mL mean nothing."
-_MILLIMETRES = {
-    **{"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "m": 1000.0, "nm": 1e-6, "nanometer": 1e-6},
-    **{"um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "micrometer": 1e-3, "inch": 25.4, "in": 25.4},
-}
 _LARGEST_XML = 16 << 20  # bytes
 
 
@@ -89,7 +86,7 @@ def _spacing(file: Any) -> tuple[float, float, float]:
         return _ome_spacing(file.ome_metadata)
     page = file.pages[0]
     said = file.imagej_metadata or {}
-    unit = _MILLIMETRES.get(str(said.get("unit", "")).lower().replace("\\u00b5", "µ"), 0.0)
+    unit = millimetres(str(said.get("unit", "")).replace("\\u00b5", "µ"))
     if not unit and not file.is_imagej:
         unit = {2: 25.4, 3: 10.0}.get(_tag(page, "ResolutionUnit"), 0.0)
         # A resolution in dots an inch is the printer's, not the scanner's, unless the file comes from a microscope.
@@ -110,7 +107,7 @@ def _ome_spacing(xml: str) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     steps = []
     for axis in "ZYX":
-        unit = _MILLIMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0.0)
+        unit = millimetres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         steps.append(_sane(float(pixels.get(f"PhysicalSize{axis}", 0)) * unit))
     z, y, x = steps
     return z, y, x

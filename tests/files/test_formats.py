@@ -313,6 +313,72 @@ def test_detached_voxels_cut_short(tmp_path):
     assert "cut short" in refused(tmp_path / "a.mhd")
 
 
+PLACE = "space: {space}\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (1,2,3)"
+
+
+def nrrd_of(path, more):
+    text = NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=more)
+    path.write_bytes(text.encode() + voxels().tobytes(order="F"))
+    return open_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("space", "known"),
+    [
+        *[("left-posterior-superior", True), ("RAS", True), ("LPS", True), ("left-anterior-superior", True)],
+        *[("scanner-xyz", False), ("3D-right-handed", False), ("3D-left-handed", False)],
+    ],
+)
+def test_only_a_space_of_the_patient_has_sides(space, known, tmp_path):
+    scan = nrrd_of(tmp_path / "a.nrrd", PLACE.format(space=space))
+    assert scan.sides_known == known
+    assert scan.geometry.spacing == (3.0, 2.0, 1.0)
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels())
+
+
+def test_a_nrrd_without_directions_has_no_sides_and_maybe_no_size(tmp_path):
+    scan = nrrd_of(tmp_path / "a.nrrd", "space: left-posterior-superior")
+    assert not scan.sides_known
+    assert "does not give its voxels a size; 1 mm was taken" in scan.notes[1]
+    scan = nrrd_of(tmp_path / "b.nrrd", "spacings: 1 2 3")
+    assert not scan.sides_known
+    assert len(scan.notes) == 1
+    (tmp_path / "c.mha").write_bytes(
+        META.format(type="MET_SHORT", sizes="5 6 7", more="", data="LOCAL").encode() + bytes(420)
+    )
+    assert "does not give its voxels a size" in open_scan(tmp_path / "c.mha").notes[1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("um", 1e-3), ("µm", 1e-3), ("mm", 1.0), ("cm", 10.0), ("m", 1000.0), ("", 1.0)]
+)
+def test_lengths_in_another_unit_become_millimetres(unit, millimetres, tmp_path):
+    units = " ".join([f'"{unit}"'] * 3)
+    place = PLACE.format(space="left-posterior-superior")
+    placed = nrrd_of(tmp_path / "a.nrrd", f"{place}\nspace units: {units}")
+    sized = nrrd_of(tmp_path / "b.nrrd", f"spacings: 1 2 3\nunits: {units}")
+    for scan in (placed, sized):
+        assert scan.geometry.spacing == pytest.approx([n * millimetres for n in (3, 2, 1)])
+    assert placed.notes == ()
+    np.testing.assert_allclose(placed.geometry.source_affine[:3, 3], np.multiply((-1, -2, 3), millimetres))
+    mask = (placed.voxels % 3).astype(np.uint8)
+    for name in ("m.nrrd", "m.nii.gz"):
+        again, _ = open_labels(save_mask(tmp_path / name, mask, placed, LabelTable.of(["a", "b"])), placed)
+        np.testing.assert_array_equal(again, mask)
+
+
+def test_a_unit_that_is_not_known_is_told(tmp_path):
+    place = PLACE.format(space="left-posterior-superior")
+    scan = nrrd_of(tmp_path / "a.nrrd", f'{place}\nspace units: "furlong" "furlong" "furlong"')
+    assert "millimetres were taken" in scan.notes[0]
+    with pytest.raises(ScanError, match="different units"):
+        nrrd_of(tmp_path / "b.nrrd", f'{place}\nspace units: "mm" "mm" "um"')
+    more = "ElementSpacing = 100 200 300\nDistanceUnits = um\n"
+    text = META.format(type="MET_SHORT", sizes="5 6 7", more=more, data="LOCAL")
+    (tmp_path / "c.mha").write_bytes(text.encode() + bytes(420))
+    assert open_scan(tmp_path / "c.mha").geometry.spacing == pytest.approx((0.3, 0.2, 0.1))
+
+
 # ── FreeSurfer ───────────────────────────────────────────────────────────────────────────────────
 
 
