@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -230,7 +229,7 @@ def _claimed(path: Path, claim: tuple[tuple[int, ...], str, int], stored: Path, 
 
 
 def _stored_in(path: Path, data: str) -> Path:
-    """Where the voxels are: in the file itself, or in one beside it."""
+    """Where the voxels are: in the file itself, or in one beside it or in a folder there."""
     if not data:
         return path
     words = data.split()
@@ -238,10 +237,25 @@ def _stored_in(path: Path, data: str) -> Path:
         raise ScanError(
             f"{path.name} is spread over many files, which is not read; convert it to one .nrrd or .mha file"
         )
-    beside = path.parent / data
-    if os.path.basename(data) != data or "\\" in data or not beside.is_file():
-        raise ScanError(f"the voxels of {path.name} should be in another file beside it, which is not there; copy both")
-    return beside
+    if not _is_within(path.parent, data):
+        raise ScanError(
+            f"{path.name} points to voxels that are not beside it or in a folder there; copy them beside it, "
+            "and correct the name in its header"
+        )
+    if not (stored := path.parent / data).is_file():
+        raise ScanError(
+            f"the voxels of {path.name} should be in another file beside it, or in a folder there, which is not there; "
+            "copy both"
+        )
+    return stored
+
+
+def _is_within(folder: Path, name: str) -> bool:
+    """Whether a name means a file in a folder or below it. One right there may be a link, as archives make them."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or "\\" in name or name.startswith("/") or PureWindowsPath(name).drive:
+        return False
+    return len(parts) == 1 or (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def _whole_numbers(text: str, path: Path) -> tuple[int, ...]:

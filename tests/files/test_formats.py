@@ -23,6 +23,7 @@ from napari_sparsetok.files import (
     ome_zarr,
     open_labels,
     open_scan,
+    raw,
     regrid,
     resampled_to,
     save_mask,
@@ -305,6 +306,40 @@ def test_voxels_in_other_files_than_beside_it(data, tmp_path):
         NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=f"data file: {data}").rstrip("\n") + "\n"
     )
     assert "beside it" in (sentence := refused(tmp_path / "a.nhdr")) or "many files" in sentence
+
+
+def detached(folder, data):
+    """Headers of both formats that point to `data`."""
+    more = f"space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)\ndata file: {data}"
+    text = NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=more)
+    (folder / "a.nhdr").write_text(text.rstrip("\n") + "\n")
+    (folder / "a.mhd").write_text(META.format(type="MET_SHORT", sizes="5 6 7", more="", data=data))
+    return folder / "a.nhdr", folder / "a.mhd"
+
+
+@pytest.mark.parametrize("data", ["x.raw", "./x.raw", "sub/x.raw", "./sub/deep/x.raw"])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_voxels_beside_a_header_or_below_it(data, lazily, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "LARGEST_IN_MEMORY", 0 if lazily else 1 << 30)
+    (tmp_path / data).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / data).write_bytes(voxels().tobytes(order="F"))
+    for header in detached(tmp_path, data):
+        scan = open_scan(header)
+        assert scan.is_lazy == lazily
+        np.testing.assert_array_equal(scan.geometry.to_source(np.asarray(scan.voxels[...])), voxels())
+
+
+@pytest.mark.parametrize(
+    "data", ["{}/x.raw", "../x.raw", "sub/../../x.raw", "out/x.raw", "sub/link.raw", "sub\\x.raw", "C:x.raw"]
+)
+def test_voxels_that_a_header_may_not_point_to(data, tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(420))
+    folder = tmp_path / "scan"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "sub" / "link.raw").symlink_to(tmp_path / "x.raw")
+    for header in detached(folder, data.format(tmp_path)):
+        assert "not beside it or in a folder there; copy them beside it" in refused(header)
 
 
 def test_detached_voxels_cut_short(tmp_path):
