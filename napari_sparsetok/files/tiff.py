@@ -26,6 +26,7 @@ def read(path: Path, watch: Watch) -> Scan:
     with explained(path.name):
         try:
             with tifffile.TiffFile(path) as file:
+                _check_chain(file)
                 series = file.series[0]
                 axes = _checked(series, path)
                 spacing = _spacing(file)
@@ -50,6 +51,22 @@ def _stored(series: Any, watch: Watch) -> NDArray[Any]:
         watch.step(number, len(pages))
         array[number] = page.asarray()
     return array.reshape(series.shape)
+
+
+def _check_chain(file: Any) -> None:
+    """Follow the pages to their end: tifffile takes those that it finds for all, and a stack for a picture.
+
+    Raises
+    ------
+    EOFError : the last one points to one that is not there.
+    """
+    at = file.pages.next_page_offset
+    if at is None:
+        return
+    file.filehandle.seek(at)
+    pointer = file.filehandle.read(file.tiff.offsetsize)
+    if len(pointer) < file.tiff.offsetsize or any(pointer):
+        raise EOFError
 
 
 def _checked(series: Any, path: Path) -> str:

@@ -471,6 +471,17 @@ def test_flat_and_coloured_tiffs(shape, tmp_path):
     assert "flat picture" in (sentence := refused(tmp_path / "a.tif")) or "colours" in sentence
 
 
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"compression": "zlib"}, {"bigtiff": True}])
+def test_a_stack_that_is_cut_short_is_no_picture(options, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels(kind="u2"), **options)
+    data = (tmp_path / "a.tif").read_bytes()
+    np.testing.assert_array_equal(open_scan(tmp_path / "a.tif").voxels, voxels(kind="u2"))
+    for share in (0.3, 0.5, 0.7, 0.9):
+        (tmp_path / "a.tif").write_bytes(data[: int(len(data) * share)])
+        sentence = refused(tmp_path / "a.tif")
+        assert "cut short" in sentence or "not a TIFF file that can be read" in sentence
+
+
 # ── OME-Zarr ─────────────────────────────────────────────────────────────────────────────────────
 
 
