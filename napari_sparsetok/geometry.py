@@ -31,6 +31,10 @@ _RAS_TO_WORLD = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]], dtype=float)
 OBLIQUE_DEGREES = 0.5
 """A tilt below this is rounding in the file, not an oblique scan."""
 
+SKEW_DEGREES = 0.1
+"""Axes that miss a right angle by less count as right: directions written with three decimals are off by as much."""
+_SKEW_VOXELS = 0.1  # and those that put no voxel of the scan further from its place, whatever the angle
+
 # Millimetres that a voxel may measure: from a tenth of a nanometre to a kilometre. Beyond is rubbish in a header.
 _SMALLEST, _LARGEST = 1e-7, 1e6
 _SAME_PLACE = 0.01  # mm; headers in single precision differ by less
@@ -185,6 +189,51 @@ class Geometry:
         """Whether the scan's axes are turned against the patient's."""
         return self.obliqueness > OBLIQUE_DEGREES
 
+    @cached_property
+    def skew(self) -> float:
+        """Largest angle in degrees by which two axes miss a right angle."""
+        columns = self.source_affine[:3, :3] / np.linalg.norm(self.source_affine[:3, :3], axis=0)
+        cosines = np.abs(columns.T @ columns)[np.triu_indices(3, 1)]
+        return float(np.degrees(np.arcsin(cosines.clip(0, 1))).max())
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether its slices are shifted against each other by more than a header's rounding, so that it is no box."""
+        if self.skew <= SKEW_DEGREES:
+            return False
+        _, upright = self._straight_axes
+        shift = np.linalg.inv(upright) @ self.source_affine[:3, :3] - np.eye(3)
+        shift[np.diag_indices(3)] = 0
+        return float((np.abs(shift) @ (np.asarray(self.source_shape) - 1)).max()) > _SKEW_VOXELS
+
+    @cached_property
+    def _straight_axes(self) -> tuple[int, NDArray[np.float64]]:
+        """Which axis is tilted, and (3, 3) axes at right angles: in its place the normal of the others."""
+        columns = self.source_affine[:3, :3]
+        unit = columns / np.linalg.norm(columns, axis=0)
+        cosines = np.abs(unit.T @ unit)
+        # Slices are at right angles in themselves; of three axes that could all be kept, the last one is not.
+        tilted = min((2, 1, 0), key=lambda k: round(float(cosines[(k + 1) % 3, (k + 2) % 3]), 6))
+        first, second = (k for k in range(3) if k != tilted)
+        straight = columns.copy()
+        straight[:, second] -= unit[:, first] * (unit[:, first] @ columns[:, second])
+        normal = np.cross(straight[:, first], straight[:, second])
+        normal /= np.linalg.norm(normal)
+        straight[:, tilted] = normal * (normal @ columns[:, tilted])
+        return tilted, straight
+
+    def straightened(self) -> Geometry:
+        """The smallest grid at right angles that holds all its voxels, on the planes of those that are shifted."""
+        _, axes = self._straight_axes
+        corners = np.array(list(product(*((0, n - 1) for n in self.source_shape))), dtype=float)
+        places = corners @ (np.linalg.inv(axes) @ self.source_affine[:3, :3]).T
+        low, high = np.floor(places.min(axis=0) + 1e-6), np.ceil(places.max(axis=0) - 1e-6)
+        affine = self.source_affine.copy()
+        affine[:3, :3] = axes
+        affine[:3, 3] += axes @ low
+        x, y, z = (int(n) + 1 for n in high - low)
+        return Geometry((x, y, z), affine)
+
     @property
     def source_axes(self) -> str:
         """The file's own axis order, as in "RAS"."""
@@ -203,11 +252,11 @@ class Geometry:
 
     def same_grid(self, other: Geometry) -> bool:
         """Whether both have the same voxels in the same place, to a hundredth of a millimetre."""
-        if self.shape != other.shape:
-            return False
-        # An affine's error is largest in a corner.
-        corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in self.shape))])
-        return float(np.abs(corners @ (self.affine - other.affine).T).max()) <= _SAME_PLACE
+        return self.shape == other.shape and _furthest(self.shape, self.affine - other.affine) <= _SAME_PLACE
+
+    def furthest(self, other: Geometry) -> float:
+        """The most by which a voxel of the file lies elsewhere in the other, in millimetres along an axis."""
+        return _furthest(self.source_shape, self.source_affine - other.source_affine)
 
     def cropped(self, region: Region) -> Geometry:
         """The geometry of a box that lies within the shown array, in the same source order."""
@@ -245,3 +294,9 @@ class Geometry:
         affine[:3, :3] = _RAS_TO_WORLD.T @ np.diag(np.asarray(spacing, dtype=float))
         affine[:3, 3] = _RAS_TO_WORLD.T @ np.asarray(origin, dtype=float)
         return cls((z, y, x), affine)
+
+
+def _furthest(shape: Sequence[int], difference: NDArray[np.float64]) -> float:
+    """The largest that a difference of affines makes: it is in a corner."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))])
+    return float(np.abs(corners @ difference.T).max())

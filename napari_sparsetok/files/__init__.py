@@ -240,7 +240,9 @@ def _read(path: Path, kind: Format, series: SeriesInfo | str | None, opening: _O
         return ome_zarr.read(path, series.key if isinstance(series, SeriesInfo) else series, opening.watch)
     if series is not None:
         raise ScanError(f"{path.name} holds one scan, so there is no series {series} to choose")
-    return _one_file_reader(kind)(path, opening.watch)
+    from napari_sparsetok.files import skew
+
+    return skew.straight(_one_file_reader(kind)(path, opening.watch), opening.repair, opening.watch)
 
 
 def _one_file_reader(kind: Format) -> Callable[[Path, Watch], Scan]:

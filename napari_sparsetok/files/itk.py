@@ -16,6 +16,7 @@ from napari_sparsetok.files.raw import RawBlock, StoredVoxels
 from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, oblique_note
 from napari_sparsetok.files.stack import LPS_TO_RAS
 from napari_sparsetok.files.text_header import META, NRRD, Claim, checked_header
+from napari_sparsetok.files.units import UNIT_UNKNOWN
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.labels import PALETTE, Label, LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
@@ -25,6 +26,7 @@ WRITTEN = (".nrrd", ".mha")
 """One file each; masks are not spread over two."""
 
 _LABELS = "sparsetok_labels"
+_UNSPACED = "The file does not give its voxels a size; 1 mm was taken. Volumes in mL mean nothing."
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ def read(path: Path, watch: Watch) -> Scan:
         claim = checked_header(path)
         _check_shape(path, claim.shape)
         found = _found(path, claim, watch)
+        header = _in_millimetres(found.header, claim.measure.millimetres)
         if found.array.dtype.kind not in "iuf":
             raise ScanError(f"{path.name} stores {found.array.dtype} numbers; a scan needs one grey value a voxel")
         volumes = _volumes(found.array, vector=found.vector, path=path)
         shape = volumes.shape[1:]
-        geometry = Geometry((shape[2], shape[1], shape[0]), _affine(found.header))
+        geometry = Geometry((shape[2], shape[1], shape[0]), _affine(header))
         leading: Literal["", "time"] = "time" if len(volumes) > 1 else ""
         shown = geometry.to_shown(volumes.transpose(3, 2, 1, 0))
         return Scan(
@@ -67,7 +70,7 @@ def read(path: Path, watch: Watch) -> Scan:
             geometry=geometry,
             name=path.stem,
             leading=leading,
-            source=Source(path.resolve(), "nrrd" if path.suffix.lower() in NRRD else "metaimage", found.header),
+            source=Source(path.resolve(), "nrrd" if path.suffix.lower() in NRRD else "metaimage", header),
             notes=_notes(claim, len(volumes), geometry),
             identity=raw.identity(found.block) if found.block else "",
         )
@@ -101,6 +104,10 @@ def _left_or_read(shown: NDArray[Any], block: RawBlock | None) -> Any:
 
 def _notes(claim: Claim, volumes: int, geometry: Geometry) -> tuple[str, ...]:
     notes = [] if claim.placed else [SIDES_UNKNOWN]
+    if not claim.measure.sized:
+        notes.append(_UNSPACED)
+    if not claim.measure.known:
+        notes.append(UNIT_UNKNOWN)
     if volumes > 1:
         notes.append(f"The leading axis has {volumes} volumes; the file does not say what tells them apart.")
     if geometry.is_oblique:
@@ -129,7 +136,7 @@ def read_labels(path: Path) -> LabelTable | None:
         said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
         try:
             return LabelTable.from_json(json.loads(said[_LABELS])["labels"])
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return _segments(said)
 
 
@@ -203,6 +210,14 @@ def _volumes(array: NDArray[Any], *, vector: bool, path: Path) -> NDArray[Any]:
 
 def _header(image: Any) -> ItkHeader:
     return ItkHeader(tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection()))
+
+
+def _in_millimetres(header: ItkHeader, unit: float) -> ItkHeader:
+    """The same place, of a header that measures in another unit; a mask says it in millimetres, as ITK expects."""
+    if unit == 1:
+        return header
+    spacing, origin = ((*(n * unit for n in v[:3]), *v[3:]) for v in (header.spacing, header.origin))
+    return ItkHeader(spacing, origin, header.direction)
 
 
 def _affine(header: ItkHeader) -> NDArray[np.float64]:

@@ -63,6 +63,12 @@ _GZIP = b"\x1f\x8b"
 _COMMENT = 6  # NIfTI's code for an extension that is text
 _LARGEST_NOTE = 1 << 20  # bytes of extensions that are looked through for label names
 _FACTOR = "Its header multiplies the stored values by {slope:g}, as SPM writes it; that was done."
+_TWO_PLACES = "Its header gives the voxels two places (sform and qform), up to {shift:.1f} mm apart; the sform is used."
+_TWO_SIDES = (
+    "Its header contradicts itself: by its sform the axes lead to {used}, by its qform to {other}. The sform is used. "
+    "If it is the wrong one, {swapped}: make sure of it before you rely on this scan."
+)
+_APART = 0.25  # of a voxel: a qform is rounded by as much in large scans
 
 Stream = IO[bytes] | gzip.GzipFile
 
@@ -303,7 +309,11 @@ def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _affine(header: Any) -> NDArray[np.float64]:
     """(4, 4), from voxel indices to RAS millimetres, whatever unit the file counts in."""
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
+    return _in_millimetres(header.get_best_affine(), header)
+
+
+def _in_millimetres(matrix: NDArray[Any], header: Any) -> NDArray[np.float64]:
+    affine = np.array(matrix, dtype=np.float64)
     if _is_nifti(header):
         affine[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & _UNITS, 1.0)
     return affine
@@ -327,9 +337,33 @@ def _notes(header: Any, geometry: Geometry) -> tuple[str, ...]:
             notes.append(_FACTOR.format(slope=scaling[0]))
     elif not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append(SIDES_UNKNOWN)
+    elif contradiction := _contradiction(header, geometry):
+        notes.append(contradiction)
     if geometry.is_oblique:
         notes.append(oblique_note(geometry.obliqueness))
     return tuple(notes)
+
+
+def _contradiction(header: Any, geometry: Geometry) -> str:
+    """What a person should know where sform and qform say different things; "" where they do not, or one is missing."""
+    try:
+        other = header.get_qform(coded=True)[0] if int(header["sform_code"]) else None
+        there = None if other is None else Geometry(geometry.source_shape, _in_millimetres(other, header))
+    except (HeaderDataError, ValueError):  # a qform that is none; the sform says it all
+        return ""
+    shift = 0.0 if there is None else geometry.furthest(there)
+    if there is None or shift <= _APART * min(geometry.spacing):
+        return ""
+    if there.source_axes != geometry.source_axes:
+        mirrored = _sides(there) != _sides(geometry)
+        swapped = "left and right are swapped" if mirrored else "the scan lies the wrong way round"
+        return _TWO_SIDES.format(used=geometry.source_axes, other=there.source_axes, swapped=swapped)
+    return _TWO_PLACES.format(shift=shift)
+
+
+def _sides(geometry: Geometry) -> tuple[int, ...]:
+    """Where the letter of the right or left side stands among the axes."""
+    return geometry.source_axes.find("L"), geometry.source_axes.find("R")
 
 
 def _plain_name(path: Path) -> str:

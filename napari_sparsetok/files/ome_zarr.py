@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, size_text
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
+from napari_sparsetok.files.units import UNIT_UNKNOWN
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Shape, Source
 
 _METADATA = ("zarr.json", ".zattrs")
@@ -26,7 +27,6 @@ _MILLIMETRES = {
     **{"meter": 1e3, "decimeter": 100.0, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6},
     **{"angstrom": 1e-7, "inch": 25.4, "foot": 304.8, "yard": 914.4},
 }
-_UNIT_UNKNOWN = "It does not say in a known unit how large its voxels are; millimetres were taken."
 _RAS = {
     **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
     **{"anterior-to-posterior": (0, -1, 0), "inferior-to-superior": (0, 0, 1), "superior-to-inferior": (0, 0, -1)},
@@ -128,7 +128,7 @@ def read(path: Path, key: str | None, watch: Watch) -> Scan:
         name=name,
         leading=leading,
         source=Source(path.resolve(), "ome-zarr"),
-        notes=(*(() if placed else (SIDES_UNKNOWN,)), *(() if level.measured else (_UNIT_UNKNOWN,))),
+        notes=(*(() if placed else (SIDES_UNKNOWN,)), *(() if level.measured else (UNIT_UNKNOWN,))),
         identity=identity,
     )
 
@@ -166,7 +166,10 @@ def _document(path: Path) -> dict[str, Any]:
         if file.is_file():
             if file.stat().st_size > _LARGEST_METADATA:
                 raise ScanError("the metadata of this OME-Zarr are larger than any scan's; export it again")
-            found = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except RecursionError:  # brackets in brackets, more of them than Python follows
+                raise ScanError("the metadata of this OME-Zarr are damaged; copy it again from its source") from None
             return found if isinstance(found, dict) else {}
     return {}
 

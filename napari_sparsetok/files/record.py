@@ -52,7 +52,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ScanError(f"{path.name} cannot be read as a record ({error})") from None
     needed = ("model", "scan", "settings", "region_zyx", "prediction_sha256")
     if not isinstance(document, dict) or any(key not in document for key in needed):

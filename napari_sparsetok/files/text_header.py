@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from napari_sparsetok.files.raw import Packing, RawBlock
 from napari_sparsetok.files.reading import check_claim
+from napari_sparsetok.files.units import millimetres
 from napari_sparsetok.scan import ScanError
 
 NRRD = (".nrrd", ".nhdr")
@@ -36,7 +38,28 @@ _META_KINDS = {
 }
 _UNCLEAR = ("MET_LONG", "MET_ULONG")  # four bytes or eight, by the machine that wrote them
 _NRRD_PACKINGS: dict[str, Packing] = {"raw": "", "gz": "gzip", "gzip": "gzip"}
+# Where these lead is known. scanner-xyz, 3D-right-handed and -left-handed are no directions of the patient, and
+# SimpleITK turns none round that has a time.
+_PATIENT_SPACES = (
+    *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "left-posterior-superior-time"),
+    *("ras", "las", "lps", "lpst"),
+)
+_UNSAID = ("", "?", "none", "???")  # what stands for a unit that nobody gave
 _UNPACKED = ("raw", "txt", "text", "ascii")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a header measures.
+
+    millimetres : of the unit that its lengths are in.
+    known : whether the unit is one that is known, or left out, which means millimetres.
+    sized : whether it gives its voxels a size at all.
+    """
+
+    millimetres: float = 1.0
+    known: bool = True
+    sized: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,7 @@ class Claim:
     bytes : what they take unpacked.
     raw : where they lie, if they are grey values that can be taken as they are.
     packing : how they are packed there.
+    measure : the unit of its lengths.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +79,7 @@ class Claim:
     bytes: int
     raw: RawBlock | None = None
     packing: Packing = ""
+    measure: Measure = Measure()
 
 
 @dataclass(frozen=True)
@@ -122,11 +147,35 @@ def _nrrd(path: Path, head: _Head) -> Claim:
     skip = said.get("byte skip", said.get("byteskip", "0"))
     unusual = "line skip" in said or "lineskip" in said or packing is None or not order or (packing and skip != "0")
     offset = _offset(skip, 0 if data else head.end, stored, claimed)
+    placed = bool(directions) and said.get("space", "").lower() in _PATIENT_SPACES
+    measure = _nrrd_measure(said, path, sized=bool(directions) or len(_vectors(said.get("spacings", ""))) >= 3)
     if unusual or offset is None:
-        return Claim(shape, "space" in said, claimed)
-    return Claim(
-        shape, "space" in said, claimed, RawBlock(stored, offset, np.dtype(order + kind), shape), packing or ""
-    )
+        return Claim(shape, placed, claimed, measure=measure)
+    block = RawBlock(stored, offset, np.dtype(order + kind), shape)
+    return Claim(shape, placed, claimed, block, packing or "", measure)
+
+
+def _nrrd_measure(said: dict[str, str], path: Path, *, sized: bool) -> Measure:
+    """From the units of space, or, where voxels have sizes without directions, of the axes."""
+    text = said.get("space units") or ("" if said.get("space directions") else said.get("units", ""))
+    words = re.findall(r'"([^"]*)"', text) or text.split()
+    return _measure([_text(word) for word in words], path, sized=sized)
+
+
+def _measure(words: Sequence[str], path: Path, *, sized: bool) -> Measure:
+    found = {millimetres(word) for word in words if word.strip().lower() not in _UNSAID}
+    lengths = found - {0.0}  # an axis of time has a unit too
+    if len(lengths) > 1:
+        raise ScanError(f"{path.name} measures its axes in different units; export it in millimetres")
+    return Measure(next(iter(lengths), 1.0), bool(lengths) or not found, sized)
+
+
+def _text(word: str) -> str:
+    """A word of a header, which was read as Latin-1, as what it is if it is UTF-8: “Âµm” is “µm”."""
+    try:
+        return word.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return word
 
 
 def _meta(path: Path, head: _Head) -> Claim:
@@ -142,11 +191,12 @@ def _meta(path: Path, head: _Head) -> Claim:
     placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
     skip = said.get("HeaderSize", "0")
     offset = _offset(skip, head.end if local else 0, stored, claimed)
+    measure = _measure([said.get("DistanceUnits", "")], path, sized="ElementSpacing" in said or "ElementSize" in said)
     if offset is None or channels != 1 or not _is_plain(said) or (packed and skip != "0"):
-        return Claim(shape, placed, claimed)
+        return Claim(shape, placed, claimed, measure=measure)
     big = _is_true(said, "BinaryDataByteOrderMSB") or _is_true(said, "ElementByteOrderMSB")
     block = RawBlock(stored, offset, np.dtype((">" if big else "<") + kind), shape)
-    return Claim(shape, placed, claimed, block, "zlib" if packed else "")
+    return Claim(shape, placed, claimed, block, "zlib" if packed else "", measure)
 
 
 def _is_plain(said: dict[str, str]) -> bool:
@@ -179,7 +229,7 @@ def _claimed(path: Path, claim: tuple[tuple[int, ...], str, int], stored: Path, 
 
 
 def _stored_in(path: Path, data: str) -> Path:
-    """Where the voxels are: in the file itself, or in one beside it."""
+    """Where the voxels are: in the file itself, or in one beside it or in a folder there."""
     if not data:
         return path
     words = data.split()
@@ -187,10 +237,25 @@ def _stored_in(path: Path, data: str) -> Path:
         raise ScanError(
             f"{path.name} is spread over many files, which is not read; convert it to one .nrrd or .mha file"
         )
-    beside = path.parent / data
-    if os.path.basename(data) != data or "\\" in data or not beside.is_file():
-        raise ScanError(f"the voxels of {path.name} should be in another file beside it, which is not there; copy both")
-    return beside
+    if not _is_within(path.parent, data):
+        raise ScanError(
+            f"{path.name} points to voxels that are not beside it or in a folder there; copy them beside it, "
+            "and correct the name in its header"
+        )
+    if not (stored := path.parent / data).is_file():
+        raise ScanError(
+            f"the voxels of {path.name} should be in another file beside it, or in a folder there, which is not there; "
+            "copy both"
+        )
+    return stored
+
+
+def _is_within(folder: Path, name: str) -> bool:
+    """Whether a name means a file in a folder or below it. One right there may be a link, as archives make them."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or "\\" in name or name.startswith("/") or PureWindowsPath(name).drive:
+        return False
+    return len(parts) == 1 or (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def _whole_numbers(text: str, path: Path) -> tuple[int, ...]:

@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, in_one_step
+from napari_sparsetok.files.units import millimetres
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".tif", ".tiff")
 
 _UNSPACED = "The file does not give its voxels a size in {axes}; 1 mm was taken. Volumes in mL mean nothing."
-_MILLIMETRES = {
-    **{"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "m": 1000.0, "nm": 1e-6, "nanometer": 1e-6},
-    **{"um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "micrometer": 1e-3, "inch": 25.4, "in": 25.4},
-}
 _LARGEST_XML = 16 << 20  # bytes
 
 
@@ -29,6 +26,7 @@ def read(path: Path, watch: Watch) -> Scan:
     with explained(path.name):
         try:
             with tifffile.TiffFile(path) as file:
+                _check_chain(file)
                 series = file.series[0]
                 axes = _checked(series, path)
                 spacing = _spacing(file)
@@ -53,6 +51,22 @@ def _stored(series: Any, watch: Watch) -> NDArray[Any]:
         watch.step(number, len(pages))
         array[number] = page.asarray()
     return array.reshape(series.shape)
+
+
+def _check_chain(file: Any) -> None:
+    """Follow the pages to their end: tifffile takes those that it finds for all, and a stack for a picture.
+
+    Raises
+    ------
+    EOFError : the last one points to one that is not there.
+    """
+    at = file.pages.next_page_offset
+    if at is None:
+        return
+    file.filehandle.seek(at)
+    pointer = file.filehandle.read(file.tiff.offsetsize)
+    if len(pointer) < file.tiff.offsetsize or any(pointer):
+        raise EOFError
 
 
 def _checked(series: Any, path: Path) -> str:
@@ -89,7 +103,7 @@ def _spacing(file: Any) -> tuple[float, float, float]:
         return _ome_spacing(file.ome_metadata)
     page = file.pages[0]
     said = file.imagej_metadata or {}
-    unit = _MILLIMETRES.get(str(said.get("unit", "")).lower().replace("\\u00b5", "µ"), 0.0)
+    unit = millimetres(str(said.get("unit", "")).replace("\\u00b5", "µ"))
     if not unit and not file.is_imagej:
         unit = {2: 25.4, 3: 10.0}.get(_tag(page, "ResolutionUnit"), 0.0)
         # A resolution in dots an inch is the printer's, not the scanner's, unless the file comes from a microscope.
@@ -110,7 +124,7 @@ def _ome_spacing(xml: str) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     steps = []
     for axis in "ZYX":
-        unit = _MILLIMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0.0)
+        unit = millimetres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         steps.append(_sane(float(pixels.get(f"PhysicalSize{axis}", 0)) * unit))
     z, y, x = steps
     return z, y, x

@@ -12,6 +12,8 @@ from napari.layers import Image, Layer
 from napari_sparsetok.scan import AXIS_LABELS, SIDES_UNKNOWN, Geometry, Scan, ScanError
 from napari_sparsetok.ui.window_preset import OTHER
 
+_UNITS = {"millimeter", "pixel"}  # a pixel is no length: nobody said one, and millimetres are taken
+
 LayerData = tuple[Any, dict[str, Any], str]
 
 SCAN = "sparsetok_scan"
@@ -111,6 +113,7 @@ def scan_of(layer: Layer, frame: int = 0) -> Scan:
     if layer.rgb or data.ndim not in (3, 4):
         raise ScanError(f"“{layer.name}” is a flat or coloured picture; choose a scan, which is a stack of slices")
     _check_upright(layer)
+    _check_units(layer)
     voxels = np.asarray(data[frame] if data.ndim == 4 else data)
     geometry = Geometry.shown(voxels.shape, tuple(layer.scale)[-3:], tuple(layer.translate)[-3:])
     return Scan(voxels, geometry, name=layer.name, notes=(SIDES_UNKNOWN,))
@@ -134,4 +137,14 @@ def _check_upright(layer: Layer) -> None:
         raise ScanError(
             f"the layer “{layer.name}” is shown turned or mirrored, which its voxels do not follow; "
             "open the scan's own file with SparseTok"
+        )
+
+
+def _check_units(layer: Layer) -> None:
+    """Refuse units that are no millimetres: the viewer would count in them, unlike all that lies beside the layer."""
+    units = dict.fromkeys(str(unit) for unit in layer.units[-3:])
+    if not units.keys() <= _UNITS:
+        raise ScanError(
+            f"the layer “{layer.name}” is measured in {', '.join(units)}, and masks are in millimetres; "
+            "open the scan's own file with SparseTok, or set the layer's scale, translate and units in mm"
         )

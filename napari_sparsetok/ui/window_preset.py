@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_sparsetok.files.dicom_reference import DicomHeader
 from napari_sparsetok.scan import Scan
@@ -19,7 +21,10 @@ _MODALITIES = {
 }
 """What each kind of DICOM image is."""
 
-_AIR = -500  # HU: only CT goes down there
+# Hounsfield units. Nothing is thinner than air, but for noise; phase maps and other values with a sign have no floor.
+_AIR = (-1100, -900)
+_LEAST_AIR = 0.01  # share of voxels: around or within the patient
+_MOST_BELOW = 0.02  # where padding was interpolated
 
 
 @dataclass(frozen=True)
@@ -71,15 +76,28 @@ OTHER = (
 
 
 def modality(scan: Scan) -> str:
-    """As the file says, as in "MR"; "CT" where the values go down to air in Hounsfield units; "" where nobody knows."""
+    """As the file says, as in "MR"; "CT" where the values end at air in Hounsfield units; "" where nobody knows."""
     header = scan.source.header if scan.source is not None else None
     if isinstance(header, DicomHeader) and header.slices and header.slices[0]:
         return _MODALITIES.get(header.slices[0][0].sop_class, "")
     if not scan.is_sampled:
         return ""
-    values = scan.sample[:: max(1, len(scan.sample) // 20_000)]
-    values = values[np.isfinite(values)]
-    return "CT" if values.size and float(np.percentile(values, 1)) < _AIR else ""
+    return "CT" if _looks_like_ct(scan.sample[:: max(1, len(scan.sample) // 20_000)]) else ""
+
+
+def _looks_like_ct(values: NDArray[Any]) -> bool:
+    """Whether values are Hounsfield units, as far as they tell: there is air, and nothing below it but padding.
+
+    A CT cut so that no air is left is not known as one: its values could be anything's.
+    """
+    values = values[~np.isnan(values)]
+    if not values.size or np.isinf(values).any():
+        return False
+    low, high = _AIR
+    lowest = values.min()
+    measured = values[values > lowest] if lowest < low else values  # scanners fill corners with one value, as -2048
+    below, air = (measured < low).sum(), ((measured >= low) & (measured <= high)).sum()
+    return bool(air >= max(1, _LEAST_AIR * measured.size) and below <= _MOST_BELOW * measured.size)
 
 
 def presets(scan: Scan) -> tuple[Preset, ...]:

@@ -17,11 +17,13 @@ import zarr
 
 from napari_sparsetok.files import (
     OpeningStopped,
+    RepairableScanError,
     can_open,
     find_series,
     ome_zarr,
     open_labels,
     open_scan,
+    raw,
     regrid,
     resampled_to,
     save_mask,
@@ -177,6 +179,93 @@ def test_four_axes(tmp_path):
         np.testing.assert_array_equal(scan.geometry.to_source(scan.frame(1).voxels).transpose(2, 1, 0), array[1])
 
 
+# ── axes that miss a right angle ─────────────────────────────────────────────────────────────────
+
+
+def tilted(degrees, base=None):
+    """An affine whose slices are shifted along their second axis, as a tilted gantry shifts them."""
+    affine = affine_of("LPS") if base is None else base.copy()
+    step = affine[:3, 1] / np.linalg.norm(affine[:3, 1])
+    affine[:3, 2] += step * np.linalg.norm(affine[:3, 2]) * np.tan(np.radians(degrees))
+    return affine
+
+
+def write_tilted(path, array, affine):
+    if path.suffix in (".nrrd", ".mha"):
+        sitk.WriteImage(itk_image(array, affine), str(path))
+    elif path.suffix == ".mgz":
+        nib.save(nib.MGHImage(array.astype("f4"), affine), path)
+    else:
+        image = nib.Nifti1Image(array, affine)
+        image.set_qform(None, 0)
+        nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.mgz"])
+@pytest.mark.parametrize("base", [None, oblique(20)], ids=["upright", "oblique"])
+def test_shifted_slices_are_not_shown_as_a_box(name, base, tmp_path):
+    path = write_tilted(tmp_path / name, voxels((9, 8, 7)), tilted(20, base))
+    with pytest.raises(RepairableScanError, match=r"miss a right angle by 20\.0°.*“resample” would shift") as caught:
+        open_scan(path)
+    assert set(caught.value.repairs) == {"resample"}
+    scan = open_scan(path, repair="resample")
+    assert scan.geometry.skew < 1e-4
+    assert scan.geometry.spacing == pytest.approx((3.0, 2.0, 1.0))
+    assert any("Repaired" in note and "20.0°" in note for note in scan.notes)
+    assert any("Oblique scan: its slices are turned by 20°" in note for note in scan.notes) == (base is not None)
+    assert scan.source is None
+    assert [file.name for file in scan.origins] == [name]
+
+
+def test_slices_shifted_back_lie_where_they_were_measured(tmp_path):
+    """A shift by whole pixels needs no value between the measured ones."""
+    array, affine = voxels((9, 8, 7)), affine_of("LPS")
+    affine[:3, 2] += affine[:3, 1]
+    scan = open_scan(write_tilted(tmp_path / "a.nii", array, affine), repair="resample")
+    assert scan.geometry.source_shape == (9, 14, 7)
+    stored = scan.geometry.to_source(scan.voxels)
+    for k in range(7):
+        np.testing.assert_allclose(stored[:, k : k + 8, k], array[:, :, k], atol=1e-3)
+    there = np.linalg.inv(scan.geometry.source_affine) @ affine @ (4, 3, 2, 1)
+    np.testing.assert_allclose(there, (4, 5, 2, 1), atol=1e-5)
+    mask = (scan.voxels > 99).astype(np.uint8)
+    again, _ = open_labels(save_mask(tmp_path / "m.nii.gz", mask, scan, LabelTable.of(["a"])), scan)
+    np.testing.assert_array_equal(again, mask)
+
+
+def test_axes_that_are_rounded_are_at_right_angles(tmp_path):
+    """Directions of three decimals, and a shift that does not show in a scan of so few slices."""
+    affine = oblique(17)
+    affine[:3, :3] = np.round(affine[:3, :3] / (1, 2, 3), 3) * (1, 2, 3)
+    for number, made in enumerate([affine, tilted(0.09), tilted(0.4)]):
+        scan = open_scan(write_tilted(tmp_path / f"{number}.nii", voxels((9, 8, 5)), made))
+        np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels((9, 8, 5)))
+        assert not any("Repaired" in note for note in scan.notes)
+    assert "by 0.4°" in refused(write_tilted(tmp_path / "long.nii", voxels((9, 8, 40)), tilted(0.4)))
+
+
+def test_several_volumes_of_shifted_slices_are_refused(tmp_path):
+    path = write_tilted(tmp_path / "a.nii", voxels((9, 8, 7, 2)), tilted(20))
+    assert "split its volumes" in refused(path, repair="resample")
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::7])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_axis_that_is_tilted_is_the_one_that_is_straightened(codes, axis):
+    affine = affine_of(codes)
+    affine[:3, axis] += affine[:3, (axis + 1) % 3] * 0.5
+    geometry = Geometry((9, 8, 7), affine)
+    grid = geometry.straightened()
+    assert geometry.is_skewed
+    assert not grid.is_skewed
+    assert np.linalg.det(grid.source_affine[:3, :3]) == pytest.approx(np.linalg.det(affine[:3, :3]))
+    corners = np.array([(*corner, 1) for corner in itertools.product((0, 8), (0, 7), (0, 6))])
+    inside = corners @ (np.linalg.inv(grid.source_affine) @ affine).T[:, :3]
+    assert (inside > -1e-6).all()
+    assert (inside < np.array(grid.source_shape) - 1 + 1e-6).all()
+
+
 NRRD = "NRRD0004\ntype: {type}\ndimension: 3\nsizes: {sizes}\nencoding: {encoding}\nendian: little\n{more}\n\n"
 META = "ObjectType = Image\nNDims = 3\nDimSize = {sizes}\nElementType = {type}\n{more}ElementDataFile = {data}\n"
 
@@ -219,10 +308,110 @@ def test_voxels_in_other_files_than_beside_it(data, tmp_path):
     assert "beside it" in (sentence := refused(tmp_path / "a.nhdr")) or "many files" in sentence
 
 
+def detached(folder, data):
+    """Headers of both formats that point to `data`."""
+    more = f"space: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)\ndata file: {data}"
+    text = NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=more)
+    (folder / "a.nhdr").write_text(text.rstrip("\n") + "\n")
+    (folder / "a.mhd").write_text(META.format(type="MET_SHORT", sizes="5 6 7", more="", data=data))
+    return folder / "a.nhdr", folder / "a.mhd"
+
+
+@pytest.mark.parametrize("data", ["x.raw", "./x.raw", "sub/x.raw", "./sub/deep/x.raw"])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_voxels_beside_a_header_or_below_it(data, lazily, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "LARGEST_IN_MEMORY", 0 if lazily else 1 << 30)
+    (tmp_path / data).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / data).write_bytes(voxels().tobytes(order="F"))
+    for header in detached(tmp_path, data):
+        scan = open_scan(header)
+        assert scan.is_lazy == lazily
+        np.testing.assert_array_equal(scan.geometry.to_source(np.asarray(scan.voxels[...])), voxels())
+
+
+@pytest.mark.parametrize(
+    "data", ["{}/x.raw", "../x.raw", "sub/../../x.raw", "out/x.raw", "sub/link.raw", "sub\\x.raw", "C:x.raw"]
+)
+def test_voxels_that_a_header_may_not_point_to(data, tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(420))
+    folder = tmp_path / "scan"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "sub" / "link.raw").symlink_to(tmp_path / "x.raw")
+    for header in detached(folder, data.format(tmp_path)):
+        assert "not beside it or in a folder there; copy them beside it" in refused(header)
+
+
 def test_detached_voxels_cut_short(tmp_path):
     sitk.WriteImage(itk_image(voxels(), np.eye(4)), str(tmp_path / "a.mhd"))
     (tmp_path / "a.raw").write_bytes((tmp_path / "a.raw").read_bytes()[:-1])
     assert "cut short" in refused(tmp_path / "a.mhd")
+
+
+PLACE = "space: {space}\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (1,2,3)"
+
+
+def nrrd_of(path, more):
+    text = NRRD.format(type="short", sizes="5 6 7", encoding="raw", more=more)
+    path.write_bytes(text.encode() + voxels().tobytes(order="F"))
+    return open_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("space", "known"),
+    [
+        *[("left-posterior-superior", True), ("RAS", True), ("LPS", True), ("left-anterior-superior", True)],
+        *[("scanner-xyz", False), ("3D-right-handed", False), ("3D-left-handed", False)],
+    ],
+)
+def test_only_a_space_of_the_patient_has_sides(space, known, tmp_path):
+    scan = nrrd_of(tmp_path / "a.nrrd", PLACE.format(space=space))
+    assert scan.sides_known == known
+    assert scan.geometry.spacing == (3.0, 2.0, 1.0)
+    np.testing.assert_array_equal(scan.geometry.to_source(scan.voxels), voxels())
+
+
+def test_a_nrrd_without_directions_has_no_sides_and_maybe_no_size(tmp_path):
+    scan = nrrd_of(tmp_path / "a.nrrd", "space: left-posterior-superior")
+    assert not scan.sides_known
+    assert "does not give its voxels a size; 1 mm was taken" in scan.notes[1]
+    scan = nrrd_of(tmp_path / "b.nrrd", "spacings: 1 2 3")
+    assert not scan.sides_known
+    assert len(scan.notes) == 1
+    (tmp_path / "c.mha").write_bytes(
+        META.format(type="MET_SHORT", sizes="5 6 7", more="", data="LOCAL").encode() + bytes(420)
+    )
+    assert "does not give its voxels a size" in open_scan(tmp_path / "c.mha").notes[1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("um", 1e-3), ("µm", 1e-3), ("mm", 1.0), ("cm", 10.0), ("m", 1000.0), ("", 1.0)]
+)
+def test_lengths_in_another_unit_become_millimetres(unit, millimetres, tmp_path):
+    units = " ".join([f'"{unit}"'] * 3)
+    place = PLACE.format(space="left-posterior-superior")
+    placed = nrrd_of(tmp_path / "a.nrrd", f"{place}\nspace units: {units}")
+    sized = nrrd_of(tmp_path / "b.nrrd", f"spacings: 1 2 3\nunits: {units}")
+    for scan in (placed, sized):
+        assert scan.geometry.spacing == pytest.approx([n * millimetres for n in (3, 2, 1)])
+    assert placed.notes == ()
+    np.testing.assert_allclose(placed.geometry.source_affine[:3, 3], np.multiply((-1, -2, 3), millimetres))
+    mask = (placed.voxels % 3).astype(np.uint8)
+    for name in ("m.nrrd", "m.nii.gz"):
+        again, _ = open_labels(save_mask(tmp_path / name, mask, placed, LabelTable.of(["a", "b"])), placed)
+        np.testing.assert_array_equal(again, mask)
+
+
+def test_a_unit_that_is_not_known_is_told(tmp_path):
+    place = PLACE.format(space="left-posterior-superior")
+    scan = nrrd_of(tmp_path / "a.nrrd", f'{place}\nspace units: "furlong" "furlong" "furlong"')
+    assert "millimetres were taken" in scan.notes[0]
+    with pytest.raises(ScanError, match="different units"):
+        nrrd_of(tmp_path / "b.nrrd", f'{place}\nspace units: "mm" "mm" "um"')
+    more = "ElementSpacing = 100 200 300\nDistanceUnits = um\n"
+    text = META.format(type="MET_SHORT", sizes="5 6 7", more=more, data="LOCAL")
+    (tmp_path / "c.mha").write_bytes(text.encode() + bytes(420))
+    assert open_scan(tmp_path / "c.mha").geometry.spacing == pytest.approx((0.3, 0.2, 0.1))
 
 
 # ── FreeSurfer ───────────────────────────────────────────────────────────────────────────────────
@@ -280,6 +469,17 @@ def test_a_plain_tiff_has_no_size_and_says_so(tmp_path):
 def test_flat_and_coloured_tiffs(shape, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", voxels(shape, "u1"), photometric="rgb" if shape[-1] == 3 else "minisblack")
     assert "flat picture" in (sentence := refused(tmp_path / "a.tif")) or "colours" in sentence
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"compression": "zlib"}, {"bigtiff": True}])
+def test_a_stack_that_is_cut_short_is_no_picture(options, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels(kind="u2"), **options)
+    data = (tmp_path / "a.tif").read_bytes()
+    np.testing.assert_array_equal(open_scan(tmp_path / "a.tif").voxels, voxels(kind="u2"))
+    for share in (0.3, 0.5, 0.7, 0.9):
+        (tmp_path / "a.tif").write_bytes(data[: int(len(data) * share)])
+        sentence = refused(tmp_path / "a.tif")
+        assert "cut short" in sentence or "not a TIFF file that can be read" in sentence
 
 
 # ── OME-Zarr ─────────────────────────────────────────────────────────────────────────────────────
@@ -387,6 +587,28 @@ def test_ome_zarr_that_cannot_be(write_zarr):
     assert "blocks or numbers" in refused(path)
     shutil.rmtree(path / "0")
     assert refused(path)
+
+
+def test_text_nested_without_end_is_damage_like_any_other(write_zarr, scan_of, tmp_path):
+    """Python's reader of JSON gives up on it with an error of its own."""
+    for name in (".zattrs", "zarr.json"):
+        (folder := tmp_path / f"{name[1:]}.zarr").mkdir()
+        (folder / name).write_text("[" * 200_000)
+        assert can_open(folder) is False
+        assert "is a folder without" in refused(folder)
+    path = write_zarr(voxels((12, 10, 8)), version=2)
+    (path / "0" / ".zarray").write_text("[" * 200_000)
+    assert "export it again" in refused(path)
+    path = write_zarr(voxels((12, 10, 8)), name="b.zarr")
+    (path / "0" / "zarr.json").write_text("[" * 200_000)
+    assert "export it again" in refused(path)
+    scan = scan_of()
+    image = itk_image((voxels() % 3).astype(np.uint8), affine_of("LPS"))
+    image.SetMetaData("sparsetok_labels", "[" * 50_000)
+    sitk.WriteImage(image, str(tmp_path / "m.nrrd"))
+    mask, labels = open_labels(tmp_path / "m.nrrd", scan)
+    np.testing.assert_array_equal(mask, scan.voxels % 3)
+    assert [label.name for label in labels] == ["label 1", "label 2"]
 
 
 def test_a_missing_zarr_is_named(write_zarr, monkeypatch):

@@ -300,6 +300,39 @@ def test_an_oblique_file_opens_with_a_note(tmp_path):
     assert "turned by 17°" in note
 
 
+def with_two_places(path, sform, qform):
+    image = nib.Nifti1Image(voxels_of((5, 6, 7)), None)
+    image.set_sform(sform, 1)
+    image.set_qform(qform, 1)
+    nib.save(image, path)
+    return open_scan(path)
+
+
+def test_two_places_in_one_header_are_told(tmp_path):
+    one, there = np.diag([1.0, 1.0, 2.0, 1.0]), np.diag([1.0, 1.0, 2.0, 1.0])
+    there[0, 3] = 40
+    scan = with_two_places(tmp_path / "moved.nii", one, there)
+    assert [note for note in scan.notes if "up to 40.0 mm apart; the sform is used" in note]
+    np.testing.assert_array_equal(scan.geometry.source_affine, one)
+    (note,) = with_two_places(tmp_path / "flip.nii", one, np.diag([-1.0, 1.0, 2.0, 1.0])).notes
+    assert "by its sform the axes lead to RAS, by its qform to LAS" in note
+    assert "left and right are swapped" in note
+    (note,) = with_two_places(tmp_path / "back.nii", one, np.diag([1.0, -1.0, 2.0, 1.0])).notes
+    assert "lies the wrong way round" in note
+
+
+@pytest.mark.parametrize("angle", [0, 20, 44.999, 179.99])
+def test_a_qform_that_is_rounded_is_no_second_place(angle, tmp_path):
+    turn = np.eye(4)
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn[:2, :2] = [[cos, -sin], [sin, cos]]
+    image = nib.Nifti1Image(np.zeros((400, 400, 3), np.uint8), None)
+    image.set_sform(turn, 2)
+    image.set_qform(turn, 1)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    assert not any("sform" in note for note in open_scan(tmp_path / "scan.nii.gz").notes)
+
+
 def test_a_straight_file_opens_without_notes(tmp_path):
     nib.save(nib.Nifti1Image(voxels_of((3, 4, 5)), np.eye(4)), tmp_path / "scan.nii")
     assert open_scan(tmp_path / "scan.nii").notes == ()

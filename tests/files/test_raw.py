@@ -28,7 +28,10 @@ from napari_sparsetok.state import Settings
 from napari_sparsetok.ui.scan_layer import layer_data, scan_of
 from napari_sparsetok.weights import Registry
 
-OBLIQUE = np.array([[0.1, -1.9, 0.4, 30], [0.2, 0.3, 2.9, -20], [1.0, 0.2, -0.1, 10], [0, 0, 0, 1]])
+_LEFT, _, _RIGHT = np.linalg.svd([[0.1, -0.95, 0.14], [0.2, 0.15, 0.96], [0.98, 0.1, -0.03]])
+OBLIQUE = np.diag([0.0, 0.0, 0.0, 1.0])
+OBLIQUE[:3, :3] = _LEFT @ _RIGHT * (1.0, 2.0, 3.0)
+OBLIQUE[:3, 3] = (30, -20, 10)
 
 
 def voxels(shape=(9, 10, 11), kind="i2"):

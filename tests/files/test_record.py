@@ -41,7 +41,7 @@ def test_a_full_disk_says_that_the_mask_is_saved(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", '{"model": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", '{"model": 1}', "[" * 100_000])
 def test_what_is_no_record_is_refused_in_words(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)

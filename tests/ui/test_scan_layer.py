@@ -9,10 +9,11 @@ import dask.array as da
 import numpy as np
 import pytest
 from fakes import make_scan
+from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_sparsetok.scan import Geometry, Scan, ScanError
-from napari_sparsetok.ui.scan_layer import Frame, frame_at, is_at_hand, layer_data, scan_of
+from napari_sparsetok.ui.scan_layer import Frame, frame_at, is_at_hand, layer_data, placed, scan_of
 
 
 def image(scan: Scan) -> Image:
@@ -83,6 +84,30 @@ def test_a_plain_layer_of_another_reader_keeps_its_place() -> None:
     np.testing.assert_allclose(scan.geometry.origin, (10, 20, 30))
     assert scan.name == "plain"
     assert any("left and right cannot be told" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize("unit", ["um", "cm", "m", "s"])
+def test_a_layer_in_another_unit_is_refused(unit: str) -> None:
+    """The viewer would count in the finer of both units, and not in the millimetres of all that is beside it."""
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((3, 4, 5)), scale=(500, 500, 500), units=(unit,) * 3, name="plain")
+    with pytest.raises(ScanError, match="masks are in millimetres"):
+        scan_of(layer)
+    layer.units = ("mm",) * 3
+    assert scan_of(layer).geometry.spacing == (500, 500, 500)
+
+
+def test_a_mask_in_millimetres_would_not_be_where_a_layer_in_micrometres_is_asked() -> None:
+    """Why such a layer is refused: napari draws both in one place, but counts in micrometres."""
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((3, 4, 5)), scale=(500, 500, 500), units=("um",) * 3)
+    viewer.add_labels(np.zeros((3, 4, 5), np.uint8), **placed(Geometry.shown((3, 4, 5), (0.5, 0.5, 0.5))))
+    assert viewer.dims.range[0].step == 500
+
+
+def test_a_time_axis_may_be_in_seconds() -> None:
+    layer = Image(np.zeros((2, 3, 4, 5)), scale=(2, 3, 2, 1), units=("s", "mm", "mm", "mm"))
+    assert scan_of(layer, 1).geometry.spacing == (3, 2, 1)
 
 
 def test_a_plain_series_gives_the_frame() -> None:

@@ -124,6 +124,33 @@ def test_where_no_file_says_it_the_values_may() -> None:
     assert modality(make_scan()) == ""
 
 
+def values(numbers: np.ndarray) -> Scan:
+    return Scan(numbers, Geometry.shown(numbers.shape))
+
+
+def test_values_with_a_sign_are_not_yet_hounsfield_units() -> None:
+    """Phase maps reach as deep as air, and deeper; infinities are no measurement."""
+    rng = np.random.default_rng(0)
+    phase = rng.normal(size=(20, 20, 20)) * 3000
+    scaled = rng.integers(-4096, 4096, (20, 20, 20))
+    narrow = rng.normal(size=(20, 20, 20)) * 100 - 500
+    infinite = np.where(phase > 5000, np.inf, rng.integers(-1000, 2000, phase.shape))
+    for numbers in (phase, scaled, narrow, infinite, np.full((3, 4, 5), -2048), np.full((3, 4, 5), np.nan)):
+        assert modality(values(numbers)) == ""
+
+
+def test_a_ct_is_known_with_padding_and_after_resampling() -> None:
+    rng = np.random.default_rng(0)
+    body = rng.normal(40, 60, (20, 20, 20))
+    body[:, :6] = rng.normal(-1000, 15, (20, 6, 20))
+    padded = body.round().astype(np.int16)
+    padded[:, :, :5] = -2048
+    hollow = body.copy()
+    hollow[0] = np.nan
+    for numbers in (body, padded, hollow):
+        assert modality(values(numbers)) == "CT"
+
+
 def test_keys_go_around_the_presets(bench: Bench) -> None:
     bench.add(ct())
     names = [bench.window.name]
