@@ -120,7 +120,7 @@ def _complete(planes: Sequence[Sequence[T]], volumes: dict[Any, list[T | None]],
     left_out = len(volumes) - len(keys)
     if not left_out:
         return Split(whole, note)
-    noun = "volume lacks" if left_out == 1 else "volumes lack"
+    noun = "volumes lacks" if left_out == 1 else "volumes lack"
     return Split(
         whole,
         note,

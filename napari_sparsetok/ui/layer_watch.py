@@ -37,6 +37,7 @@ class LayerWatch:
         for layer in dict.fromkeys(layers):
             self._places[layer], self._voxels[layer] = Place.of(layer), layer.data
             self._connect(layer.events.data, partial(self._on_data, layer))
+            self._connect(layer.events.units, partial(self._on_units, layer))
             for part in PARTS:
                 self._connect(getattr(layer.events, part), partial(self._on_moved, layer))
 
@@ -57,6 +58,10 @@ class LayerWatch:
             return
         self._places[layer], self._voxels[layer] = Place.of(layer), layer.data  # it may have other axes now
         self._replaced(layer)
+
+    def _on_units(self, layer: Layer, event: Any = None) -> None:
+        if SCAN not in layer.metadata:  # of the others the file says it
+            self._replaced(layer)
 
     def _on_moved(self, layer: Layer, event: Any = None) -> None:
         place = self._places[layer]

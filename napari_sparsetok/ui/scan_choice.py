@@ -43,7 +43,7 @@ class ScanChoice:
 
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
-        self._scans: dict[tuple[Any, int], tuple[Any, Place, Scan]] = {}
+        self._scans: dict[tuple[Any, ...], tuple[Any, Place, Scan]] = {}
         self._watch = LayerWatch(self._on_replaced, self.held.emit)
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
@@ -160,7 +160,7 @@ class ScanChoice:
 
     def _one(self, layer: Layer, frame: int) -> Scan:
         """One object for one frame, so that results find their scan again; another for other voxels or place."""
-        key, data = (layer.unique_id, frame), layer.data
+        key, data = (layer.unique_id, frame, *map(str, layer.units)), layer.data
         kept = self._scans.get(key)
         if kept is None or kept[0] is not data or not kept[1].is_of(layer):
             kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))

@@ -149,7 +149,7 @@ def test_a_volume_in_time_that_lacks_slices(tmp_path):
     first.write(tmp_path, "a{}")
     second.write(tmp_path, "b{}")
     (tmp_path / "b3").unlink()
-    assert "1 of 2 volume lacks slices" in str(refused(tmp_path))
+    assert "1 of 2 volumes lacks slices" in str(refused(tmp_path))
     scan = open_scan(tmp_path, repair="drop")
     assert scan.leading == ""
     np.testing.assert_array_equal(stored(scan), ramp())

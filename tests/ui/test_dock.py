@@ -339,6 +339,16 @@ def test_a_plain_layer_that_gets_other_voxel_sizes_is_segmented_with_these(desk:
     assert desk.state.scan.geometry.spacing == first.geometry.spacing
 
 
+def test_a_plain_layer_is_taken_once_its_units_are_right_and_no_longer_when_they_are_not(desk: Desk) -> None:
+    layer = desk.viewer.add_image(np.random.default_rng(0).random((16, 20, 12)), name="plain", units=("um",) * 3)
+    assert desk.state.scan is None
+    assert "micrometer" in desk.panel._scan_info.text()
+    layer.units = ("mm",) * 3
+    assert desk.state.scan is not None
+    layer.units = ("um",) * 3
+    assert desk.state.scan is None
+
+
 def test_a_layer_that_is_no_more_the_scan_may_be_moved(desk: Desk) -> None:
     first, second = desk.add(make_scan(name="first")), desk.add(make_scan(name="second"))
     assert desk.state.scan.name == "second"
