@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
@@ -43,7 +44,16 @@ _MARKS = (
     *("TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "EchoTime", "TriggerTime"),
     *("AcquisitionNumber", "AcquisitionTime", "ContentTime"),
 )
-TAGS = [Tag(name) for name in (*_PERSONAL, *_SERIES, *_PIXELS, *_PLACE, *_MARKS)]
+# Where scanners wrote the b-value before there was a place for it: whose block it is, and which element of it.
+_B_VALUES = {
+    "SIEMENS MR HEADER": (0x0019, 0x0C),
+    "GEMS_PARM_01": (0x0043, 0x39),
+    "Philips Imaging DD 001": (0x2001, 0x03),
+}
+_GE_FLAG = 1e9  # that GE adds to some of them
+_PRIVATE = [(group, part) for group, element in _B_VALUES.values() for part in (0x0010, 0x1000 + element)]
+_NAMES = (*_PERSONAL, *_SERIES, *_PIXELS, *_PLACE, *_MARKS)
+TAGS = [*(Tag(name) for name in _NAMES), *(Tag(place) for place in _PRIVATE)]
 
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -267,7 +277,7 @@ def _marks(dataset: Dataset, macro: Any) -> dict[str, Any]:
     gradient = direction.get("DiffusionGradientOrientation") or dataset.get("DiffusionGradientOrientation")
     return {
         "time": content.get("TemporalPositionIndex") or dataset.get("TemporalPositionIdentifier"),
-        "b-value": _number(diffusion.get("DiffusionBValue", dataset.get("DiffusionBValue"))),
+        "b-value": _number(diffusion.get("DiffusionBValue", dataset.get("DiffusionBValue", _own_b_value(dataset)))),
         "gradient direction": tuple(round(g, 4) for g in _numbers(gradient)),
         "echo time": _number(macro("MREchoSequence").get("EffectiveEchoTime", dataset.get("EchoTime"))),
         "image type": "/".join(str(part) for part in ([kind] if isinstance(kind, str) else list(kind))),
@@ -278,6 +288,20 @@ def _marks(dataset: Dataset, macro: Any) -> dict[str, Any]:
         "acquisition time": str(content.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionTime") or ""),
         "content time": str(dataset.get("ContentTime") or ""),
     }
+
+
+def _own_b_value(dataset: Dataset) -> float | None:
+    """The b-value where a scanner keeps it to itself, in the first block of its group, where all of them have it."""
+    for creator, (group, element) in _B_VALUES.items():
+        if str(dataset[group, 0x0010].value if (group, 0x0010) in dataset else "").strip() != creator:
+            continue
+        found = dataset.get((group, 0x1000 + element))
+        value = found.value if found is not None else None
+        if isinstance(value, bytes):  # of a type that the file does not tell
+            value = value.decode("ascii", "ignore").strip("\0 ").split("\\")
+        first = _number(value[0] if isinstance(value, (list, MultiValue)) and len(value) else value)
+        return None if first is None else first % _GE_FLAG
+    return None
 
 
 def _scale(values: Dataset, dataset: Dataset, name: str, default: float) -> float:

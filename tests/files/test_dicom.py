@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_maker import Series
 from pydicom.fileset import FileSet
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from napari_sparsetok.files import OpeningStopped, SeveralSeriesError, can_open, find_series, open_scan, save_mask
 from napari_sparsetok.labels import LabelTable
@@ -144,6 +144,30 @@ def test_a_name_is_recognised_however_it_is_spelt(person, description, names, tm
     extra = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": person, "SeriesDescription": description}
     folder = Series(make.block(), extra=extra).write(tmp_path / "scan")
     assert (open_scan(folder).name == "MR series 3") == names
+
+
+@pytest.mark.parametrize(
+    ("group", "creator", "element", "vr", "value"),
+    [
+        (0x0019, "SIEMENS MR HEADER", 0x0C, "IS", "{}"),
+        (0x0043, "GEMS_PARM_01", 0x39, "IS", ["100000{:04d}", 8, 0, 0]),
+        (0x2001, "Philips Imaging DD 001", 0x03, "FL", 0.0),
+    ],
+)
+@pytest.mark.parametrize("implicit", [False, True])
+def test_b_values_that_a_scanner_keeps_to_itself(group, creator, element, vr, value, implicit, tmp_path):
+    for k, b in enumerate((0, 800)):
+        told = [value[0].format(b), *value[1:]] if isinstance(value, list) else float(b) if vr == "FL" else str(b)
+        for ds in Series(make.block(4, seed=k), uid="1.2.3").datasets():
+            ds.private_block(group, creator, create=True).add_new(element, vr, told)
+            ds.InstanceNumber = int(ds.InstanceNumber) + 4 * k
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.4.{ds.InstanceNumber}"
+            if implicit:
+                ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            ds.save_as(tmp_path / f"{ds.InstanceNumber}.dcm", enforce_file_format=True)
+    scan = open_scan(tmp_path)
+    assert scan.leading == "time"
+    assert any("b-value: 0; 800 s/mm²" in note for note in scan.notes), scan.notes
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────
