@@ -50,6 +50,11 @@ class RepairableScanError(ScanError):
         super().__init__(problem)
         self.repairs = dict(repairs)
 
+    @property
+    def problem(self) -> str:
+        """What is wrong, without the offers, for whoever makes them in another way."""
+        return str(self).partition(". Choose a repair")[0]
+
 
 class SeveralSeriesError(ScanError):
     """Several scans were found and none was chosen.

@@ -77,7 +77,7 @@ def look(wish: Wish, watch: Watch) -> Found:
     try:
         scan = open_scan(path, series=chosen, repair=wish.repair, on_progress=progress, should_stop=stop)
     except RepairableScanError as error:
-        problem = "; ".join(chosen.problems) if chosen is not None and chosen.problems else str(error)
+        problem = "; ".join(chosen.problems) if chosen is not None and chosen.problems else error.problem
         return Found(problem=problem, repairs=tuple(error.repairs.items()), chosen=chosen)
     mask = mask_of(path, scan, scans)
     return Found(mask=mask) if mask else Found(layers=tuple(layer_data(scan)))

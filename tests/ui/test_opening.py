@@ -192,6 +192,17 @@ def test_a_gap_is_said_and_repaired_only_if_agreed(door: Door, tmp_path: Path) -
     assert scan.shape[0] > 8
 
 
+def test_a_sheared_scan_of_another_format_is_repaired_the_same_way(door: Door, tmp_path: Path) -> None:
+    affine = np.array([[2.0, 0, 0.6, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.arange(960, dtype=np.int16).reshape(8, 12, 10), affine), tmp_path / "sheared.nii")
+    door.opening.open(tmp_path / "sheared.nii")
+    box = door.question()
+    assert "miss a right angle by 16.7°" in box.text()
+    assert "Choose a repair" not in box.text()  # that is what the buttons are for
+    door.answer("Repair")
+    assert any("Repaired" in note for note in door.scan().notes)
+
+
 def test_a_repair_that_is_not_wanted_opens_nothing(door: Door, tmp_path: Path) -> None:
     door.opening.open(gapped(tmp_path / "study"))
     door.answer("Cancel")
