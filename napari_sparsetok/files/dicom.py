@@ -90,7 +90,7 @@ def _header(candidate: Candidate, resampled: bool) -> DicomHeader:
         tuple(SliceReference(f.head.sop_class, f.uid, f.number + 1, f.item.path, f.item.member) for f in volume)
         for volume in candidate.volumes
     )
-    return DicomHeader(head.study, head.series, head.frame_of_reference, () if resampled else slices)
+    return DicomHeader(head.study, head.series, head.frame_of_reference, () if resampled else slices, head.sop_class)
 
 
 def _chosen(found: Sequence[SeriesInfo], key: str | None) -> SeriesInfo:

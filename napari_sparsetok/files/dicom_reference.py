@@ -25,9 +25,11 @@ class DicomHeader:
     ----------
     slices : for each volume, for each slice in source order (index along the third source axis). Empty if the scan
         was resampled, since then no slice is an instance's.
+    sop_class : of its images, which says what measured them.
     """
 
     study: str
     series: str
     frame_of_reference: str
     slices: tuple[tuple[SliceReference, ...], ...]
+    sop_class: str = ""

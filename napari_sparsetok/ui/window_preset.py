@@ -78,8 +78,8 @@ OTHER = (
 def modality(scan: Scan) -> str:
     """As the file says, as in "MR"; "CT" where the values end at air in Hounsfield units; "" where nobody knows."""
     header = scan.source.header if scan.source is not None else None
-    if isinstance(header, DicomHeader) and header.slices and header.slices[0]:
-        return _MODALITIES.get(header.slices[0][0].sop_class, "")
+    if isinstance(header, DicomHeader) and header.sop_class:
+        return _MODALITIES.get(header.sop_class, "")
     if not scan.is_sampled:
         return ""
     return "CT" if _looks_like_ct(scan.sample[:: max(1, len(scan.sample) // 20_000)]) else ""

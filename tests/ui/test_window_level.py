@@ -117,6 +117,8 @@ def test_the_modality_is_what_the_file_says(tmp_path: Path) -> None:
         dataset.save_as(tmp_path / "ct" / f"{k}.dcm", enforce_file_format=True)
     assert modality(mr) == "MR"
     assert modality(open_scan(tmp_path / "ct")) == "CT"
+    (tmp_path / "ct" / "2.dcm").unlink()
+    assert modality(open_scan(tmp_path / "ct", repair="resample")) == "CT"  # its slices are no file's any more
 
 
 def test_where_no_file_says_it_the_values_may() -> None:
