@@ -217,13 +217,14 @@ class Dock(QWidget):
         """Other voxels under an old mask would make it a lie."""
         if self.session.state.prediction is not None or self.correct.array is not None:
             self.session.say(
-                f"“{layer.name}” has other voxels now, or another place, so it counts as another scan. "
+                f"The scan changed, so it is another now: “{layer.name}” has other voxels, or lies elsewhere. "
                 "The old mask is hidden; its corrections are kept."
             )
         self.overlays.retire_scan(scan)
 
     def _on_held(self, layer: Layer) -> None:
-        self.session.say(f"“{layer.name}” was put back: masks lie, and are saved, where the scan's file says.")
+        # The first words are all that napari shows of a notice before it is unfolded.
+        self.session.say(f"The scan was put back to its place: masks lie where the file of “{layer.name}” says.")
 
     def _on_other_grid(self, problem: str) -> None:
         """Several scans of one patient with voxels of their own: ask, never resample silently."""
