@@ -9,8 +9,8 @@ from typing import Any, cast
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_sparsetok.sample import SAMPLES, open_sample
 from napari_sparsetok.scan import Region, Scan, Shape
@@ -28,6 +28,7 @@ from napari_sparsetok.ui.lifetime import Lifetime
 from napari_sparsetok.ui.model_choice import ModelChoice
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
+from napari_sparsetok.ui.other_grid import ask_to_resample
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.panel import Panel
 from napari_sparsetok.ui.preferences import preferences
@@ -144,7 +145,6 @@ class Dock(QWidget):
         panel.scans_chosen.connect(self._scans.choose_by_hand)
         self._scans.other_grid.connect(self._on_other_grid)
         self._scans.replaced.connect(self._on_replaced)
-        self._scans.held.connect(self._on_held)
         self._models = ModelChoice(session, panel)
         panel.device_chosen.connect(lambda device: session.choose(device=device))
         panel.where_chosen.connect(self._on_where_chosen)
@@ -222,22 +222,8 @@ class Dock(QWidget):
             )
         self.overlays.retire_scan(scan)
 
-    def _on_held(self, layer: Layer) -> None:
-        # The first words are all that napari shows of a notice before it is unfolded.
-        self.session.say(f"The scan was put back to its place: masks lie where the file of “{layer.name}” says.")
-
     def _on_other_grid(self, problem: str) -> None:
-        """Several scans of one patient with voxels of their own: ask, never resample silently."""
-        box = QMessageBox(self)
-        box.setWindowTitle("These scans have different voxels")
-        box.setText("The model needs all its scans on the same voxels. Bring the others to those of the first?")
-        box.setInformativeText(f"{problem}. The layers and the files stay as they are.")
-        agree = box.addButton("&Resample", QMessageBox.AcceptRole)
-        agree.setToolTip("Segment copies that lie on the voxels of the first scan")
-        agree.clicked.connect(self._scans.resample)
-        box.setDefaultButton(box.addButton("&Cancel", QMessageBox.RejectRole))
-        box.setAttribute(Qt.WA_DeleteOnClose)
-        box.open()
+        ask_to_resample(self, problem, self._scans.resample)
 
     def _on_click(self, voxel: Shape, scan: Scan) -> None:
         """What lies there comes first, and alone if the person chose "around a click"."""

@@ -28,7 +28,6 @@ class ScanChoice:
     other_grid : the layers do not have the same voxels, in words; `resample` brings them together if somebody agrees.
     replaced : a layer that makes the scan got other voxels, or another place; with the scan that it made before. Told
         before what it makes now is taken.
-    held : a layer that makes the scan was moved, and put back to where its file says that it lies.
 
     Parameters
     ----------
@@ -39,12 +38,11 @@ class ScanChoice:
 
     other_grid = Signal(str)
     replaced = Signal(Scan, Layer)
-    held = Signal(Layer)
 
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
         self._scans: dict[tuple[Any, ...], tuple[Any, Place, Scan]] = {}
-        self._watch = LayerWatch(self._on_replaced, self.held.emit)
+        self._watch = LayerWatch(self._on_replaced, self._on_held)
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
@@ -106,6 +104,10 @@ class ScanChoice:
         if scan is not None:
             self.replaced.emit(scan, layer)
         self._take()
+
+    def _on_held(self, layer: Layer) -> None:
+        # The first words are all that napari shows of a notice before it is unfolded.
+        self._session.say(f"The scan was put back to its place: masks lie where the file of “{layer.name}” says.")
 
     def _frame_now(self) -> Frame | None:
         frames = [frame_at(layer, self._viewer.dims.point) for layer in self.chosen if layer is not None]
