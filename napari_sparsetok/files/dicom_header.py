@@ -352,16 +352,20 @@ def _names_somebody(text: str, dataset: Dataset) -> bool:
             said = str(dataset.get(name) or "")
         except Exception:  # whatever pydicom makes of a field that contradicts itself; it quotes the field
             return True
-        words = re.findall(r"\w+", said.replace("_", " "))
-        for word in {spelt for each in words for spelt in _spellings(each)}:
-            if word.isascii() and len(word) < (2 if name in _WHO else 3):
-                continue
-            # A short name lies by chance within many words, so only as a word of its own it is the name.
-            short = name in _WHO and word.isascii() and len(word) <= 3
-            pattern = rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])" if short else re.escape(word)
-            if any(re.search(pattern, spelt) for spelt in texts):
-                return True
+        words = {spelt for word in re.findall(r"\w+", said.replace("_", " ")) for spelt in _spellings(word)}
+        if any(_tells(word, texts, of_person=name in _WHO) for word in words):
+            return True
     return False
+
+
+def _tells(word: str, texts: set[str], *, of_person: bool) -> bool:
+    """Whether one of the texts holds a word that may name somebody."""
+    if word.isascii() and len(word) < (2 if of_person else 3):
+        return False
+    # A short name lies by chance within many words, so only as a word of its own it is the name.
+    alone = of_person and word.isascii() and len(word) <= 3
+    pattern = rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])" if alone else re.escape(word)
+    return any(re.search(pattern, text) for text in texts)
 
 
 def _spellings(text: str) -> set[str]:
