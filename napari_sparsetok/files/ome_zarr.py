@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, size_text
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
-from napari_sparsetok.files.units import UNIT_UNKNOWN
+from napari_sparsetok.files.units import UNIT_UNKNOWN, millimetres
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Shape, Source
 
 _METADATA = ("zarr.json", ".zattrs")
@@ -23,10 +23,6 @@ _LARGEST_CHUNK = 1 << 30
 _MOST_BLOCKS = 100_000
 _MOST_LOOKED_AT = 256  # blocks, for a thumbnail
 _READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
-_MILLIMETRES = {
-    **{"meter": 1e3, "decimeter": 100.0, "centimeter": 10.0, "millimeter": 1.0, "micrometer": 1e-3, "nanometer": 1e-6},
-    **{"angstrom": 1e-7, "inch": 25.4, "foot": 304.8, "yard": 914.4},
-}
 _RAS = {
     **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
     **{"anterior-to-posterior": (0, -1, 0), "inferior-to-superior": (0, 0, 1), "superior-to-inferior": (0, 0, -1)},
@@ -249,7 +245,7 @@ def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Any]) 
             scale, shift = scale * np.asarray(step.scale, float), shift * np.asarray(step.scale, float)
         elif step.type == "translation":
             shift = shift + np.asarray(step.translation, float)
-    known = [_MILLIMETRES.get(str(axes[k].get("unit") or "")) for k in spatial]
+    known = [millimetres(str(axes[k].get("unit") or "")) or None for k in spatial]
     units = [unit or 1.0 for unit in known]
     z, y, x = (float(abs(scale[k]) * u) for k, u in zip(spatial, units, strict=True))
     a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))

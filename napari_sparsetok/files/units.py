@@ -10,6 +10,7 @@ _MILLIMETRES = {
     **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), 1e-3),
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1e-6),
     **dict.fromkeys(("in", "inch", "inches"), 25.4),
+    **{"decimeter": 100.0, "angstrom": 1e-7, "foot": 304.8, "yard": 914.4},  # as OME-Zarr may
 }
 
 UNIT_UNKNOWN = "It does not say in a known unit how large its voxels are; millimetres were taken."
