@@ -34,13 +34,14 @@ class WindowPrefix:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds; more once keep ratios share their completion."""
-        own = self.prefix.tokens.nbytes + self.prefix.scores.nbytes + self.skip.nbytes
+        prefix = self.prefix
+        own = prefix.tokens.nbytes + prefix.scores.nbytes + prefix.places.nbytes + self.skip.nbytes
         return own + self.shared.nbytes
 
     def to(self, device: torch.device) -> WindowPrefix:
         """The same on a device."""
         prefix, skip = self.prefix, self.skip
-        moved = Prefix(prefix.tokens.to(device), prefix.scores.to(device), prefix.grid)
+        moved = prefix.to(device)
         return WindowPrefix(moved, ImageSkip(skip.main.to(device), skip.short.to(device)), survivors=self.survivors)
 
 

@@ -70,7 +70,6 @@ class Canvas:
         box = self._plan.tokens(index).slices
         mine = self._plan.owner[box] == index
         stage = record.stage[0].cpu().numpy()
-        stage = np.where(stage == 0, self._card.stages + 1, stage).astype(np.uint8)
         self._stage[box][mine] = stage[mine]
         self._windows[box] += 1
         for k, passed in enumerate(self._passed, start=1):

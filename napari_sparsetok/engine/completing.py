@@ -23,7 +23,7 @@ Seen = tuple[Tensor, Tensor]
 class Shared:
     """Of one window, what completion at one keep ratio leaves for the next. Empty at first.
 
-    order : (N,) ids of all tokens, by rising score at the first stage. What a ratio prunes there are the first of them.
+    order : (N,) places of all tokens, by rising score at the first stage. What a ratio prunes there are the first.
     tokens : (N, W) in this order, as the first block gets them if they were pruned at the first stage.
     query, key, value : (1, h, N, d) of these.
     among : what the first L of them see of each other, from the last run.
@@ -99,13 +99,13 @@ class SharedCompletion:
             return self._model.complete(parts, ids, prefix.grid)
         if not shared.filled:
             self._fill(shared, prefix)
-        x = self._assembled(shared, parts, ids, prefix)
-        return cast(Tensor, x.transpose(1, 2).unflatten(2, prefix.grid))  # B N C -> B C d h w
+        return self._model.laid(self._assembled(shared, parts, ids, prefix), prefix.places, prefix.grid)
 
     def _fill(self, shared: Shared, prefix: Prefix) -> None:
         assembly, block = self._assembly, cast(Block, self._assembly.blocks[0])
-        shared.order = prefix.scores[0].argsort(descending=True, stable=True).flip(0)
-        tokens = self._model.stage_norms[0](prefix.tokens[0].index_select(0, shared.order))
+        order = prefix.scores[0].argsort(descending=True, stable=True).flip(0)
+        shared.order = prefix.places[0].index_select(0, order)
+        tokens = self._model.stage_norms[0](prefix.tokens[0].index_select(0, order))
         tokens = assembly.pre_linear[0](tokens) + assembly.layer_tokens[0][0]
         shared.tokens = tokens + sincos_positions(prefix.grid, tokens.shape[-1], like=tokens)[0, shared.order]
         shared.query, shared.key, shared.value = _heads(block, shared.tokens)

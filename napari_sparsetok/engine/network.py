@@ -95,11 +95,7 @@ def finish(
     """
     model = network.model
     with torch.inference_mode(), network.autocast(), _stoppable(model, should_stop):
-        prefix = Prefix(
-            torch.cat([w.prefix.tokens for w in windows]),
-            torch.cat([w.prefix.scores for w in windows]),
-            windows[0].prefix.grid,
-        )
+        prefix = Prefix.joined([w.prefix for w in windows])
         parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
         if share and len(windows) == 1 and network.completion.fits(rule):
             completed = network.completion(prefix, windows[0].shared, parts, ids)
@@ -132,12 +128,8 @@ def prefixes(network: Network, images: torch.Tensor) -> list[WindowPrefix]:
     """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
     images = images.to(network.device.device)
     with torch.inference_mode(), network.autocast():
-        prefix = network.model.encode_prefix(images)
+        found = network.model.prefixes(images)
     with torch.inference_mode():
         skip = network.decoder.image_skip(images)
-        return [
-            WindowPrefix(
-                Prefix(prefix.tokens[k : k + 1].clone(), prefix.scores[k : k + 1].clone(), prefix.grid), skip.of(k)
-            )
-            for k in range(len(images))
-        ]
+        each = [prefix.of(k) for prefix in found for k in range(len(prefix.tokens))]
+        return [WindowPrefix(prefix, skip.of(k)) for k, prefix in enumerate(each)]

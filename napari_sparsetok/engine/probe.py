@@ -71,8 +71,7 @@ class Probe:
         self._survivors: dict[Hashable, NDArray[np.bool_]] = {} if own else opened.prefix.survivors
         values = np.array([s[0].float().cpu().numpy() for s in record.scores], dtype=np.float32)
         self.scores: NDArray[Any] = np.exp(values) if opened.rule.selection == "learned" else values
-        stage = record.stage[0].cpu().numpy()
-        self.stage: NDArray[np.uint8] = np.where(stage == 0, opened.model.config.stages + 1, stage).astype(np.uint8)
+        self.stage: NDArray[np.uint8] = record.stage[0].cpu().numpy()
 
     def story(self, place: Shape) -> tuple[StageStory, ...]:
         """How a token fared at each stage that it came to."""
@@ -82,7 +81,7 @@ class Probe:
         """Whether a token is kept to the end at another keep ratio, the same for all stages; runs the stages."""
         o, at = self._o, int(np.ravel_multi_index(place, self.grid))
         if keep_ratio >= 1:  # prunes only what a person said must go
-            return o.forced is None or bool(o.forced[place] >= 0)
+            return bool(self.stage[place]) and (o.forced is None or bool(o.forced[place] >= 0))
         known = self._survivors.get(self._decided_by(keep_ratio))
         if known is not None:
             return bool(known[at])
@@ -112,7 +111,7 @@ class Probe:
         if self._o.rule.forced is not None:
             return keep_ratio
         config, classes = self._o.model.config, self._o.model.class_tokens
-        left = tokens_left(int(np.prod(self.grid)), keep_ratio, config.stages, 1 - classes)
+        left = tokens_left(int(np.count_nonzero(self.stage)), keep_ratio, config.stages, 1 - classes)
         return self._o.rule.selection, left
 
     def kept_from(self, place: Shape) -> float | None:

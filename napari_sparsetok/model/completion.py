@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_sparsetok.model.layers import NORM_EPS, Block, sincos_positions
-from napari_sparsetok.model.pruning import restore
+from napari_sparsetok.model.pruning import gather, restore
 
 
 class TokenAssembly(nn.Module):
@@ -33,7 +33,7 @@ class TokenAssembly(nn.Module):
         self.out_linear = nn.Linear(width, dim)
 
     def forward(self, parts: list[Tensor], ids: list[Tensor], grid: tuple[int, int, int], class_tokens: int) -> Tensor:
-        """Complete the grid.
+        """Complete the grid, or as much of it as tokens were made of.
 
         Parameters
         ----------
@@ -53,6 +53,9 @@ class TokenAssembly(nn.Module):
         positions = sincos_positions(grid, x.shape[-1], like=x)
         if class_tokens:
             positions = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+        if x.shape[1] < positions.shape[1]:
+            places = torch.cat(ids, dim=1).sort(dim=1).values
+            positions = gather(positions.expand(len(x), -1, -1), places)
         x = x + positions
         for block in self.blocks:
             x = block(x)

@@ -99,6 +99,11 @@ class Rule:
         given, forced = (None if x is None else x.gather(1, ids) for x in (self.given, self.forced))
         return replace(self, given=given, forced=forced)
 
+    def of(self, rows: slice) -> Rule:
+        """The same rule for some windows of the batch."""
+        given, forced = (None if x is None else x[rows] for x in (self.given, self.forced))
+        return replace(self, given=given, forced=forced)
+
     def count(self, scores: Tensor, ratio: float, minimum: int) -> int:
         """How many of the tokens with these scores (B, N) to keep.
 
@@ -137,7 +142,7 @@ class Rule:
 def restore(parts: list[Tensor], ids: list[Tensor]) -> Tensor:
     """Put parts (B, Ki, C) back in order by their ids (B, Ki): the inverse of splitting.
 
-    The ids of all parts together must be a permutation of 0 … N-1 in every row.
+    The ids of all parts together must be N different numbers in every row.
     """
     joined = torch.cat(parts, dim=1)  # B N C
     return gather(joined, torch.cat(ids, dim=1).argsort(dim=1))

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sparsetok.model.attention import attention_received
 from napari_sparsetok.model.completion import TokenAssembly
 from napari_sparsetok.model.decoder import UnetrDecoder
 from napari_sparsetok.model.layers import NORM_EPS, Block, PatchEmbedding, sincos_positions
-from napari_sparsetok.model.pruning import Rule, ScoreNetwork, Split, soft_split, split
+from napari_sparsetok.model.pruning import Rule, ScoreNetwork, Split, gather, soft_split, split
 from napari_sparsetok.tokens import stage_ratios
 
 Grid = tuple[int, int, int]
@@ -42,6 +43,8 @@ class SCDConfig:
     class_token : carry one more token that is never pruned, as published.
     shared_scores : one score network for all stages.
     drop_path : stochastic depth of the last block; earlier blocks have less.
+    empty : a patch whose voxels are all at most this, as the intensity rule gives them, never enters; see `SCD`.
+        None lets all in.
     """
 
     in_channels: int
@@ -63,6 +66,7 @@ class SCDConfig:
     class_token: bool = False
     shared_scores: bool = False
     drop_path: float = 0.0
+    empty: float | None = None
 
     def __post_init__(self) -> None:
         if any(w % self.patch for w in self.window):
@@ -72,6 +76,8 @@ class SCDConfig:
         ordered = list(self.prune_after) == sorted(set(self.prune_after))
         if not ordered or not all(1 <= b <= self.depth for b in self.prune_after):
             raise ValueError(f"prune_after {self.prune_after} must rise and lie within 1 … {self.depth}")
+        if self.empty is not None and self.positions == "learned":
+            raise ValueError("a network with learned positions takes in every patch: leave “empty” out")
 
     @property
     def stages(self) -> int:
@@ -90,12 +96,31 @@ class Prefix:
 
     tokens : (B, c+N, C), after the blocks before the first stage; c is 1 with a class token.
     scores : (B, N), log-sigmoid scores of the first stage.
-    grid : the token grid; N is its product.
+    places : (B, c+N) of the tokens, rising, among the class token, if any, and the grid.
+    grid : the token grid; N is its product, or less if patches were empty.
     """
 
     tokens: Tensor
     scores: Tensor
+    places: Tensor
     grid: Grid
+
+    def of(self, row: int) -> Prefix:
+        """That of one window, with memory of its own."""
+        tokens, scores, places = (x[row : row + 1].clone() for x in (self.tokens, self.scores, self.places))
+        return Prefix(tokens, scores, places, self.grid)
+
+    def to(self, device: torch.device) -> Prefix:
+        """The same on a device."""
+        return Prefix(self.tokens.to(device), self.scores.to(device), self.places.to(device), self.grid)
+
+    @classmethod
+    def joined(cls, prefixes: Sequence[Prefix]) -> Prefix:
+        """Those of several windows of one size as one batch."""
+        tokens, scores, places = (
+            torch.cat([getattr(prefix, name) for prefix in prefixes]) for name in ("tokens", "scores", "places")
+        )
+        return cls(tokens, scores, places, prefixes[0].grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +129,18 @@ class TokenRecord:
 
     scores : for every stage (B, d, h, w), the scores that ranked the tokens; NaN where a token was gone by then.
         Learned ones are log-sigmoid.
-    stage : (B, d, h, w) uint8, the stage that pruned the token, counted from 1; 0 if it was kept to the end.
+    stage : (B, d, h, w) uint8, as in `TokenMap`: the stage that pruned the token, counted from 1; stages + 1 if it was
+        kept to the end; 0 if it never entered.
     """
 
     scores: tuple[Tensor, ...]
     stage: Tensor
+
+    @classmethod
+    def joined(cls, records: Sequence[TokenRecord]) -> TokenRecord:
+        """Those of several batches as one."""
+        scores = zip(*(record.scores for record in records), strict=True)
+        return cls(tuple(torch.cat(each) for each in scores), torch.cat([record.stage for record in records]))
 
 
 class _Step(NamedTuple):
@@ -122,7 +154,13 @@ class _Step(NamedTuple):
 
 
 class SCD(nn.Module):
-    """Sparse encoding, token completion, dense decoding (Zhou et al., IPMI 2023)."""
+    """Sparse encoding, token completion, dense decoding (Zhou et al., IPMI 2023).
+
+    Beyond the paper, a network may be made to take in no patch of nothing but background (`SCDConfig.empty`): no block
+    sees it, nothing scores it, no keep ratio counts it, and in its place the decoder gets one learned token. Of a
+    window that is empty all over, the first patch enters. As windows then differ in how many tokens they have, they
+    are encoded one by one.
+    """
 
     def __init__(self, config: SCDConfig) -> None:
         super().__init__()
@@ -140,6 +178,8 @@ class SCD(nn.Module):
         self.scores = nn.ModuleList(ScoreNetwork(c.dim) for _ in range(1 if c.shared_scores else c.stages))
         self.stage_norms = nn.ModuleList(nn.LayerNorm(c.dim, eps=NORM_EPS) for _ in range(c.stages))
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
+        if c.empty is not None:
+            self.empty_token = nn.Parameter(torch.zeros(1, 1, c.dim))
         self.completion = TokenAssembly(
             c.stages + 1,
             c.dim,
@@ -158,7 +198,7 @@ class SCD(nn.Module):
 
         Raises
         ------
-        ValueError : the image's channels or size do not fit the network.
+        ValueError : the image's channels or size do not fit the network, or these windows must be encoded one by one.
         """
         self._check(image)
         x = self.patch_embedding(image)
@@ -167,9 +207,18 @@ class SCD(nn.Module):
         if self.class_tokens:
             x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # B 1+N C
         x = x + self._encoder_positions(grid, x)
+        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
+        if self.config.empty is not None:
+            places = self._entering(image, self.config.empty)
+            x = gather(x, places)
         for block in self.blocks[: self._first_stage_at]:
             x = block(x)
-        return Prefix(x, self._score(0, x), grid)
+        return Prefix(x, self._score(0, x), places, grid)
+
+    def prefixes(self, image: Tensor) -> list[Prefix]:
+        """Of a batch of windows (B, channels, D, H, W), as few as can be: one, or one for each if some may be empty."""
+        together = len(image) if self.config.empty is None else 1
+        return [self.encode_prefix(part) for part in image.split(together)]
 
     def image_skip(self, image: Tensor) -> Tensor:
         """The decoder's view of the image: (B, features, D, H, W)."""
@@ -192,8 +241,7 @@ class SCD(nn.Module):
         ids : (B, Ki) their places among the class token, if any, and the grid.
         scores : (B, Ni) for each stage, of the tokens that entered it.
         """
-        x = prefix.tokens
-        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
+        x, places = prefix.tokens, prefix.places
         parts, ids, all_scores = [], [], []
         for stage, step in enumerate(self._steps(prefix, keep_ratio, rule)):
             all_scores.append(step.scores)
@@ -205,14 +253,14 @@ class SCD(nn.Module):
         return [*parts, self.norm(x)], [*ids, places], all_scores
 
     def survivors(self, prefix: Prefix, keep_ratio: float | Sequence[float], rule: Rule = LEARNED) -> Tensor:
-        """Places (B, c+K) in `prefix.tokens` of what is kept to the end; runs no block after the last stage."""
-        places = torch.arange(prefix.tokens.shape[1], device=prefix.tokens.device).expand(len(prefix.tokens), -1)
+        """Places (B, c+K), as in `prefix.places`, of what is kept to the end; runs no block after the last stage."""
+        places = prefix.places
         for step in self._steps(prefix, keep_ratio, rule):
             places = step.places
         return places
 
     def survives(self, prefix: Prefix, place: int, keep_ratio: float | Sequence[float], rule: Rule = LEARNED) -> bool:
-        """Whether a token of one window, by its place in `prefix.tokens`, is kept to the end.
+        """Whether a token of one window, by its place as in `prefix.places`, is kept to the end.
 
         Runs no more blocks than that needs: none if the first stage prunes it, and none after the last stage.
         """
@@ -221,7 +269,31 @@ class SCD(nn.Module):
     def complete(self, parts: list[Tensor], ids: list[Tensor], grid: Grid) -> Tensor:
         """Assemble pruned and kept tokens to the completed grid (B, C, d, h, w)."""
         x = self.completion(parts, ids, grid, self.class_tokens)
-        return cast(Tensor, x.transpose(1, 2).unflatten(2, grid))  # B N C -> B C d h w
+        return self.laid(x, torch.cat(ids, dim=1).sort(dim=1).values, grid)
+
+    def laid(self, tokens: Tensor, places: Tensor, grid: Grid) -> Tensor:
+        """Tokens (B, N, C) that completion returned, on the grid (B, C, d, h, w), with those that never entered.
+
+        `places` (B, c+N) are theirs, in this order, among the class token, if any, and the grid.
+        """
+        n = math.prod(grid)
+        if tokens.shape[1] < n:
+            at = places[:, self.class_tokens :, None] - self.class_tokens
+            empty = self.empty_token.to(tokens.dtype).expand(len(tokens), n, -1)
+            tokens = empty.scatter(1, at.expand_as(tokens), tokens)
+        return tokens.transpose(1, 2).unflatten(2, grid)
+
+    def completed(
+        self, prefixes: Sequence[Prefix], keep_ratio: float | Sequence[float], rule: Rule = LEARNED
+    ) -> tuple[Tensor, TokenRecord]:
+        """All between `prefixes` and `decode`: the completed grids of a batch (B, C, d, h, w), and its record."""
+        grids, records, row = [], [], 0
+        for prefix in prefixes:
+            rows = slice(row, row := row + len(prefix.tokens))
+            parts, ids, scores = self.encode_rest(prefix, keep_ratio, rule.of(rows))
+            grids.append(self.complete(parts, ids, prefix.grid))
+            records.append(self.record(ids, scores, prefix.grid))
+        return torch.cat(grids), TokenRecord.joined(records)
 
     def decode(self, completed: Tensor, image_skip: Tensor) -> Tensor:
         """Completed grid (B, C, d, h, w) and image skip to logits (B, classes, D, H, W)."""
@@ -235,28 +307,26 @@ class SCD(nn.Module):
         Parameters
         ----------
         image : (B, channels, D, H, W), each side a multiple of the patch.
-        keep_ratio, rule : see `encode_rest`. A ratio of 1 is exactly the dense network.
+        keep_ratio, rule : see `encode_rest`. A ratio of 1 is exactly the dense network, but for empty patches.
 
         Returns
         -------
         logits : (B, classes, D, H, W).
         record : what happened to every token.
         """
-        prefix = self.encode_prefix(image)
-        parts, ids, scores = self.encode_rest(prefix, keep_ratio, rule)
-        logits = self.decode(self.complete(parts, ids, prefix.grid), self.image_skip(image))
-        return logits, self.record(ids, scores, prefix.grid)
+        completed, record = self.completed(self.prefixes(image), keep_ratio, rule)
+        return self.decode(completed, self.image_skip(image)), record
 
     def record(self, ids: list[Tensor], scores: list[Tensor], grid: Grid) -> TokenRecord:
         """Lay what `encode_rest` returned on the token grid."""
         c, n = self.class_tokens, math.prod(grid)
-        stage = torch.zeros(ids[0].shape[0], n, dtype=torch.uint8, device=ids[0].device)
-        for k, pruned in enumerate(ids[:-1], start=1):
-            stage.scatter_(1, pruned - c, k)
+        stage = torch.zeros(len(ids[0]), n, dtype=torch.uint8, device=ids[0].device)
+        for k, places in enumerate([*ids[:-1], ids[-1][:, c:]], start=1):
+            stage.scatter_(1, places - c, k)
         maps = []
         for k, values in enumerate(scores, start=1):
             # The tokens that entered stage k are those that no earlier stage had pruned, in rising order.
-            entered = (stage == 0) | (stage >= k)
+            entered = stage >= k
             laid = torch.full(stage.shape, float("nan"), dtype=torch.float32, device=stage.device)
             laid[entered] = values.float().flatten()
             maps.append(laid.unflatten(1, grid))
@@ -276,8 +346,7 @@ class SCD(nn.Module):
         """Prune stage by stage; the blocks before a stage run when it is asked for."""
         ratios = stage_ratios(keep_ratio, self.config.stages)
         c, after = self.class_tokens, self.config.prune_after
-        x = prefix.tokens
-        places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)  # B c+N
+        x, places = prefix.tokens, prefix.places
         for stage in range(self.config.stages):
             for block in self.blocks[after[stage - 1] : after[stage]] if stage else ():
                 x = block(x)
@@ -288,6 +357,18 @@ class SCD(nn.Module):
             x = torch.cat([x[:, :c], cut.kept], dim=1)
             places = torch.cat([places[:, :c], places[:, c:].gather(1, cut.kept_ids)], dim=1)
             yield _Step(scores, cut.pruned, pruned_places, x, places)
+
+    def _entering(self, image: Tensor, empty: float) -> Tensor:
+        """Places (1, c+N) of the class token, if any, and of the patches of a window that are not empty."""
+        if len(image) > 1:
+            raise ValueError(
+                "windows that may hold empty patches have different numbers of tokens; run them one by one"
+            )
+        highest = F.max_pool3d(image.amax(dim=1, keepdim=True), self.config.patch)  # 1 1 d h w
+        enters = (highest > empty).flatten()
+        enters[0] |= ~enters.any()  # no block can do with no token at all
+        always = enters.new_ones(self.class_tokens)
+        return torch.cat([always, enters]).nonzero().T
 
     def _score(self, stage: int, tokens: Tensor) -> Tensor:
         network = self.scores[0 if self.config.shared_scores else stage]

@@ -15,6 +15,15 @@ from napari_sparsetok.training.case import Case
 from napari_sparsetok.training.configuration import TrainingConfig
 
 KEYS = ("image", "labels")
+_PLAIN = "plain"
+"""The image after it was turned and sheared, before its values were changed."""
+
+_TRIES = 8
+"""Places of a case that are tried until one is not empty."""
+
+_BARELY = 1e-3
+"""Interpolation between voxels of one value does not give it back to the last digit."""
+
 _MARGIN = 1.25
 """A window is cut this much larger before it is turned and sheared, so that its corners are real voxels."""
 
@@ -38,10 +47,16 @@ class Batch:
 
 
 class Windows:
-    """Draws windows. What it draws depends on its generator alone, so that a run can go on where it was killed."""
+    """Draws windows. What it draws depends on its generator alone, so that a run can go on where it was killed.
 
-    def __init__(self, training: TrainingConfig) -> None:
-        self._training = training
+    Parameters
+    ----------
+    empty : the network's `SCDConfig.empty`. Where nothing is above it, no noise is laid and no window is drawn for its
+        own sake, and nothing else is brought down to it: patches are empty in training where they are in use.
+    """
+
+    def __init__(self, training: TrainingConfig, empty: float | None = None) -> None:
+        self._training, self._empty = training, empty
         self._augment = _transforms()
         self._rng = np.random.default_rng()
 
@@ -71,7 +86,15 @@ class Windows:
             at = case.places[label][rng.integers(len(case.places[label]))]
             return case, [int(a + rng.integers(-(s // 4), s // 4 + 1)) for a, s in zip(at, sides, strict=True)]
         case = cases[int(rng.integers(len(cases)))]
-        return case, [int(rng.integers(n + 1)) for n in case.labels.shape]
+        for _ in range(_TRIES):
+            at = [int(rng.integers(n + 1)) for n in case.labels.shape]
+            if self._empty is None or self._is_something(case, at, self._empty):
+                break
+        return case, at
+
+    def _is_something(self, case: Case, at: Sequence[int], empty: float) -> bool:
+        near = tuple(min(a, n - 1) for a, n in zip(at, case.labels.shape, strict=True))
+        return bool((case.image[(slice(None), *near)] > empty).any())
 
     def _sample(self, case: Case, at: Sequence[int], sides: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
         middle = _within(case, at, sides)
@@ -82,8 +105,16 @@ class Windows:
         if self._training.mirror and self._rng.random() < 0.5:
             image, labels = image[..., ::-1].copy(), labels[..., ::-1].copy()
             labels, known = swap_sides(labels, known, self._training.swap)
+        sample = self._augment({"image": image, "labels": labels})
+        if self._empty is not None:
+            sample["image"] = _empty_as_before(sample["image"], sample[_PLAIN], self._empty)
         crop = mt.CenterSpatialCropd(KEYS, roi_size=sides)
-        return crop(self._augment({"image": image, "labels": labels})), torch.from_numpy(known)
+        return crop({key: sample[key] for key in KEYS}), torch.from_numpy(known)
+
+
+def _empty_as_before(image: Tensor, plain: Tensor, empty: float) -> Tensor:
+    """An image (channels, D, H, W) that is empty exactly where it was before its values were changed."""
+    return torch.where(plain <= empty + _BARELY, empty, image.clamp(min=empty + 2 * _BARELY))
 
 
 def _within(case: Case, at: Sequence[int], sides: Sequence[int]) -> list[int]:
@@ -129,11 +160,12 @@ def _transforms() -> mt.Compose:
                 mode=("bilinear", "nearest"),
                 padding_mode="border",
             ),
+            mt.CopyItemsd("image", names=_PLAIN),
             mt.RandGaussianNoised("image", prob=0.25, std=0.15),
             mt.RandGaussianSmoothd("image", prob=0.15, sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9), sigma_z=(0.3, 0.9)),
             mt.RandScaleIntensityd("image", factors=0.2, prob=0.4),
             mt.RandShiftIntensityd("image", offsets=0.2, prob=0.4),
             mt.RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
-            mt.ToTensord(KEYS, track_meta=False),
+            mt.ToTensord((*KEYS, _PLAIN), track_meta=False),
         ]
     )

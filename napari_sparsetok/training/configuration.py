@@ -143,6 +143,8 @@ class Recipe:
             del plain["numbers"]
         if not self.training.deep_supervision:
             del plain["training"]["deep_supervision"]
+        if self.network.empty is None:
+            del plain["network"]["empty"]
         return {"format": FORMAT, **plain}
 
     @property

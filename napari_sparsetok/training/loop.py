@@ -125,7 +125,7 @@ class _Trainer:
     ) -> None:
         self._fabric, self._recipe, self._cases, self._path = fabric, recipe, cases, path
         self.training = recipe.training
-        self._windows = Windows(recipe.training)
+        self._windows = Windows(recipe.training, recipe.network.empty)
         torch.manual_seed(recipe.training.seed)
         self._model = SCD(recipe.network).train()
         if init is not None:

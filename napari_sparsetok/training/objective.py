@@ -49,14 +49,13 @@ class Objective(nn.Module):
         With distillation the first ratio's prediction teaches the others, so it should be 1. What does not depend on
         the ratio is computed once.
         """
-        prefix, skip = self.model.encode_prefix(images), self.model.image_skip(images)
+        prefixes, skip = self.model.prefixes(images), self.model.image_skip(images)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         teacher: Tensor | None = None
         for ratio in keep_ratios:
-            tokens, ids, scores = self.model.encode_rest(prefix, ratio)
-            half = self.model.decoder.halfway(self.model.complete(tokens, ids, prefix.grid))
+            completed, record = self.model.completed(prefixes, ratio)
+            half = self.model.decoder.halfway(completed)
             logits = self.model.decoder.finest(half, skip).float()
-            record = self.model.record(ids, scores, prefix.grid)
             of_scores = score_loss(record, labels, self.model.config.patch, _unsure(logits, known))
             taught = logits.new_zeros(()) if teacher is None else distillation_loss(logits, teacher)
             parts.append((self._segmentation(logits, half, labels, known), of_scores, taught))

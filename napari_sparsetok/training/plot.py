@@ -87,7 +87,8 @@ def picture(model: SCD, cases: Sequence[Case], keep_ratio: float) -> Figure | No
             axis.set_axis_off()
             if labels is not None:
                 axis.imshow(_coloured(labels), interpolation="nearest")
-        row[2].imshow(np.where(seen.stage[z] == 0, 1.0, np.nan), alpha=0.5, cmap="autumn", interpolation="nearest")
+        kept = seen.stage[z] == model.config.stages + 1
+        row[2].imshow(np.where(kept, 1.0, np.nan), alpha=0.5, cmap="autumn", interpolation="nearest")
     return figure
 
 

@@ -19,7 +19,7 @@ from napari_sparsetok.training.case import Case
 
 
 class Seen(NamedTuple):
-    """What a network makes of a case: labels (z, y, x), and in which stage each patch of voxels was pruned (or 0)."""
+    """What a network makes of a case: labels (z, y, x), and what became of each voxel's token, as in `TokenMap`."""
 
     labels: NDArray[np.uint8]
     stage: NDArray[np.uint8]
@@ -49,10 +49,10 @@ def predict(model: SCD, case: Case, keep_ratio: float, rule: Callable[[int], Rul
 
     def run(image: Tensor) -> Tensor:
         logits, record = model(image, keep_ratio, rule(math.prod(n // patch for n in image.shape[2:])))
-        pruned = record.stage[:, None].float()
+        stage = record.stage[:, None].float()
         for axis in (2, 3, 4):
-            pruned = pruned.repeat_interleave(patch, axis)
-        return torch.cat([logits.float(), pruned], dim=1)
+            stage = stage.repeat_interleave(patch, axis)
+        return torch.cat([logits.float(), stage], dim=1)
 
     # Windows go to the model's device one by one. All classes of a whole scan are summed up in main memory.
     device = next(model.parameters()).device

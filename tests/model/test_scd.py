@@ -102,7 +102,7 @@ def test_a_keep_ratio_of_one_is_the_dense_network(config: SCDConfig, seed: int) 
     with torch.inference_mode():
         logits, record = network(image, 1.0)
     assert torch.equal(logits, dense(network, image))
-    assert (record.stage == 0).all()
+    assert (record.stage == config.stages + 1).all()
     assert not any(scores.isnan().any() for scores in record.scores)
 
 
@@ -160,11 +160,11 @@ def test_the_record_counts_every_token_once(config: SCDConfig, ratio: float) -> 
     assert record.stage.shape == (2, *config.grid())
     assert len(record.scores) == config.stages
     for stage in record.stage:
-        assert (stage == 0).sum() == left[-1]
+        assert (stage == config.stages + 1).sum() == left[-1]
         for k in range(1, config.stages + 1):
             assert (stage == k).sum() == left[k - 1] - left[k]
     for k, scores in enumerate(record.scores, start=1):
-        gone = (record.stage > 0) & (record.stage < k)
+        gone = record.stage < k
         assert torch.equal(scores.isnan(), gone)
         assert (scores[~gone] <= 0).all()
 
@@ -176,7 +176,7 @@ def test_a_stage_prunes_the_lowest_scores(config: SCDConfig, ratio: float) -> No
     with torch.inference_mode():
         _, record = network(image, ratio)
     for k, scores in enumerate(record.scores, start=1):
-        pruned, kept = scores[record.stage == k], scores[(record.stage == 0) | (record.stage > k)]
+        pruned, kept = scores[record.stage == k], scores[record.stage > k]
         if len(pruned) and len(kept):
             assert pruned.max() <= kept.min()
 
@@ -194,7 +194,7 @@ def test_forced_tokens_are_kept_or_pruned_whatever_their_scores(config: SCDConfi
         _, record = network(image, ratio, Rule(forced=forced))
         _, plain = network(image, ratio)
     stage = record.stage.flatten()
-    assert (stage[must] == 0).all()
+    assert (stage[must] == config.stages + 1).all()
     assert (stage[never] == 1).all()
     assert torch.equal(record.scores[0], plain.scores[0])  # what is shown stays what the network thought
 
@@ -245,7 +245,7 @@ def test_given_scores_decide_at_every_stage(config: SCDConfig, ratio: float, see
         _, record = network(image, ratio, Rule(name, given=given))
     order = given[0].argsort(descending=True)
     left, stage = left_of(config, ratio), record.stage.flatten()
-    assert (stage[order[: left[-1]]] == 0).all()
+    assert (stage[order[: left[-1]]] == config.stages + 1).all()
     for k in range(1, config.stages + 1):
         assert (stage[order[left[k] : left[k - 1]]] == k).all()
 
@@ -263,9 +263,9 @@ def test_a_threshold_keeps_what_scores_as_much_at_every_stage(config: SCDConfig,
         threshold = float(network.encode_prefix(image).scores.exp().quantile(quantile))
         _, record = network(image, 1.0, Rule(threshold=threshold))
     for k, scores in enumerate(record.scores, start=1):
-        entered = (record.stage == 0) | (record.stage >= k)
+        entered = record.stage >= k
         passed = entered & (scores.exp() >= threshold)
-        kept = (record.stage == 0) | (record.stage > k)
+        kept = record.stage > k
         if passed.sum() >= 1 - int(config.class_token) and passed.any():
             assert torch.equal(kept, passed)
 
@@ -287,14 +287,14 @@ def test_the_class_token_is_never_pruned(ratio: float, seed: int) -> None:
 def test_without_a_class_token_one_token_stays() -> None:
     with torch.inference_mode():
         logits, record = network_of(TINY)(image_of(TINY), 0.001)
-    assert (record.stage == 0).sum() == 1
+    assert (record.stage == TINY.stages + 1).sum() == 1
     assert logits.isfinite().all()
 
 
 def test_each_stage_may_have_a_ratio_of_its_own() -> None:
     with torch.inference_mode():
         _, record = network_of(TINY)(image_of(TINY), (0.5, 1.0, 0.25))
-    assert [(record.stage == k).sum().item() for k in (1, 2, 3, 0)] == [12, 0, 9, 3]
+    assert [(record.stage == k).sum().item() for k in (1, 2, 3, 4)] == [12, 0, 9, 3]
 
 
 def test_one_score_network_serves_all_stages_if_shared() -> None:
