@@ -205,10 +205,10 @@ def _far_tokens(tokens: TokenMap) -> Binary:
     """On the token grid: the tokens that lie far from all that were kept to the end."""
     kept = tokens.stage == tokens.stages + 1
     if not kept.any():
-        far: Binary = tokens.stage > 0
+        far: Binary = tokens.covered
         return far
     distance = ndimage.distance_transform_edt(~kept, sampling=tokens.spacing)
-    beyond: Binary = (distance > _FAR * max(tokens.spacing)) & (tokens.stage > 0)
+    beyond: Binary = (distance > _FAR * max(tokens.spacing)) & tokens.covered
     return beyond
 
 

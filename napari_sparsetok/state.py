@@ -148,10 +148,11 @@ class TokenMap:
         or not in the region. Learned: probabilities, 0 … 1. Random, oracle: 0 … 1, and the oracle's is 0.5 or more
         where a token touches the reference. Entropy: share of the most that there can be, 0 … 1. Attention: the mean
         that a token gets, times the number of tokens, so 1 is an even share. Norm: length of the token.
-    stage : (d, h, w) uint8. k: pruned at stage k, counted from 1; stages + 1: kept to the end; 0: not looked at.
+    stage : (d, h, w) uint8. k: pruned at stage k, counted from 1; stages + 1: kept to the end; 0: not looked at, as no
+        window was run that holds it, or as it is empty and the model takes in no such patch; see `covered`.
     rank : (d, h, w) int32, place in its window in the order in which the first stage keeps, 0 the first: by score, but
         tokens chosen by hand come first or last; -1 not looked at.
-    window_tokens : tokens in one window, of which a stage keeps its share.
+    window_tokens : tokens in one window, of which a stage keeps its share, or less if some are empty.
     left : tokens before the first stage and after each, over all windows. Where the number differs between windows and
         some are still to come, as many as it would be if those were like the ones that were run.
     spacing, origin : millimetres along the viewer's axes between tokens, and the middle of token (0, 0, 0).
@@ -161,6 +162,8 @@ class TokenMap:
     windows : (d, h, w) uint8, how many of the windows that were run hold the token; None if nobody counted.
     passed : (stages, d, h, w) float32, the share of those windows in which the token passed a stage: where windows
         overlap they may differ. NaN where there is none; None if nobody counted.
+    entered : (d, h, w) int32, of how many tokens of its window a token is one; None if `window_tokens` in all of them.
+    left_by_window : (windows that were run, 1 + stages), what `left` is the sum of; None if nobody counted.
     """
 
     importance: NDArray[np.float32]
@@ -175,6 +178,13 @@ class TokenMap:
     window_grid: Shape | None = None
     windows: NDArray[np.uint8] | None = None
     passed: NDArray[np.float32] | None = None
+    entered: NDArray[np.int32] | None = None
+    left_by_window: NDArray[np.int64] | None = None
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """(d, h, w): a window was run that holds the token, whether or not it was taken in."""
+        return (self.stage if self.windows is None else self.windows) > 0
 
     @property
     def stages(self) -> int:

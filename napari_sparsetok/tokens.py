@@ -60,16 +60,28 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
 
     Tokens that stage 1 keeps are shown as kept, since what later stages do is not known yet.
     """
-    keep = count_kept(tokens.window_tokens, keep_ratio)
+    entered = np.asarray(tokens.window_tokens if tokens.entered is None else tokens.entered)
+    sizes, which = np.unique(entered, return_inverse=True)
+    keep = np.array([count_kept(int(n), keep_ratio) for n in sizes])[which.reshape(entered.shape)]
     stage = np.where(tokens.rank < keep, tokens.stages + 1, 1).astype(np.uint8)
-    windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
-    left = [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)]
+    left = _expected_left(tokens, keep_ratio)
     if tokens.forced is not None:  # what a person chose holds whatever the share
         stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
         must, never = (int(np.count_nonzero(chosen)) for chosen in (tokens.forced > 0, tokens.forced < 0))
         left[1:] = [min(max(n, must), left[0] - never) for n in left[1:]]
     stage[tokens.rank < 0] = 0
     return replace(tokens, stage=stage, left=tuple(left), passed=None)
+
+
+def _expected_left(tokens: TokenMap, keep_ratio: float) -> list[int]:
+    """Tokens before the first stage and after each at another keep ratio, over all windows."""
+    if tokens.left_by_window is None:
+        windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
+        return [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)]
+    entered = tokens.left_by_window[:, 0].tolist()
+    run = np.sum([tokens_left(n, keep_ratio, tokens.stages) for n in entered], axis=0)
+    # Windows that are still to come count as the others do on average.
+    return [round(float(n) * tokens.left[0] / max(1, sum(entered))) for n in run]
 
 
 # One token
@@ -234,13 +246,18 @@ class Lattice:
         return self.count(mask) / whole
 
 
+_NOWHERE = 255
+"""The stage of a place that no window covers: what is drawn there says nothing of tokens."""
+
+
 @dataclass(frozen=True)
 class Unseen:
-    """A piece of a mask that rests only on completed tokens: every one of its tokens was pruned on the way.
+    """A piece of a mask that rests only on completed tokens: every one of its tokens was pruned or never entered.
 
     label, voxels : what it is in the mask, and how large.
     at : a voxel of it, near its middle.
-    stage : the latest stage that pruned one of its tokens, so until when the network looked there at all.
+    stage : the latest stage that pruned one of its tokens, so until when the network looked there at all; 0 if none
+        ever entered.
     whole : nothing of the connected structure that it belongs to lies in a token that was kept.
     """
 
@@ -259,7 +276,7 @@ def unseen(mask: NDArray[Any], tokens: TokenMap, lattice: Lattice) -> list[Unsee
     mask : (z, y, x), 0 is background; a prediction, or a reference.
     tokens, lattice : of the same scan.
     """
-    stage = lattice.spread(tokens.stage)
+    stage = lattice.spread(np.where(tokens.covered, tokens.stage, _NOWHERE), _NOWHERE)
     found: list[Unseen] = []
     for label, box in enumerate(ndimage.find_objects(np.asarray(mask, dtype=np.uint8)), start=1):
         if box is not None:  # each label in its own box: most of a scan is background
@@ -271,7 +288,7 @@ def _unseen_of(
     label: int, shape: NDArray[Any], stage: NDArray[Any], stages: int, corner: Sequence[int]
 ) -> Iterator[Unseen]:
     around = np.ones((3, 3, 3))
-    completed = (stage >= 1) & (stage <= stages)
+    completed = stage <= stages
     pieces, _ = ndimage.label(shape & completed, around)
     structures, count = ndimage.label(shape, around)
     seen = np.zeros(count + 1, dtype=bool)

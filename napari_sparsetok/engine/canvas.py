@@ -53,10 +53,12 @@ class Canvas:
         self._base = base = base if base is not None and base.stage.shape == shape else None
         if base is not None:
             self._importance, self._stage, self._rank = base.importance.copy(), base.stage.copy(), base.rank.copy()
+            self._entered = np.full(shape, base.window_tokens) if base.entered is None else base.entered.copy()
             return
         self._importance = np.full((stages, *shape), np.nan, dtype=np.float32)
         self._stage = np.zeros(shape, dtype=np.uint8)
         self._rank = np.full(shape, -1, dtype=np.int32)
+        self._entered = np.zeros(shape, dtype=np.int32)
 
     def add(self, index: int, logits: Tensor, record: TokenRecord) -> None:
         """Add one window: logits (1, classes, D, H, W) and what happened to its tokens."""
@@ -78,9 +80,10 @@ class Canvas:
         for k, scores in enumerate(record.scores):
             values = scores[0].cpu().numpy()
             self._importance[k][box][mine] = (np.exp(values) if self._selector.selection == "learned" else values)[mine]
+        self._entered[box][mine] = self._left[index][0]
         first = record.scores[0][0].cpu().numpy() if record.scores else np.zeros(mine.shape, np.float32)
         forced = None if self._selector.forced is None else self._selector.forced[box]
-        self._rank[box][mine] = _ranks(first, forced)[mine]
+        self._rank[box][mine] = _ranks(first, forced, stage > 0)[mine]
 
     @property
     def entered(self) -> int:
@@ -137,6 +140,8 @@ class Canvas:
             selection=self._selector.selection,
             forced=self._selector.forced,
             window_grid=(d, h, w),
+            entered=self._entered.astype(np.int32),
+            left_by_window=np.array(list(self._left.values())) if self._left else None,
             **self._shares(),
         )
 
@@ -159,14 +164,18 @@ class Canvas:
         return tuple(count * windows for count in left)
 
 
-def _ranks(scores: NDArray[np.float32], forced: NDArray[np.int8] | None) -> NDArray[np.int32]:
-    """Place of each token in its window, 0 for the first that is kept; the order that pruning uses."""
-    flat = torch.from_numpy(scores.ravel())[None]
-    rule = Rule(forced=None if forced is None else torch.from_numpy(forced.reshape(1, -1)))
+def _ranks(
+    scores: NDArray[np.float32], forced: NDArray[np.int8] | None, entered: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Place of each token in its window, 0 for the first that is kept; the order that pruning uses. -1 if not there."""
+    flat = torch.from_numpy(scores[entered])[None]
+    rule = Rule(forced=None if forced is None else torch.from_numpy(forced[entered])[None])
     order = rule.priority(flat)[0].argsort(descending=True, stable=True).numpy()
-    ranks = np.empty(scores.size, dtype=np.int32)
-    ranks[order] = np.arange(scores.size, dtype=np.int32)
-    return ranks.reshape(scores.shape)
+    there = np.empty(order.size, dtype=np.int32)
+    there[order] = np.arange(order.size, dtype=np.int32)
+    ranks = np.full(scores.shape, -1, dtype=np.int32)
+    ranks[entered] = there
+    return ranks
 
 
 def _plus(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:

@@ -39,6 +39,11 @@ class Network:
         decoder = FastDecoder(moved.decoder, device.decoder_dtype)
         return cls(card, moved, SharedCompletion(moved), decoder, device, asked)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether windows may have different numbers of tokens, so that they cannot run as one batch."""
+        return self.model.config.empty is not None
+
     def autocast(self) -> torch.autocast:
         """Products in the device's type."""
         device = self.device

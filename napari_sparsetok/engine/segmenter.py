@@ -115,7 +115,7 @@ class SCDSegmenter:
         while progress.done < len(order):
             if watch.should_stop():
                 raise Stopped
-            size = 1 if selector.uneven else self._ready_network.device.batch
+            size = 1 if selector.uneven or self._ready_network.uneven else self._ready_network.device.batch
             batch = order[progress.done : progress.done + size]
             results = self._run_windows(layout, batch, selector, watch, (threads, hints.descending))
             for index, (logits, record, cached) in zip(batch, results, strict=False):

@@ -203,6 +203,9 @@ def gmac_of(prediction: Prediction, card: Card) -> float:
     if tokens.window_grid is not None and config.positions == "sincos":
         d, h, w = tokens.window_grid
         config = replace(config, window=(config.patch * d, config.patch * h, config.patch * w))
+    if tokens.left_by_window is not None:
+        alike, times = np.unique(tokens.left_by_window, axis=0, return_counts=True)
+        return float(sum(n * gmac_at(config, left) for left, n in zip(alike.tolist(), times.tolist(), strict=True)))
     windows = tokens.left[0] / tokens.window_tokens if tokens.window_tokens else 1
     return gmac_at(config, [n / windows for n in tokens.left]) * prediction.timing.windows
 

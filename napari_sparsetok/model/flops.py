@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -15,6 +15,8 @@ from napari_sparsetok.model.scd import SCD, SCDConfig
 from napari_sparsetok.tokens import tokens_left
 
 T = TypeVar("T")
+
+_COMPLETION_MLP = 4.0  # what a `Block` widens by if nobody says
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def count_cost(config: SCDConfig, keep_ratio: float | Sequence[float]) -> Cost:
     """Count parameters and multiply-accumulate operations of one window of the config's own size.
 
     Linear layers, convolutions and both products of attention count, as PyTorch's counter does;
-    additions, norms and activations do not. The keep ratio is one for all stages, or one for each.
+    additions, norms and activations do not. The keep ratio is one for all stages, or one for each. No patch is
+    empty.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def count_cost(config: SCDConfig, keep_ratio: float | Sequence[float]) -> Cost:
     n, class_tokens = math.prod(config.grid()), int(config.class_token)
     left = tokens_left(n, keep_ratio, config.stages, minimum=1 - class_tokens)
     with torch.device("meta"):  # shapes alone: no memory, no arithmetic
-        network = SCD(config).eval()
+        network = SCD(replace(config, empty=None)).eval()
         image = torch.empty(1, config.in_channels, *config.window)
     prefix, prefix_cost = _counted(lambda: network.encode_prefix(image))
     (parts, ids, _), rest_cost = _counted(lambda: network.encode_rest(prefix, keep_ratio))
@@ -68,7 +71,7 @@ def count_cost(config: SCDConfig, keep_ratio: float | Sequence[float]) -> Cost:
     _, decoder_cost = _counted(lambda: network.decode(completed, network.image_skip(image)))
     codes = config.completion_dim + (config.dim if config.positions == "sincos" else 0)
     return Cost(
-        learned=sum(p.numel() for p in network.parameters()),
+        learned=sum(p.numel() for p in network.parameters()) + (0 if config.empty is None else config.dim),
         fixed=(n + class_tokens) * codes,
         prefix=prefix_cost,
         rest=rest_cost,
@@ -84,8 +87,12 @@ def gmac_at(config: SCDConfig, left: Sequence[float]) -> float:
     Parameters
     ----------
     left : tokens before the first stage and after each, the class token not among them; means over windows do too.
+        Where patches were empty, fewer come to the first stage than the window has.
     """
     fixed = _fixed_gmac(config)
+    n = math.prod(config.grid())
+    if left[0] != n:
+        fixed += _entry_gmac(config, left[0]) - _entry_gmac(config, n)
     ends = [*config.prune_after[1:], config.depth]
     rest = 0.0
     for stage, (begin, end) in enumerate(zip(config.prune_after, ends, strict=True)):
@@ -101,9 +108,22 @@ def _fixed_gmac(config: SCDConfig) -> float:
     return cost.prefix + cost.completion + cost.decoder
 
 
+def _entry_gmac(config: SCDConfig, tokens: float) -> float:
+    """What all tokens that enter cost whatever the keep ratio: blocks and scores up to the first stage, completion."""
+    first = config.prune_after[0] if config.stages else config.depth
+    score = _score_gmac(config, tokens) if config.stages else 0.0
+    width, n = config.completion_dim, tokens + int(config.class_token)
+    linear = 2 * n * config.dim * width / 1e9
+    completion = linear + config.completion_depth * _attending_gmac(n, width, _COMPLETION_MLP)
+    return first * _block_gmac(config, tokens) + score + completion
+
+
 def _block_gmac(config: SCDConfig, tokens: float) -> float:
-    n, c = tokens + int(config.class_token), config.dim
-    return (n * c * c * (4 + 2 * config.mlp_ratio) + 2 * n * n * c) / 1e9
+    return _attending_gmac(tokens + int(config.class_token), config.dim, config.mlp_ratio)
+
+
+def _attending_gmac(n: float, c: int, mlp_ratio: float) -> float:
+    return (n * c * c * (4 + 2 * mlp_ratio) + 2 * n * n * c) / 1e9
 
 
 def _score_gmac(config: SCDConfig, tokens: float) -> float:

@@ -153,14 +153,14 @@ def evaluate(
     segmenter = SCDSegmenter(registry)
     rows: list[Scores] = []
     runs: dict[Key, list[Run]] = {}
-    areas: list[float] = []
+    areas: list[tuple[float, float]] = []
     deleted: list[Deleted] = []
     cases = 0
     for truth in truths:
         on_case(truth.name)
         cases += 1
         dense = segmenter.segment(truth.scan, Settings(model, 1.0))
-        areas.append(score_area(dense, truth))
+        areas.append((score_area(dense, truth), score_area(dense, truth, entered_only=True)))
         reference = Reference(truth.labels)
         for key in itertools.product(plan.selections, plan.prunings):
             settings = key[1].settings(model, key[0], reference)
@@ -174,7 +174,8 @@ def evaluate(
         "model": {"id": card.id, "sha256": card.sha256},
         "cases": cases,
         "tolerance_mm": TOLERANCE_MM,
-        "score_roc_auc": summary(areas),
+        "score_roc_auc": summary([area for area, _ in areas]),
+        "score_roc_auc_entered": summary([area for _, area in areas]),
         "keep_ratios": [_summary_at(key, rows, found, card) for key, found in runs.items()],
     }
     if len(plan.selections) > 1 and "learned" in plan.selections:
@@ -203,16 +204,20 @@ def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
     return table
 
 
-def score_area(prediction: Prediction, truth: Truth) -> float:
+def score_area(prediction: Prediction, truth: Truth, entered_only: bool = False) -> float:
     """Area under the ROC of first-stage scores against "this token touches a labelled structure".
 
-    A token may touch a label that nobody drew in this case. Where the prediction says so, the token is left out.
+    A token may touch a label that nobody drew in this case. Where the prediction says so, the token is left out. One
+    that never entered, as its patch is empty, was pruned before all others: it counts as scored below them, or not at
+    all if `entered_only`.
     """
     tokens = prediction.tokens
     touches = _touched(truth.labels > 0, truth.scan, tokens)
     undrawn = ~np.isin(prediction.mask, [0, *truth.known])
-    seen = (tokens.stage > 0) & (touches | ~_touched(undrawn, truth.scan, tokens))
-    positive, negative = tokens.importance[0][seen & touches], tokens.importance[0][seen & ~touches]
+    entered = tokens.stage > 0
+    seen = (entered if entered_only else tokens.covered) & (touches | ~_touched(undrawn, truth.scan, tokens))
+    scores = np.where(entered, tokens.importance[0], -np.inf)
+    positive, negative = scores[seen & touches], scores[seen & ~touches]
     if not positive.size or not negative.size:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([positive, negative]))[: positive.size]
@@ -330,6 +335,9 @@ def markdown(document: dict[str, Any]) -> str:
 def findings(document: dict[str, Any]) -> list[str]:
     """What the table does not hold, a sentence each: the scores' worth, and what learned selection brings."""
     lines = [f"First-stage scores against labelled tokens: area under the ROC {_interval(document['score_roc_auc'])}."]
+    entered = document["score_roc_auc_entered"]
+    if entered != document["score_roc_auc"]:
+        lines.append(f"Among the tokens that entered, as their patch is not empty: {_interval(entered)}.")
     for row in document.get("learned_minus", ()):
         where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
         lines.append(f"At {where}, learned minus {row['selection']}: Dice {_interval(row['dice'], '+')}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -196,7 +196,8 @@ def propose(dataset: Dataset, found: Fingerprint, name: str) -> Recipe:
             intensity=_intensity(found) if is_ct else {"name": "standardise", "low": 0.5, "high": 99.5},
             body=Body(_AIR, 8.0) if is_ct else None,
         ),
-        network=_network(len(dataset.channels), len(names), window),
+        # On a CT most of a body's box is air, at the lower end of the intensity rule: it need not enter.
+        network=replace(_network(len(dataset.channels), len(names), window), empty=-1.0 if is_ct else None),
         training=TrainingConfig(
             windows=tuple(_sides(side) for side in window),  # type: ignore[arg-type]
             batch=2,

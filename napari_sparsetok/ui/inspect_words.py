@@ -30,8 +30,13 @@ _SHORT = 14  # letters of a label's name for which there is room beside the numb
 NOT_YET = "This part is not computed yet."
 
 
-def fate(stage: int, stages: int) -> str:
-    """What became of a token, as one sentence."""
+def fate(stage: int, stages: int, covered: bool = False) -> str:
+    """What became of a token, as one sentence; `covered` says that a window was run that holds it."""
+    if stage == 0 and covered:
+        return (
+            "There is nothing but background here, so this patch never entered the network; "
+            "what is shown was completed afterwards."
+        )
     if stage == 0:
         return "No window of the network covers this place."
     if stage > stages:
@@ -51,7 +56,8 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     """
     place = lattice.token(voxel)
     if place is None or tokens.stage[place] == 0:
-        return f"<p>{fate(0, tokens.stages) if prediction.complete else NOT_YET}</p>"
+        covered = place is not None and bool(tokens.covered[place])
+        return f"<p>{fate(0, tokens.stages, covered) if prediction.complete or covered else NOT_YET}</p>"
     stage = int(tokens.stage[place])
     lines = [f"<p><b>{fate(stage, tokens.stages)}</b></p>"]
     if tokens.forced is not None and tokens.forced[place]:

@@ -15,7 +15,8 @@ MEMORY, GPU = torch.device("cpu"), torch.device("cuda")
 
 def entry(floats: int) -> WindowPrefix:
     return WindowPrefix(
-        Prefix(torch.zeros(floats), torch.zeros(0), (1, 1, 1)), ImageSkip(torch.zeros(0), torch.zeros(0))
+        Prefix(torch.zeros(floats), torch.zeros(0), torch.zeros(0), (1, 1, 1)),
+        ImageSkip(torch.zeros(0), torch.zeros(0)),
     )
 
 
@@ -103,13 +104,14 @@ def test_another_device_forgets_what_was_there_and_memory_keeps_its_budget():
 
 def test_moving_an_entry_keeps_every_number():
     before = WindowPrefix(
-        Prefix(torch.arange(6.0).reshape(1, 3, 2), torch.arange(3.0)[None], (1, 1, 3)),
+        Prefix(torch.arange(6.0).reshape(1, 3, 2), torch.arange(3.0)[None], torch.arange(3)[None], (1, 1, 3)),
         ImageSkip(torch.ones(1, 2), torch.full((1, 2), 2.0)),
     )
     after = before.to(MEMORY)
     assert after.prefix.grid == before.prefix.grid
     assert torch.equal(after.prefix.tokens, before.prefix.tokens)
     assert torch.equal(after.prefix.scores, before.prefix.scores)
+    assert torch.equal(after.prefix.places, before.prefix.places)
     assert torch.equal(after.skip.main, before.skip.main)
     assert torch.equal(after.skip.short, before.skip.short)
     assert after.nbytes == before.nbytes

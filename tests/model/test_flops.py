@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
-from napari_sparsetok.model import SCDConfig
+from napari_sparsetok.model import SCD, SCDConfig
 from napari_sparsetok.model.flops import count_cost, gmac_at
 from napari_sparsetok.model.presets import PRESETS, Preset
 
@@ -92,3 +95,23 @@ def test_the_cost_by_formula_is_the_cost_counted(ratios, class_token) -> None:
     config = replace(tiny.CONFIG, class_token=class_token)
     cost = count_cost(config, ratios)
     assert gmac_at(config, cost.left) == pytest.approx(cost.total, rel=1e-9)
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_empty_patches_cost_what_pytorch_counts(class_token: bool) -> None:
+    config = replace(tiny.CONFIG, empty=-1.0, class_token=class_token, window=(16, 16, 16))
+    network = SCD(config).eval()
+    image = torch.full((1, config.in_channels, *config.window), -1.0)
+    image[..., :12, 4:] = 0.5
+    # The counter knows the plain products of attention, and not the CPU's fused kernel.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with torch.inference_mode(), plain, FlopCounterMode(display=False) as counter:
+        _, record = network(image, 0.5)
+    left = [int((record.stage > k).sum()) for k in range(config.stages + 1)]
+    assert left[0] == 4 * 3 * 3
+    assert gmac_at(config, left) == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-9)
+
+
+def test_the_token_for_empty_patches_is_among_the_parameters() -> None:
+    config = replace(tiny.CONFIG, empty=-1.0)
+    assert count_cost(config, 0.5).learned == sum(p.numel() for p in SCD(config).parameters())

@@ -101,6 +101,25 @@ def test_windows_depend_on_their_generator_alone():
     assert (first.labels == again.labels).all()
 
 
+def test_empty_patches_stay_empty_and_no_others_become_so():
+    """Noise, shifts and contrast change what is there; where nothing is, nothing comes, and nothing vanishes."""
+    from napari_sparsetok.training.case import Case
+
+    image = np.full((40, 40, 40), -1.0, np.float32)
+    image[:, 20:, :] = np.random.default_rng(0).normal(-0.8, 0.1, (40, 20, 40)).clip(-0.99)
+    case = Case.of("half", image[None], (image > -1).astype(np.uint8), [True, True])
+    training = TrainingConfig(batch=1, windows=((24,), (24,), (24,)))
+    airless, noisy = Windows(training, empty=-1.0), []
+    for seed in range(16):
+        batch = airless.draw([case], np.random.default_rng(seed))
+        something, there = batch.images[0, 0] > -1, batch.labels[0, 0] == 1
+        assert batch.images.min() >= -1
+        assert (something == there).float().mean() > 0.8  # labels go to the nearest voxel, images lie between two
+        assert there.float().mean() > 0.2  # no window is drawn for the sake of nothing
+        noisy.append(bool((batch.images[0, 0][something] < -0.997).any()))
+    assert any(noisy)  # shifts and noise reached the floor, and stopped above it
+
+
 def test_windows_laid_around_labels_hold_some():
     image = np.zeros((60, 60, 60), np.float32)
     labels = np.zeros(image.shape, np.uint8)

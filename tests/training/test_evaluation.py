@@ -167,6 +167,22 @@ def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
         assert evaluation.score_area(replace(prediction, tokens=tokens), truth) == pytest.approx(area)
 
 
+def test_a_token_that_never_entered_counts_as_scored_below_all_others_or_not_at_all(dataset):
+    truth = next(truths(dataset))
+    labels = np.zeros_like(truth.labels)
+    labels[:, 12:, :] = 1
+    truth = replace(truth, labels=labels)
+    prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    scores = prediction.tokens.importance.copy()
+    scores[0], scores[0, :, 3:, :] = 0.9, 0.1  # wrong about all
+    for gone, with_all, with_entered in ((np.s_[:, 2:3], 1 / 3, 0.0), (np.s_[:, :3], 1.0, np.nan)):
+        stage, importance = prediction.tokens.stage.copy(), scores.copy()
+        stage[gone], importance[0][gone] = 0, np.nan
+        found = replace(prediction, tokens=replace(prediction.tokens, stage=stage, importance=importance))
+        assert evaluation.score_area(found, truth) == pytest.approx(with_all)
+        assert evaluation.score_area(found, truth, entered_only=True) == pytest.approx(with_entered, nan_ok=True)
+
+
 def test_the_interval_holds_the_mean_and_leaves_undefined_values_out():
     found = evaluation.summary([0.5, 0.7, float("nan"), 0.9])
     assert found["cases"] == 3
