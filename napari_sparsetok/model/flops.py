@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_sparsetok.model.scd import SCD, SCDConfig
+from napari_sparsetok.model.config import SCDConfig
+from napari_sparsetok.model.scd import SCD
 from napari_sparsetok.tokens import tokens_left
 
 T = TypeVar("T")

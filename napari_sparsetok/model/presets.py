@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from napari_sparsetok.model.scd import SCDConfig
+from napari_sparsetok.model.config import SCDConfig
 
 Preset = Literal["btcv", "brats"]
 

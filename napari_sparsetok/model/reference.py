@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from napari_sparsetok.model.config import SCDConfig
 from napari_sparsetok.model.layers import sincos_positions
 from napari_sparsetok.model.reference_options import ReferenceImportError, convert_options, named, stage_order
-from napari_sparsetok.model.scd import SCD, SCDConfig
+from napari_sparsetok.model.scd import SCD
 
 TOLERANCE = 1e-4
 """Completed tokens and logits may differ from the stored ones by this much."""

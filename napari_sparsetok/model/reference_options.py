@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from napari_sparsetok.model.scd import SCDConfig
+from napari_sparsetok.model.config import SCDConfig
 from napari_sparsetok.tokens import stage_ratios
 
 _PATCH_OF_DECODER = {"UNETR_decoder": 16, "UNETRx8_decoder": 8, "UNETRx8_decoderv2": 8}

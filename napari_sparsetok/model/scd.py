@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,81 +13,14 @@ from torch import Tensor, nn
 
 from napari_sparsetok.model.attention import attention_received
 from napari_sparsetok.model.completion import TokenAssembly
+from napari_sparsetok.model.config import Grid, SCDConfig
 from napari_sparsetok.model.decoder import UnetrDecoder
 from napari_sparsetok.model.layers import NORM_EPS, Block, PatchEmbedding, sincos_positions
 from napari_sparsetok.model.pruning import Rule, ScoreNetwork, Split, gather, soft_split, split
 from napari_sparsetok.tokens import stage_ratios
 
-Grid = tuple[int, int, int]
-
 LEARNED = Rule()
 """The network's own scores and nothing else."""
-
-
-@dataclass(frozen=True)
-class SCDConfig:
-    """Everything that fixes the weights' shapes. The keep ratio is not among it.
-
-    Parameters
-    ----------
-    in_channels, out_channels : channels of the image; classes with background.
-    window : voxels (z, y, x) of the input that the network was made for, multiples of `patch`.
-    patch : voxels along the edge of a patch: 4, 8 or 16.
-    dim, depth, heads, mlp_ratio : the encoder's width, blocks, heads, and its MLPs' widening.
-    prune_after : a pruning stage follows these blocks, counted from 1.
-    completion_dim, completion_depth, completion_heads : the same for token completion.
-    completion : "assembly" brings pruned tokens back as they were when pruned, "mask" with nothing but their place.
-    features : the decoder's channels at full resolution.
-    pooled_decoder : see `UnetrDecoder`.
-    positions : "learned" codes fit one window only, "sincos" codes any.
-    class_token : carry one more token that is never pruned, as published.
-    shared_scores : one score network for all stages.
-    drop_path : stochastic depth of the last block; earlier blocks have less.
-    empty : a patch whose voxels are all at most this, as the intensity rule gives them, never enters; see `SCD`.
-        None lets all in.
-    """
-
-    in_channels: int
-    out_channels: int
-    window: Grid
-    patch: int = 16
-    dim: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    prune_after: tuple[int, ...] = (3, 6, 9)
-    completion_dim: int = 768
-    completion_depth: int = 1
-    completion_heads: int = 12
-    completion: Literal["assembly", "mask"] = "assembly"
-    features: int = 16
-    pooled_decoder: bool = False
-    positions: Literal["learned", "sincos"] = "sincos"
-    class_token: bool = False
-    shared_scores: bool = False
-    drop_path: float = 0.0
-    empty: float | None = None
-
-    def __post_init__(self) -> None:
-        if any(w % self.patch for w in self.window):
-            raise ValueError(f"the window {self.window} must be a multiple of the patch, {self.patch} voxels")
-        if self.dim % self.heads or self.completion_dim % self.completion_heads:
-            raise ValueError("the width must be a multiple of the number of heads")
-        ordered = list(self.prune_after) == sorted(set(self.prune_after))
-        if not ordered or not all(1 <= b <= self.depth for b in self.prune_after):
-            raise ValueError(f"prune_after {self.prune_after} must rise and lie within 1 … {self.depth}")
-        if self.empty is not None and self.positions == "learned":
-            raise ValueError("a network with learned positions takes in every patch: leave “empty” out")
-
-    @property
-    def stages(self) -> int:
-        """How many times tokens are pruned."""
-        return len(self.prune_after)
-
-    def grid(self, window: Sequence[int] | None = None) -> Grid:
-        """The token grid of a window of voxels, of this config's own if none is given."""
-        d, h, w = (side // self.patch for side in (window or self.window))
-        return d, h, w
 
 
 @dataclass(frozen=True, eq=False)

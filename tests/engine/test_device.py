@@ -80,7 +80,8 @@ def test_what_was_freed_is_not_asked_for_again():
 
     devices.keep_freed_memory()
     faults()
-    assert min(faults() for _ in range(5)) < 16 * 2**20 / resource.getpagesize() / 4
+    # Now and then a page is taken away meanwhile all the same; without the setting no turn is free of faults.
+    assert min(faults() for _ in range(30)) < 16 * 2**20 / resource.getpagesize() / 4
 
 
 def test_one_core_more_is_left_to_a_window_that_is_drawn_meanwhile(clock, monkeypatch):
