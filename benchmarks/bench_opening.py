@@ -114,7 +114,7 @@ def seconds_to_stop(path: Path) -> float:
 
 
 def in_a_window(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    """Seconds from choosing a scan until it is drawn and nothing is read any more, and the event loop's longest turn."""
+    """Seconds from choosing a scan until it is drawn and nothing is read, and the event loop's longest turn."""
     viewer, dock = open_viewer()
     state, found = dock.session.state, {}
     pump_until(lambda: False, 2, [])
