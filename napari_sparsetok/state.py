@@ -187,6 +187,14 @@ class TokenMap:
         return (self.stage if self.windows is None else self.windows) > 0
 
     @property
+    def empty(self) -> int:
+        """How many patches never entered because they are empty, over all windows; see `left`."""
+        entered = 0 if self.left_by_window is None else int(self.left_by_window[:, 0].sum())
+        if self.left_by_window is None or not entered:
+            return 0
+        return round(self.left[0] * self.window_tokens * len(self.left_by_window) / entered) - self.left[0]
+
+    @property
     def stages(self) -> int:
         """How many times tokens were pruned."""
         return int(self.importance.shape[0])

@@ -64,24 +64,24 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     sizes, which = np.unique(entered, return_inverse=True)
     keep = np.array([count_kept(int(n), keep_ratio) for n in sizes])[which.reshape(entered.shape)]
     stage = np.where(tokens.rank < keep, tokens.stages + 1, 1).astype(np.uint8)
-    left = _expected_left(tokens, keep_ratio)
+    left, rows = _expected_left(tokens, keep_ratio)
     if tokens.forced is not None:  # what a person chose holds whatever the share
         stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
         must, never = (int(np.count_nonzero(chosen)) for chosen in (tokens.forced > 0, tokens.forced < 0))
         left[1:] = [min(max(n, must), left[0] - never) for n in left[1:]]
     stage[tokens.rank < 0] = 0
-    return replace(tokens, stage=stage, left=tuple(left), passed=None)
+    return replace(tokens, stage=stage, left=tuple(left), left_by_window=rows, passed=None)
 
 
-def _expected_left(tokens: TokenMap, keep_ratio: float) -> list[int]:
-    """Tokens before the first stage and after each at another keep ratio, over all windows."""
+def _expected_left(tokens: TokenMap, keep_ratio: float) -> tuple[list[int], NDArray[np.int64] | None]:
+    """Tokens before the first stage and after each at another keep ratio, over all windows; and of each that was run."""
     if tokens.left_by_window is None:
         windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
-        return [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)]
+        return [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)], None
     entered = tokens.left_by_window[:, 0].tolist()
-    run = np.sum([tokens_left(n, keep_ratio, tokens.stages) for n in entered], axis=0)
+    rows = np.array([tokens_left(n, keep_ratio, tokens.stages) for n in entered])
     # Windows that are still to come count as the others do on average.
-    return [round(float(n) * tokens.left[0] / max(1, sum(entered))) for n in run]
+    return [round(float(n) * tokens.left[0] / max(1, sum(entered))) for n in rows.sum(axis=0)], rows
 
 
 # One token

@@ -46,6 +46,7 @@ def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | 
             "ranked_by": tokens.selection,
             "per_window": tokens.window_tokens,
             "left_after_each_stage": tokens.left,
+            "empty": tokens.empty,
             "kept_share": tokens.left[-1] / tokens.left[0],
             "grid_zyx": tokens.stage.shape,
             "spacing_mm_zyx": tokens.spacing,

@@ -39,6 +39,7 @@ def page(title: str, findings: Findings, pieces: Sequence[Unseen]) -> str:
     tokens, auto = prediction.tokens, sweep.auto()
     chosen = prediction.settings
     kept = f"{tokens.left[-1]} of {tokens.left[0]} tokens were kept to the end ({tokens.left[-1] / tokens.left[0]:.1%})"
+    kept += f"; {tokens.empty} empty patches never entered" if tokens.empty else ""
     parts = [
         f"<h1>{escape(title)}: what the network looked at</h1>",
         f"<p>Tokens ranked by: {escape(chosen.selection)}. {_how(chosen)}: {kept}. "

@@ -354,7 +354,7 @@ class Dock(QWidget):
     def _write_counts(self) -> None:
         state, card = self.session.state, self.session.card
         if state.tokens is not None:
-            self.panel.ratio.set_left(state.tokens.left)
+            self.panel.ratio.set_left(state.tokens.left, state.tokens.empty)
         elif card is not None:
             self.panel.ratio.set_left(places.expected_left(state.settings.keep_ratio, card, state.scan, state.region))
         else:

@@ -15,6 +15,10 @@ from napari_sparsetok.ui.style import duration, share
 from napari_sparsetok.ui.words import Words
 
 SMALLEST = 0.01
+_EMPTY = (
+    "Patches of nothing but background, as the air around a body:\n"
+    "this model takes none of them in, whatever the keep ratio."
+)
 _SETTLED_MS = 250  # after this long without a key or wheel step the value counts as chosen
 
 
@@ -90,12 +94,14 @@ class KeepRatioBox(QWidget):
         with signals_blocked(self._slider):
             self._slider.setValue(ratio)
 
-    def set_left(self, left: Sequence[int]) -> None:
-        """Show tokens before the first stage and after each."""
+    def set_left(self, left: Sequence[int], empty: int = 0) -> None:
+        """Show tokens before the first stage and after each, and how many patches never entered, being empty."""
         self._funnel.set_left(left)
         self._funnel.setVisible(len(left) > 1)
         chain = " →\u00a0".join(str(n) for n in left)
-        self._counts.setText(f"{chain}\u00a0tokens, {share(left[-1], left[0])}\u00a0kept" if left else "")
+        words = f"{chain}\u00a0tokens, {share(left[-1], left[0])}\u00a0kept" if left else ""
+        self._counts.setText(f"{words}; {empty}\u00a0empty\u00a0patches left\u00a0out" if empty else words)
+        self._counts.setToolTip(_EMPTY if empty else "")
 
     def set_timing(self, timing: Timing | None) -> None:
         """Show what the last run cost."""

@@ -69,6 +69,7 @@ def test_the_map_says_of_every_token_whether_it_entered(segmenter, ratio):
     counts = [np.count_nonzero(~gone[plan.tokens(i).slices]) for i in range(len(plan.regions))]
     assert sorted(tokens.left_by_window[:, 0].tolist()) == sorted(counts)
     assert tokens.left == tuple(np.sum([tokens_left(n, ratio, 2) for n in counts], axis=0))
+    assert tokens.empty == tokens.window_tokens * len(counts) - sum(counts)
     for index, n in enumerate(counts):
         assert (tokens.entered[plan.owner == index] == n).all()
 
@@ -81,6 +82,8 @@ def test_the_preview_is_what_the_engine_does_at_stage_one(segmenter, ratio):
     assert np.array_equal(preview.stage == 1, truth.stage == 1)
     assert np.array_equal(preview.stage == 0, truth.stage == 0)
     assert preview.left == truth.left
+    assert preview.empty == truth.empty
+    assert np.array_equal(np.sort(preview.left_by_window, axis=0), np.sort(truth.left_by_window, axis=0))
 
 
 def test_what_it_costs_is_summed_over_windows_as_they_were(segmenter, registry):

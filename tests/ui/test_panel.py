@@ -329,6 +329,9 @@ def test_the_ratio_is_set_in_silence(ratio: KeepRatioBox, qtbot: Any) -> None:
 def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
     ratio.set_left((1053, 263, 66))
     assert "1053 →\u00a0263 →\u00a066\u00a0tokens, 6.3\u00a0%\u00a0kept" in texts(ratio)
+    assert "empty" not in texts(ratio)
+    ratio.set_left((1053, 263, 66), empty=500)
+    assert "kept; 500\u00a0empty\u00a0patches left\u00a0out" in texts(ratio)
     ratio.set_left(())
     assert "tokens" not in texts(ratio)
 
