@@ -74,7 +74,7 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
 
 
 def _expected_left(tokens: TokenMap, keep_ratio: float) -> tuple[list[int], NDArray[np.int64] | None]:
-    """Tokens before the first stage and after each at another keep ratio, over all windows; and of each that was run."""
+    """Tokens before the first stage and after each at another keep ratio, over all windows and of each that was run."""
     if tokens.left_by_window is None:
         windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
         return [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)], None
