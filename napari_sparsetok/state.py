@@ -89,6 +89,7 @@ class Settings:
     seed : of the random selection.
     reference : for the oracle.
     forced : tokens chosen by hand. They change what is kept, never a score.
+    all_pieces : keep what lies far from the largest piece of a structure that is one; see `Card.one_piece`.
     """
 
     model: str = ""
@@ -101,6 +102,7 @@ class Settings:
     seed: int = 0
     reference: Reference | None = None
     forced: Forced | None = None
+    all_pieces: bool = False
 
     @property
     def ratios(self) -> float | tuple[float, ...]:
@@ -243,6 +245,8 @@ class Prediction:
     complete : False while windows are still to come.
     serial : a number of its own.
     builds_on : serial of that earlier prediction; 0 if there is none, so that all of the mask is new.
+    left_out : label and voxels of each piece that was found, and is not in the mask; see `Card.one_piece`.
+    by_token : (labels of one piece, d, h, w) voxels of them that the mask has in each token; None if nobody counted.
     """
 
     scan: Scan
@@ -256,6 +260,8 @@ class Prediction:
     timing: Timing
     serial: int = 0
     builds_on: int = 0
+    left_out: tuple[tuple[int, int], ...] = ()
+    by_token: NDArray[np.int32] | None = None
 
     @cached_property
     def voxel_counts(self) -> NDArray[np.int64]:

@@ -102,6 +102,9 @@ def segment(  # noqa: PLR0913 - options of a command line
     replace_nonfinite: Annotated[
         float | None, typer.Option(metavar="VALUE", help="Put this value where the scan holds NaN or infinity.")
     ] = None,
+    all_pieces: Annotated[
+        bool, typer.Option(help="Keep pieces that lie far from the structure they were taken for.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Segment a scan and save the mask."""
@@ -109,7 +112,7 @@ def segment(  # noqa: PLR0913 - options of a command line
 
     order = batch.Order(
         source=batch.ScanFiles(tuple(scans), frame, series, repair, resample_channels),
-        settings=Settings(model, keep_ratio, device.value, replace_nonfinite),
+        settings=Settings(model, keep_ratio, device.value, replace_nonfinite, all_pieces=all_pieces),
         out=out,
         region=region,
         around=around,

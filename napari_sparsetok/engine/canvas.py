@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_sparsetok.engine.blend import Blend
+from napari_sparsetok.engine.pieces import Piece, Pieces
 from napari_sparsetok.engine.resampling import ModelGrid
 from napari_sparsetok.engine.selection import Selector
 from napari_sparsetok.model import Rule, TokenRecord
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Prediction, TokenMap
-from napari_sparsetok.tokens import tokens_left
+from napari_sparsetok.tokens import Lattice, tokens_left
 from napari_sparsetok.weights import Card
 
 
@@ -26,17 +27,24 @@ class Canvas:
     Parameters
     ----------
     scan, region : what is segmented.
-    card : of the model.
+    card : of the model. Of its labels of one piece only the largest piece stays.
     grid, selector : the model's grid over the region, and how tokens are picked in its windows.
     base : an earlier prediction, kept where no window was added yet.
 
     Attributes
     ----------
     builds_on : serial number of the prediction that the next mask differs from only in its changed box.
+    left_out : the pieces that are not in the last mask.
     """
 
     def __init__(
-        self, scan: Scan, region: Region, card: Card, grid: ModelGrid, selector: Selector, base: Prediction | None
+        self,
+        scan: Scan,
+        region: Region,
+        card: Card,
+        grid: ModelGrid,
+        selector: Selector,
+        base: Prediction | None,
     ) -> None:
         self.scan, self.region = scan, region
         self._card, self._grid, self._selector, self._plan = card, grid, selector, selector.plan
@@ -46,6 +54,8 @@ class Canvas:
         self.builds_on = base.serial if base else 0
         self._mask = np.zeros(scan.shape, dtype=np.uint8) if base is None else base.mask.copy()
         self._start_tokens(base.tokens if base else None)
+        self.left_out: list[Piece] = []
+        self._pieces = self._counted(card.one_piece, base) if card.one_piece else None
 
     def _start_tokens(self, base: TokenMap | None) -> None:
         shape, stages = self._plan.owner.shape, self._card.stages
@@ -59,6 +69,19 @@ class Canvas:
         self._stage = np.zeros(shape, dtype=np.uint8)
         self._rank = np.full(shape, -1, dtype=np.int32)
         self._entered = np.zeros(shape, dtype=np.int32)
+
+    def _counted(self, one_piece: Sequence[int], base: Prediction | None) -> Pieces:
+        lattice = Lattice.of(self.tokens(), self.scan.geometry, self.scan.shape)
+        known = None if base is None else base.by_token
+        pieces = Pieces(one_piece, lattice, known if known is not None and known.shape[0] == len(one_piece) else None)
+        if base is not None and known is None:  # of other settings, under which nothing was counted
+            pieces.rewrite(Region.whole(self.scan.shape), np.zeros_like(self._mask), self._mask)
+        return pieces
+
+    @property
+    def by_token(self) -> NDArray[np.int32] | None:
+        """Voxels of the last mask in each token; see `Prediction`."""
+        return None if self._pieces is None else self._pieces.counts_without(self.left_out)
 
     def add(self, index: int, logits: Tensor, record: TokenRecord) -> None:
         """Add one window: logits (1, classes, D, H, W) and what happened to its tokens."""
@@ -105,13 +128,27 @@ class Canvas:
         for box, labels, covered in self._blend.unsettled(inner):
             self._write(box, labels, covered)
         mask = self._mask.copy()
+        if self._pieces is not None:
+            changed = self._without_pieces(self._pieces, mask, changed)
         mask.flags.writeable = False
         self._fresh.clear()
         return mask, changed
 
+    def _without_pieces(self, pieces: Pieces, mask: NDArray[np.uint8], changed: Region) -> Region:
+        """Take far pieces out of a mask; returns the box that changed since the last one, some having come or gone."""
+        found = pieces.left_out()
+        pieces.remove(mask, found)
+        before, now = ({piece.key for piece in some} for some in (self.left_out, found))
+        self.left_out = found
+        boxes = [changed, *(box for _, _, box in before ^ now)]
+        start, stop = np.min([b.start for b in boxes], axis=0), np.max([b.stop for b in boxes], axis=0)
+        return Region(tuple(start.tolist()), tuple(stop.tolist()))
+
     def _write(self, box: Region, labels: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
         at = Region(_plus(box.start, self.region.start), _plus(box.stop, self.region.start))  # type: ignore[arg-type]
         part: NDArray[np.uint8] = self._mask[at.slices]
+        if self._pieces is not None:
+            self._pieces.rewrite(at, part, np.where(covered, labels, part))
         part[covered] = labels[covered]
 
     def _changed_box(self) -> Region:

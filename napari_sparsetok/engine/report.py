@@ -54,6 +54,7 @@ def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | 
         },
         "prediction_sha256": mask_hash(prediction.mask),
         "labels": label_volumes(prediction.mask, prediction),
+        "left_out": _left_out(prediction),
         **({} if corrections is None else _corrected(prediction, corrections)),
         "seconds": {"first_part": round(timing.first, 4), "total": round(timing.total, 4)},
         "windows": timing.windows,
@@ -106,6 +107,16 @@ def label_volumes(mask: NDArray[np.uint8], prediction: Prediction) -> list[dict[
     return [
         {"id": x.id, "name": x.name, "voxels": int(counts[x.id]), "ml": round(float(counts[x.id]) * millilitres, 4)}
         for x in prediction.labels
+    ]
+
+
+def _left_out(prediction: Prediction) -> list[dict[str, Any]]:
+    """The pieces that were found far from the structure that they were taken for, and are not in the mask."""
+    millilitres = float(np.prod(prediction.scan.geometry.spacing)) / 1000
+    names = {label.id: label.name for label in prediction.labels}
+    return [
+        {"id": label, "name": names[label], "voxels": voxels, "ml": round(voxels * millilitres, 4)}
+        for label, voxels in prediction.left_out
     ]
 
 

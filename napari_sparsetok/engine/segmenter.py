@@ -107,7 +107,8 @@ class SCDSegmenter:
         layout = self._laid_out(scan, network.card, region, settings)
         selector = layout.lattice.selector(settings)
         base = _usable(hints.base, scan, settings, region)
-        canvas = Canvas(scan, region, network.card, layout.grid, selector, base)
+        card = replace(network.card, one_piece=()) if settings.all_pieces else network.card
+        canvas = Canvas(scan, region, card, layout.grid, selector, base)
         order = layout.order(region, hints, network.card, shown=watch.on_partial is not None)
         usual = torch.get_num_threads()
         threads = self._neighbours.free_threads(spare=hints.spare_core) if hints.focus_only else usual
@@ -301,4 +302,6 @@ def _prediction(
         timing=timing,
         serial=serial,
         builds_on=builds_on,
+        left_out=tuple((piece.label, piece.voxels) for piece in canvas.left_out),
+        by_token=canvas.by_token,
     )

@@ -110,7 +110,7 @@ class Recipe:
     labels : what the network tells apart, matched to the dataset's by name, else by number.
     numbers : for a dataset that does not name its labels: from the numbers in its masks to the labels'. Empty if they
         are the same.
-    overlap, needs_region : as on the card.
+    overlap, needs_region, one_piece : as on the card.
     """
 
     about: Mapping[str, str]
@@ -121,12 +121,15 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     overlap: float = 0.25
     needs_region: bool = False
+    one_piece: tuple[int, ...] = ()
     numbers: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         network = self.network
         if not set(self.numbers.values()) <= {label.id for label in self.labels}:
             raise ValueError(f"the numbers of a recipe stand for labels that it has, not {dict(self.numbers)}")
+        if not set(self.one_piece) <= {label.id for label in self.labels}:
+            raise ValueError(f"labels of one piece are labels that it has, not {self.one_piece}")
         if network.in_channels != len(self.channels) or network.out_channels != len(self.labels) + 1:
             raise ValueError(
                 f"{len(self.channels)} channel(s) and {len(self.labels)} label(s) need a network of as many "
@@ -139,8 +142,9 @@ class Recipe:
         """What `from_json` takes."""
         plain = {**dataclasses.asdict(self), "labels": self.labels.to_json()}
         # As recipes were before there were these, so that their runs go on.
-        if not self.numbers:
-            del plain["numbers"]
+        for key in ("numbers", "one_piece"):
+            if not plain[key]:
+                del plain[key]
         if not self.training.deep_supervision:
             del plain["training"]["deep_supervision"]
         if self.network.empty is None:
@@ -172,6 +176,7 @@ class Recipe:
             preparation=Preparation(spacing=spacing, body=Body(**body) if body else None, **preparation),
             network=SCDConfig(**_tuples(given.pop("network"))),
             training=TrainingConfig(**_tuples(given.pop("training", {}))),
+            one_piece=tuple(given.pop("one_piece", ())),
             numbers={int(theirs): int(ours) for theirs, ours in given.pop("numbers", {}).items()},
             **given,
         )

@@ -65,6 +65,7 @@ def _card(recipe: Recipe, weights: Path) -> Card:
         overlap=recipe.overlap,
         needs_region=recipe.needs_region,
         body=preparation.body,
+        one_piece=recipe.one_piece,
         keep_ratios=(recipe.training.min_keep, 1.0),
     )
 

@@ -153,6 +153,7 @@ class Dock(QWidget):
         panel.cancel_requested.connect(session.cancel)
         panel.keep_ratio_moved.connect(self._on_keep_ratio_moved)
         panel.ratio.limit_requested.connect(session.stay_under)
+        panel.pieces.keep_requested.connect(self._on_keep_pieces)
         panel.overlay_toggled.connect(self.overlays.set_visible)
         self.overlays.visibility_changed.connect(panel.set_overlay_shown)
         panel.open_requested.connect(self.opening.ask_file)
@@ -255,6 +256,11 @@ class Dock(QWidget):
         self._set_focus()
         self.session.run()
 
+    def _on_keep_pieces(self, kept: bool) -> None:
+        self.session.choose(all_pieces=kept)
+        if self.session.state.prediction is not None:
+            self._on_run()
+
     def _on_keep_ratio_moved(self, ratio: float, live: bool) -> None:
         if self._alive:  # moves are told with a delay, and the window may have been closed meanwhile
             self._set_focus()
@@ -295,6 +301,7 @@ class Dock(QWidget):
 
     def _on_settings(self, settings: Settings) -> None:
         self.panel.ratio.set_keep_ratio(settings.keep_ratio)
+        self.panel.pieces.set_kept(settings.all_pieces)
         if settings.model != self._model:
             self._model = settings.model
             self._on_model()
@@ -323,12 +330,12 @@ class Dock(QWidget):
         self._write_counts()
 
     def _on_prediction(self, prediction: Prediction | None) -> None:
+        self.panel.pieces.set_prediction(prediction)
+        self.panel.ratio.set_timing(None if prediction is None else prediction.timing)
         if prediction is None:
             self.panel.set_volumes([])
-            self.panel.ratio.set_timing(None)
             return
         self.overlays.show_mask(prediction)
-        self.panel.ratio.set_timing(prediction.timing)
         self._write_volumes()
 
     def _on_busy(self) -> None:

@@ -28,6 +28,7 @@ from superqt import QElidingLabel
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Busy
 from napari_sparsetok.ui.box_editor import BoxEditor
+from napari_sparsetok.ui.far_pieces import FarPieces
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.overlays import KINDS
 from napari_sparsetok.ui.status import Status
@@ -201,6 +202,8 @@ class Panel(QWidget):
         self._body.addLayout(row)
         self._volumes = Words(lines=0, rich=True)
         self._body.addWidget(self._volumes)
+        self.pieces = FarPieces()
+        self._body.addWidget(self.pieces)
 
     def _build_end(self) -> QHBoxLayout:
         """Always in sight, below what scrolls in a low window."""
@@ -240,6 +243,7 @@ class Panel(QWidget):
         # One line: the rest is in the tooltip and under “About”. But where to put a model is said in full.
         self._model_info.setWordWrap(card is None)
         self._about.setEnabled(card is not None)
+        self.pieces.set_possible(card is not None and bool(card.one_piece))
 
     def _scan_box(self, row: int, label: str) -> ComboBox:
         box = _combo([(x.name, x) for x in self._layers], "The layer to segment")

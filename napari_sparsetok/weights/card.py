@@ -58,6 +58,7 @@ class Card:
     overlap : share of a window that its neighbour covers too, 0 … below 1.
     needs_region : whether it was trained on crops, so that a whole scan needs a box first.
     body : windows are laid around the body alone, and all outside them is background; None lays them everywhere.
+    one_piece : ids of the labels that are one connected structure in a body: pieces far from the largest are left out.
     keep_ratios : smallest and largest keep ratio met in training.
     training_data, licence, limits : sentences.
     dice : measured, {"split": …, "labels": {keep ratio: [Dice of each label]}}.
@@ -79,6 +80,7 @@ class Card:
     overlap: float = 0.25
     needs_region: bool = False
     body: Body | None = None
+    one_piece: tuple[int, ...] = ()
     keep_ratios: tuple[float, float] = (0.05, 1.0)
     training_data: str = ""
     licence: str = ""
@@ -126,7 +128,7 @@ class Card:
                 raise CardError(f"the model card {path.name} is of another format; update napari-sparsetok")
             labels = LabelTable.from_json(raw.pop("labels"))
             tuples: dict[str, Any] = {
-                key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios") if key in raw
+                key: tuple(raw.pop(key)) for key in ("channels", "spacing", "keep_ratios", "one_piece") if key in raw
             }
             body = raw.pop("body", None)
             return cls(
