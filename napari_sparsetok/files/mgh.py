@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +12,21 @@ from nibabel.volumeutils import array_from_file
 from numpy.typing import NDArray
 
 from napari_sparsetok.files import raw
-from napari_sparsetok.files.reading import Watch, check_claim, check_memory, explained, oblique_note, watched
+from napari_sparsetok.files.reading import (
+    Watch,
+    check_claim,
+    check_end,
+    check_memory,
+    explained,
+    oblique_note,
+    watched,
+)
+from napari_sparsetok.files.unpacking import GZIP, Unpacked
 from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".mgz", ".mgh")
 
 _HEADER = 284  # bytes
-_GZIP = b"\x1f\x8b"
 _UNPLACED = "The file does not say how the patient lay; FreeSurfer's usual orientation is taken."
 
 
@@ -45,9 +52,10 @@ def read(path: Path, watch: Watch) -> Scan:
 
 
 def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
-    with path.open("rb") as start:
-        packed = start.read(2) == _GZIP
-    with gzip.open(path) if packed else path.open("rb") as stream:
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+        file.seek(0)
+        stream = Unpacked(file, watch) if packed else file
         block = stream.read(_HEADER)
         if len(block) < _HEADER:
             raise EOFError
@@ -57,9 +65,8 @@ def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
         dtype = header.get_data_dtype()
         source = watched(stream, count * dtype.itemsize, watch)
         array = array_from_file(shape, dtype, source, _HEADER, order="F", mmap=False)
-        while packed and stream.read(1 << 20):  # to the checksum at the end
-            if stream.tell() > 16 * count * dtype.itemsize + (1 << 24):
-                break
+        if packed:
+            check_end(stream)
     return header, raw.native(array)
 
 

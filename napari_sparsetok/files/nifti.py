@@ -7,7 +7,6 @@ never looks.
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import logging
@@ -39,8 +38,10 @@ from napari_sparsetok.files.reading import (
     check_memory,
     explained,
     oblique_note,
+    size_text,
     watched,
 )
+from napari_sparsetok.files.unpacking import GZIP, Unpacked
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
@@ -59,8 +60,8 @@ _MAGIC_AT = {348: 344, 540: 4}  # where NIfTI says that it is one
 _GREY = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # integers and floats of up to 64 bits
 _ANALYZE_GREY = (2, 4, 8, 16, 64, 130, 132, 136)  # the last three are SPM's
 _NOT_GREY = dict.fromkeys((128, 2304), "colours") | dict.fromkeys((32, 1792, 2048), "complex numbers")
-_GZIP = b"\x1f\x8b"
 _COMMENT = 6  # NIfTI's code for an extension that is text
+_FURTHEST = 256 << 20  # bytes that may have to be unpacked before the first voxel
 _LARGEST_NOTE = 1 << 20  # bytes of extensions that are looked through for label names
 _FACTOR = "Its header multiplies the stored values by {slope:g}, as SPM writes it; that was done."
 _TWO_PLACES = "Its header gives the voxels two places (sform and qform), up to {shift:.1f} mm apart; the sform is used."
@@ -70,7 +71,7 @@ _TWO_SIDES = (
 )
 _APART = 0.25  # of a voxel: a qform is rounded by as much in large scans
 
-Stream = IO[bytes] | gzip.GzipFile
+Stream = IO[bytes] | Unpacked
 
 # For nibabel's remarks on headers, which go to nobody: what matters of them becomes a note.
 _silent = logging.Logger("silent", level=logging.CRITICAL + 1)
@@ -110,7 +111,7 @@ def read(path: Path, watch: Watch = Watch()) -> Scan:  # noqa: B008 - frozen
 
 
 def _found(path: Path, files: Files, watch: Watch) -> _Found:
-    with _opened(files.header) as stream:
+    with _opened(files.header, watch) as stream:
         unchecked = _raw_header(stream, path, paired=files.is_pair)
     _check_numbers(unchecked, path)
     header = unchecked.copy()
@@ -158,21 +159,17 @@ def _labels_in(content: str | bytes) -> LabelTable | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Stream]:
+def _opened(path: Path, watch: Watch = Watch()) -> Iterator[Stream]:  # noqa: B008 - frozen
     """The unzipped bytes; whether they are zipped is seen from them, not from the name."""
     with path.open("rb") as stream:
-        if stream.read(2) != _GZIP:
-            stream.seek(0)
-            yield stream
-            return
+        packed = stream.read(2) == GZIP
         stream.seek(0)
-        with gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
-            yield unzipped
+        yield Unpacked(stream, watch) if packed else stream
 
 
 def _is_packed(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(2) == _GZIP
+        return stream.read(2) == GZIP
 
 
 def _raw_header(stream: Stream, path: Path, *, paired: bool = False) -> Any:
@@ -236,7 +233,12 @@ def _check_shape(unchecked: Any, header: Any, path: Path) -> None:
 def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
     """What the voxels take in memory, after a look at whether the file can hold them."""
     claimed = block.offset + block.bytes
-    check_claim(claimed, block.path.stat().st_size, path.name, compressed=_is_packed(block.path))
+    packed = _is_packed(block.path)
+    check_claim(claimed, block.path.stat().st_size, path.name, compressed=packed)
+    if packed and block.offset > _FURTHEST:
+        raise ScanError(
+            f"{path.name} says that its voxels lie far behind its header ({size_text(block.offset)}); export it again"
+        )
     if _scaling(header) is None:
         return block.bytes
     return block.bytes + block.bytes // block.dtype.itemsize * _float_for(block.dtype).itemsize
@@ -244,10 +246,10 @@ def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
 
 def _stored(block: RawBlock, watch: Watch) -> NDArray[Any]:
     """The voxels as the file has them, in its order: (x, y, z) or (x, y, z, t)."""
-    with _opened(block.path) as stream:
+    with _opened(block.path, watch) as stream:
         source = watched(stream, block.bytes, watch)
         stored = array_from_file(block.shape, block.dtype, source, block.offset, order="F", mmap=False)
-        if isinstance(stream, gzip.GzipFile):
+        if isinstance(stream, Unpacked):
             check_end(stream)
     return raw.native(stored)
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from napari_sparsetok.files.reading import Readable, Watch, check_end, read_bytes
+from napari_sparsetok.files.unpacking import Unpacked
 from napari_sparsetok.scan import ScanError
 
 LARGEST_IN_MEMORY = 2 << 30
 """Bytes; a scan that takes more stays on disk where its format allows."""
 
 _SHARE = 0.25  # of the free memory: beyond it a smaller scan stays on disk too
-_PIECE = 1 << 18  # bytes
-_ANY_HEADER = 32 + zlib.MAX_WBITS  # some programs write gzip's where zlib's is said
 _STRIPES, _STRIPE = 64, 1 << 16  # bytes; what tells one file that is not read from another
 
 Packing = Literal["", "gzip", "zlib"]
@@ -62,36 +59,16 @@ def read_whole(block: RawBlock, watch: Watch, packing: Packing = "") -> NDArray[
     Raises
     ------
     EOFError : the file ends before they do.
-    gzip.BadGzipFile, zlib.error : it is damaged.
+    zlib.error : it is damaged.
     OpeningStopped : `watch` asked for it.
     """
     with block.path.open("rb") as stream:
         stream.seek(block.offset)
-        unpacked: Readable = stream
-        if packing:
-            unpacked = gzip.GzipFile(fileobj=stream) if packing == "gzip" else _Unpacked(stream)
+        unpacked: Readable = Unpacked(stream, watch) if packing else stream
         data = read_bytes(unpacked, block.bytes, watch)
         if packing:
             check_end(unpacked)
     return native(data.view(block.dtype).reshape(block.shape, order="F"))
-
-
-class _Unpacked:
-    """What a zlib stream holds, read in pieces; Python has such a thing for gzip alone."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._unpacker = stream, zlib.decompressobj(_ANY_HEADER)
-
-    def read(self, count: int) -> bytes:
-        """The next bytes: as many as there are, and at most `count`."""
-        pieces = []
-        while count and not self._unpacker.eof:
-            packed = self._unpacker.unconsumed_tail or self._stream.read(_PIECE)
-            if not packed:
-                raise EOFError
-            pieces.append(self._unpacker.decompress(packed, count))
-            count -= len(pieces[-1])
-        return b"".join(pieces)
 
 
 def mapped(block: RawBlock) -> NDArray[Any]:

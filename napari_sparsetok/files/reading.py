@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import struct
 import threading
@@ -179,16 +178,12 @@ def check_end(stream: Readable) -> None:
 
     Raises
     ------
-    gzip.BadGzipFile, zlib.error : it does not match.
+    zlib.error : it does not match.
     EOFError : it is not there.
     """
-    try:
-        for _ in range(8):  # what follows the voxels is seldom long, but can be made endless
-            if not stream.read(_CHUNK):
-                return
-    except gzip.BadGzipFile as error:
-        if "Not a gzipped file" not in str(error):  # that is rubbish behind a whole file
-            raise
+    for _ in range(8):  # what follows the voxels is seldom long, but can be made endless
+        if not stream.read(_CHUNK):
+            return
 
 
 def in_one_step(work: Callable[[], T], watch: Watch) -> T:
@@ -244,7 +239,7 @@ def explained(what: str) -> Iterator[None]:
             yield
     except (ScanError, OpeningStopped):
         raise
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, struct.error):
+    except (EOFError, zipfile.BadZipFile, zlib.error, struct.error):
         raise ScanError(f"{what} is cut short or damaged; copy it again from its source") from None
     except PermissionError:
         raise ScanError(f"{what} may not be read by you; ask its owner for permission, or copy it") from None

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
 from napari_sparsetok.engine.segmenter import SCDSegmenter
-from napari_sparsetok.files import open_labels, open_scan, raw, reading, save_mask
+from napari_sparsetok.files import open_labels, open_scan, raw, reading, save_mask, unpacking
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, ScanError, stack_channels
 from napari_sparsetok.state import Settings
@@ -406,7 +406,7 @@ def no_library(monkeypatch):
 @pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("endian", ["little", "big"])
 def test_packed_numbers_are_read_in_pieces(name, endian, tmp_path, monkeypatch):
-    monkeypatch.setattr(raw, "_PIECE", 100)
+    monkeypatch.setattr(unpacking, "_PIECE", 100)
     monkeypatch.setattr(reading, "_CHUNK", 64)
     array = voxels(kind="i2")
     scan = open_scan(PACKED[name](tmp_path / name, array, endian))

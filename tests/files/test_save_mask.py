@@ -286,7 +286,7 @@ class _FullAfter(gzip.GzipFile):
 FAILURES = {
     "full at the end": (os, "fsync", full_disk, "No space left on device"),
     "full at the rename": (os, "replace", full_disk, "No space left on device"),
-    "full in the middle": (nifti.gzip, "GzipFile", _FullAfter, "No space left on device"),
+    "full in the middle": (gzip, "GzipFile", _FullAfter, "No space left on device"),
     "read-only folder": (nifti.Path, "open", no_permission, "Permission denied"),
     "folder cannot be made": (nifti.Path, "mkdir", no_permission, "Permission denied"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 import zipfile
 
@@ -15,7 +14,7 @@ import tifffile
 from dicom_maker import Series
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from napari_sparsetok.files import OpeningStopped, open_scan, reading
+from napari_sparsetok.files import OpeningStopped, open_scan, reading, unpacking
 from napari_sparsetok.scan import ScanError
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -143,8 +142,8 @@ def test_what_is_stopped_was_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.nii.gz"
     nib.save(nib.Nifti1Image(voxels((64, 64, 64)), AFFINE), path)
     read = []
-    real = gzip.GzipFile.read
-    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: read.append(size) or real(self, size))
+    real = unpacking.Unpacked.read
+    monkeypatch.setattr(unpacking.Unpacked, "read", lambda self, size: read.append(size) or real(self, size))
     with pytest.raises(OpeningStopped):
         open_scan(path, should_stop=lambda: len(read) > 6)
     assert sum(read) < 50_000
