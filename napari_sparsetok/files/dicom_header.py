@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom import Dataset, FileDataset, dcmread
+from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from napari_sparsetok.files.dicom_bounds import Bounded, go_on, read_up_to_size
 from napari_sparsetok.files.dicom_source import Item
-from napari_sparsetok.files.reading import size_text
+from napari_sparsetok.files.reading import Watch, size_text
 from napari_sparsetok.files.stack import Plane
 from napari_sparsetok.scan import ScanError
 
@@ -36,9 +37,10 @@ _PIXELS = (
     *("PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
+_OF_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _PLACE = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *_OF_FRAMES,
 )
 _MARKS = (
     *("TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "EchoTime", "TriggerTime"),
@@ -59,6 +61,9 @@ SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FRACTIONS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x08", b"\x7f\xe0\x00\x09")
 _MOST_FRAMES = 100_000
+_SHORTEST_FRAME = 8  # bytes in a file
+_PIXEL_GROUP = 0x7FE00000
+_PIXELS_BEGIN = 0x7FE00008  # before it lie tables of where compressed frames begin
 
 
 class DeflatedError(ScanError):
@@ -73,6 +78,7 @@ class Head:
     ----------
     name : description and number of the series, or empty where they might name a person.
     bits : allocated, stored, highest.
+    pixels_at : where in the file the group of its pixels begins.
     fractions : the values are stored as floats.
     padding : stored values from the first to the second are no image.
     trouble : a sentence, if the file cannot be used.
@@ -89,6 +95,7 @@ class Head:
     signed: bool
     photometric: str
     expected: int
+    pixels_at: int
     fractions: bool = False
     padding: tuple[float, float] | None = None
     trouble: str = ""
@@ -122,26 +129,36 @@ class Frame:
         return "Frame(…)"
 
 
-def read_frames(item: Item, stream: BinaryIO) -> list[Frame]:
+def read_frames(item: Item, stream: BinaryIO, watch: Watch = Watch()) -> list[Frame]:  # noqa: B008 - frozen
     """The frames of one DICOM file; empty if it holds no image.
 
     Raises
     ------
     ScanError : it is damaged.
+    OpeningStopped : `watch` asked for it.
     """
+    with Bounded(_inflated(stream), watch) as bounded:
+        return _read_frames(item, bounded, watch)
+
+
+def _read_frames(item: Item, bounded: Bounded, watch: Watch) -> list[Frame]:
     try:
-        stream = _inflated(stream)
-        dataset = dcmread(stream, stop_before_pixels=True, specific_tags=TAGS, force=True)
-        left = item.size - stream.tell()
-        if not dataset.get("Rows") or not dataset.get("SeriesInstanceUID"):
-            if _lost_its_end(dataset):
-                raise ScanError("an image here is cut short; copy it again from its source")
-            return []
-        fractions = stream.read(4) in _FRACTIONS  # the tag that it stopped before
-        head = _head(dataset, left, fractions=fractions)
-        return _frames(item, dataset, head)
+        dataset = read_up_to_size(bounded, TAGS)
     except InvalidDicomError:
         return []
+    if not dataset.get("Rows") or not dataset.get("SeriesInstanceUID"):
+        if _lost_its_end(dataset):
+            raise ScanError("an image here is cut short; copy it again from its source")
+        return []
+    bounded.allow_frames(min(int(dataset.get("NumberOfFrames") or 1), _MOST_FRAMES, item.size // _SHORTEST_FRAME))
+    go_on(dataset, bounded, lambda tag, _vr, _length: tag >= _PIXEL_GROUP, TAGS)
+    for name in _OF_FRAMES:
+        bounded.check_sequence(dataset, Tag(name))
+    at = bounded.tell()
+    go_on(dataset, bounded, lambda tag, _vr, _length: tag >= _PIXELS_BEGIN, TAGS)
+    left = item.size - bounded.tell()
+    fractions = bounded.read(4) in _FRACTIONS  # the tag that it stopped before
+    return _frames(item, dataset, _head(dataset, (at, left), fractions=fractions), watch)
 
 
 def _lost_its_end(dataset: FileDataset) -> bool:
@@ -161,7 +178,9 @@ def _inflated(stream: BinaryIO) -> BinaryIO:
     raise DeflatedError("a file here is deflated as a whole, which is not read; let the archive export it uncompressed")
 
 
-def _head(dataset: Dataset, left: int, *, fractions: bool) -> Head:
+def _head(dataset: Dataset, pixels: tuple[int, int], *, fractions: bool) -> Head:
+    """What holds for all frames; `pixels` say where they begin, and how many bytes follow."""
+    at, left = pixels
     allocated = int(dataset.get("BitsAllocated") or 16)
     stored = int(dataset.get("BitsStored") or allocated)
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -181,6 +200,7 @@ def _head(dataset: Dataset, left: int, *, fractions: bool) -> Head:
         signed=bool(dataset.get("PixelRepresentation")),
         photometric=str(dataset.get("PhotometricInterpretation") or "MONOCHROME2"),
         expected=expected,
+        pixels_at=at,
         fractions=fractions,
         padding=_padding(dataset),
         trouble=_trouble(dataset, (samples, frames, allocated, stored), left, expected, syntax),
@@ -221,7 +241,7 @@ def _padding(dataset: Dataset) -> tuple[float, float] | None:
     return float(min(value, limit)), float(max(value, limit))
 
 
-def _frames(item: Item, dataset: Dataset, head: Head) -> list[Frame]:
+def _frames(item: Item, dataset: Dataset, head: Head, watch: Watch) -> list[Frame]:
     per_frame: Sequence[Dataset] = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     count = int(dataset.get("NumberOfFrames") or 1)
@@ -230,7 +250,11 @@ def _frames(item: Item, dataset: Dataset, head: Head) -> list[Frame]:
         return [_frame(item, dataset, head, (k, Dataset(), shared)) for k in range(count)]
     if len(per_frame) < count:
         raise ScanError("a file announces more frames than it describes; export the series again")
-    return [_frame(item, dataset, head, (k, per_frame[k], shared)) for k in range(count)]
+    frames = []
+    for k in range(count):
+        watch.look()
+        frames.append(_frame(item, dataset, head, (k, per_frame[k], shared)))
+    return frames
 
 
 def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, Dataset]) -> Frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -64,19 +64,29 @@ def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
 
 def _frames_at(path: Path, watch: Watch) -> tuple[list[Frame], int]:
     items = items_at(path, watch)
-    wanted = ""
+    wanted, known = "", {}
     if len(items) == 1 and path.is_file() and not items[0].member and path.name.upper() != "DICOMDIR":
         with Opener() as opener:
-            own = _read(opener, items[0])
+            own = _read(opener, items[0], watch)
         if not own or all(frame.head.sop_class in SEGMENTATION for frame in own):
             _say_why_none(own or (), ())
             raise ScanError("this file holds no DICOM image; choose another file of the series")
         wanted = own[0].head.series
+        known = {items[0]: own}
         items = beside(path, watch)
-    return _index(items, wanted, watch)
+    return _index(items, wanted, known, watch)
 
 
-def _index(items: Sequence[Item], wanted: str, watch: Watch) -> tuple[list[Frame], int]:
+def _index(
+    items: Sequence[Item], wanted: str, known: Mapping[Item, list[Frame]], watch: Watch
+) -> tuple[list[Frame], int]:
+    """The images among files, and how many files are damaged.
+
+    Parameters
+    ----------
+    wanted : the series that is asked for; empty if all are.
+    known : what was read already.
+    """
     frames: list[Frame] = []
     errors: list[ScanError] = []
     blank: list[str] = []
@@ -84,7 +94,7 @@ def _index(items: Sequence[Item], wanted: str, watch: Watch) -> tuple[list[Frame
         for done, item in enumerate(items):
             watch.step(done, len(items))
             try:
-                found = _read(opener, item)
+                found = known[item] if item in known else _read(opener, item, watch)
             except ScanError as error:
                 errors.append(error)
                 continue
@@ -108,7 +118,7 @@ def _say_why_none(masks: Sequence[Frame], errors: Sequence[ScanError]) -> None:
         raise errors[0]
 
 
-def _read(opener: Opener, item: Item) -> list[Frame] | None:
+def _read(opener: Opener, item: Item, watch: Watch) -> list[Frame] | None:
     """The frames of a file; none if it is not DICOM, or no image. None if there is nothing in it, or zeros."""
     with explained("a DICOM file here"):
         first = opener.first_bytes(item)
@@ -117,7 +127,7 @@ def _read(opener: Opener, item: Item) -> list[Frame] | None:
         if not is_dicom(first):
             return []
         with opener.open_head(item) as stream:
-            return read_frames(item, stream)
+            return read_frames(item, stream, watch)
 
 
 def _parts(frames: Sequence[Frame]) -> Iterator[tuple[str, list[list[Frame]]]]:

@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID
 
 from napari_sparsetok.files import decoder, decoder_pool
 from napari_sparsetok.files.decoder_pool import Task
+from napari_sparsetok.files.dicom_bounds import go_on, read_up_to_size
 from napari_sparsetok.files.dicom_header import Frame, Head, is_compressed
 from napari_sparsetok.files.dicom_source import Opener
 from napari_sparsetok.files.reading import Watch, check_memory, explained
@@ -177,7 +177,7 @@ def _load_file(opener: Opener, here: Sequence[_Place], target: _Target, progress
         progress.step(len(here) * min(done, first.item.size) // first.item.size)
 
     with explained(_words(first)), opener.open(first.item, reading) as stream:
-        dataset = _up_to_pixels(stream)
+        dataset = _up_to_pixels(stream, first.head)
         progress.done += len(here)
         planes = _stored(dataset, first.head, [place.frame.number for place in here])
         for place, plane in zip(here, planes, strict=False):  # more than announced are no fault
@@ -192,17 +192,22 @@ def _load_file(opener: Opener, here: Sequence[_Place], target: _Target, progress
 def thumbnail_plane(frame: Frame) -> NDArray[Any]:
     """The pixels (rows, columns) of one frame, unscaled; zeros where they cannot be read."""
     try:
+        if frame.head.trouble:
+            return np.zeros((1, 1), dtype=np.uint8)
         check_decoders([frame])
         check_memory(3 * frame.item.size, "this file")
         with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
-            plane = next(_stored(_up_to_pixels(stream), frame.head, [frame.number]))
+            plane = next(_stored(_up_to_pixels(stream, frame.head), frame.head, [frame.number]))
             return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
     except ScanError:
         return np.zeros((1, 1), dtype=np.uint8)
 
 
-def _up_to_pixels(stream: BinaryIO) -> Dataset:
-    """A data set without what follows its pixels: of zeros there, each eight would be read as an element."""
+def _up_to_pixels(stream: BinaryIO, head: Head) -> Dataset:
+    """A data set without the descriptions of its frames, and without what follows its pixels.
+
+    The first may be long, and are known; of zeros behind the pixels, each eight would be read as an element.
+    """
     seen = False
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
@@ -210,7 +215,10 @@ def _up_to_pixels(stream: BinaryIO) -> Dataset:
         before, seen = seen, tag in _PIXELS
         return before
 
-    return read_partial(stream, stop_when=stop, force=True)
+    dataset = read_up_to_size(stream)
+    stream.seek(head.pixels_at)
+    go_on(dataset, stream, stop)
+    return dataset
 
 
 def _stored(dataset: Dataset, head: Head, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:

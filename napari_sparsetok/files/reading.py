@@ -86,9 +86,18 @@ class Watch:
         ------
         OpeningStopped : it was asked to stop.
         """
+        self.look()
+        self.on_progress(done, total)
+
+    def look(self) -> None:
+        """Ask whether to stop, where nothing can be said of how far it is.
+
+        Raises
+        ------
+        OpeningStopped : it was asked to stop.
+        """
         if self.should_stop():
             raise OpeningStopped
-        self.on_progress(done, total)
 
 
 class Readable(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from napari_sparsetok.files.reading import OpeningStopped, Readable, Watch
+from napari_sparsetok.files.reading import Readable, Watch
 
 GZIP = b"\x1f\x8b"
 """How a member of gzip begins."""
@@ -71,8 +71,7 @@ class Unpacked:
     def _piece(self, most: int) -> bytes:
         """Some of the next bytes; empty at the end."""
         while self._unpacker:
-            if self._watch.should_stop():
-                raise OpeningStopped
+            self._watch.look()
             packed = self._packed or self._stream.read(_PIECE)
             piece: bytes = self._unpacker.decompress(packed, most)
             ended = self._unpacker.eof
