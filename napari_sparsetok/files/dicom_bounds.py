@@ -28,10 +28,14 @@ class Bounded:
 
     It is used as a context, which raises anew what ended it: pydicom makes an OSError of anything that is raised where
     an item should begin.
+
+    Parameters
+    ----------
+    too_long : what is said of one that is.
     """
 
-    def __init__(self, stream: BinaryIO, watch: Watch = Watch()) -> None:  # noqa: B008 - frozen
-        self._stream, self._watch = stream, watch
+    def __init__(self, stream: BinaryIO, watch: Watch, too_long: str = _TOO_LONG) -> None:
+        self._stream, self._watch, self._too_long = stream, watch, too_long
         self._pieces, self._items, self._bytes = _PIECES, _ITEMS, _MOST_BYTES
         self.seek, self.tell = stream.seek, stream.tell
         self._ended: Exception | None = None
@@ -75,7 +79,7 @@ class Bounded:
 
     def _check(self) -> None:
         if min(self._pieces, self._items, self._bytes) < 0:
-            raise ScanError(_TOO_LONG)
+            raise ScanError(self._too_long)
 
     def check_sequence(self, dataset: Dataset, tag: Any) -> None:
         """Look at a sequence that was read whole and not taken apart yet.

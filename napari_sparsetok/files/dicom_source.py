@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from pydicom import dcmread
+from pydicom.tag import Tag
 
+from napari_sparsetok.files.dicom_bounds import Bounded
 from napari_sparsetok.files.reading import Watch, Watched, check_memory
 from napari_sparsetok.scan import ScanError
 
@@ -31,7 +33,10 @@ _SMALL = 64 << 20  # bytes that may be deflated as much as they like
 _LARGE = 1 << 22  # bytes: a file of more says how far it is
 _LOOKS = 5000  # files that a quick look opens
 _LOOK_SECONDS = 1.0  # and how long it takes at most; a window may wait for it
-_LONGEST_LIST = 32 << 20  # bytes of a zip's list of members; that of `MOST_FILES` is shorter
+_MOST_MEMBERS = 20_000  # of a zip; each has to be listed, found and unpacked by itself
+_LONGEST_LIST = 32 << 20  # bytes of a zip's list of members; that of as many is shorter
+_MEMBER, _END, _LOCATOR = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x07"  # how parts of that list begin
+_LONG_DIRECTORY = "this DICOMDIR lists more files than are read from one; choose the folder of one study instead"
 
 # How a data set without the 128 bytes of preamble begins: group 8, elements that stand first.
 _BARE = tuple(bytes([8, 0, element, 0]) for element in (0x00, 0x05, 0x08, 0x16))
@@ -213,18 +218,23 @@ def _members(path: Path) -> Iterator[Item]:
 
 
 def _check_list(path: Path) -> None:
-    """Refuse a zip whose list of members alone would take long to read: it is read as a whole."""
+    """Refuse a zip whose list of members alone would take long: it is read as a whole, and cannot be stopped."""
     with path.open("rb") as raw:
         size = raw.seek(0, os.SEEK_END)
-        raw.seek(max(0, size - 65_557))  # the end of the list, with the longest remark there can be after it
+        raw.seek(max(0, size - 65_557 - 76))  # the end of the list, with the longest remark there can be after it
         tail = raw.read()
-    at = tail.rfind(b"PK\x05\x06")
-    length = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
-    if length == 0xFFFFFFFF:  # of a large zip, it stands in a record of its own
-        long = tail.rfind(b"PK\x06\x06")
-        length = int.from_bytes(tail[long + 40 : long + 48], "little") if long >= 0 else 0
-    if length > _LONGEST_LIST:
-        raise ScanError(f"there are more than {MOST_FILES} files in this zip; choose one with one study")
+        plain = tail[-22:].startswith(_END) and tail.endswith(b"\0\0")  # without a remark
+        at = len(tail) - 22 if plain else tail.rfind(_END)
+        length = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+        if at >= 76 and tail[at - 20 :].startswith(_LOCATOR):  # of a large zip, it stands in a record of its own
+            at -= 76
+            length = int.from_bytes(tail[at + 40 : at + 48], "little")
+        raw.seek(max(0, size - len(tail) + at - length))
+        long = length > _LONGEST_LIST or raw.read(length).count(_MEMBER) > _MOST_MEMBERS
+    if long:
+        raise ScanError(
+            f"there are more than {_MOST_MEMBERS} files in this zip; unpack it, and choose a study's folder"
+        )
 
 
 def _is_bomb(info: zipfile.ZipInfo) -> bool:
@@ -233,11 +243,15 @@ def _is_bomb(info: zipfile.ZipInfo) -> bool:
 
 def _listed(path: Path, watch: Watch) -> list[Item]:
     """What a DICOMDIR lists, also images that are not there. Names that would lead out of its folder are skipped."""
-    directory = dcmread(path, force=True)
-    records = directory.get("DirectoryRecordSequence") or ()
+    return _limited(_records(path, watch), watch)
+
+
+def _records(path: Path, watch: Watch) -> Iterator[Item]:
     folders: dict[Path, dict[str, Path]] = {}
-    found = []
-    for record in records:
+    with path.open("rb") as raw, Bounded(raw, watch, _LONG_DIRECTORY) as bounded:
+        directory = dcmread(cast(BinaryIO, bounded), force=True)
+        bounded.check_sequence(directory, Tag("DirectoryRecordSequence"))
+    for record in directory.get("DirectoryRecordSequence") or ():
         names = record.get("ReferencedFileID")
         if not names:
             continue
@@ -246,10 +260,9 @@ def _listed(path: Path, watch: Watch) -> list[Item]:
             continue
         target = _below(path.parent, parts, folders)
         if target.is_file():
-            found.append(Item(target, target.stat().st_size))
+            yield Item(target, target.stat().st_size)
         elif record.get("DirectoryRecordType") == "IMAGE":
-            found.append(Item(target, 1))  # whoever opens it is told that it is missing
-    return _limited(iter(found), watch)
+            yield Item(target, 1)  # whoever opens it is told that it is missing
 
 
 def _below(folder: Path, parts: Sequence[str], known: dict[Path, dict[str, Path]]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
 
 _LONGEST = 1 << 20  # bytes of header
+_MOST_LINES = 10_000  # the library compares each with all before it
+_LONGEST_NRRD_LINE, _LONGEST_META_LINE = 500, 20_000  # bytes; the library breaks down from 1,000 and 60,000 on
+_LONGEST_PATH = 400  # bytes, for the same reason: it writes it into its messages
+_FREE_TEXT = (b"#", b"content: ")  # lines of NRRD that it takes at any length, as it does “key:=value”
 # numpy's words for their numbers
 _NRRD_KINDS = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -104,15 +109,11 @@ def checked_header(path: Path) -> Claim:
 
 def _head(path: Path, separator: bytes, end: bytes) -> _Head:
     """The header's lines by name; `end` begins its last line, or is empty if an empty line ends it."""
-    with path.open("rb") as raw:
-        block = raw.read(_LONGEST)
-    if not block:
-        raise ScanError(f"{path.name} is empty; copy it again from its source")
-    if end == b"" and not block.startswith(b"NRRD00"):
-        raise ScanError(f"{path.name} is not an NRRD file, whatever its name says; export the scan again")
+    block, further = _block(path, end)
     fields: dict[str, str] = {}
     at = 0
-    for whole in block.split(b"\n"):
+    for number, whole in enumerate(block.split(b"\n")):
+        _check_line(path, number, whole, end)
         at += len(whole) + 1
         line = whole.strip(b"\r \t")
         if not line and end == b"":
@@ -124,7 +125,37 @@ def _head(path: Path, separator: bytes, end: bytes) -> _Head:
             return _Head(fields, at)
     if end:
         raise ScanError(f"{path.name} is not a MetaImage file, whatever its name says; export the scan again")
+    if further:
+        raise _too_long(path)
     return _Head(fields, at)  # an .nhdr may end without an empty line
+
+
+def _block(path: Path, end: bytes) -> tuple[bytes, bool]:
+    """The beginning of the file, and whether more follows."""
+    if end == b"" and len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ScanError(f"{path.name} lies too deep in folders to be read; copy it to one nearer to the top")
+    with path.open("rb") as raw:
+        block, further = raw.read(_LONGEST), bool(raw.read(1))
+    if not block:
+        raise ScanError(f"{path.name} is empty; copy it again from its source")
+    if end == b"" and not block.startswith(b"NRRD00"):
+        raise ScanError(f"{path.name} is not an NRRD file, whatever its name says; export the scan again")
+    return block, further
+
+
+def _check_line(path: Path, number: int, line: bytes, end: bytes) -> None:
+    """Refuse what could take the library that reads it down with the whole program, or would keep it for minutes."""
+    if end:
+        long = len(line) > _LONGEST_META_LINE
+    else:
+        remark = line.startswith(_FREE_TEXT) or line.partition(b":")[2].startswith(b"=")
+        long = len(line) > _LONGEST_NRRD_LINE and not remark
+    if long or number >= _MOST_LINES:
+        raise _too_long(path)
+
+
+def _too_long(path: Path) -> ScanError:
+    return ScanError(f"{path.name} has a header that is far longer than that of any scan; export it again")
 
 
 def _nrrd(path: Path, head: _Head) -> Claim:

@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import time
+import zipfile
 
 import dicom_maker as make
 import numpy as np
@@ -96,6 +97,51 @@ def test_gigabytes_of_zeros_in_a_header(last, tmp_path, endings):
     (tmp_path / "a.dcm").write_bytes(data[: data.index(PIXELS)] + last)
     os.truncate(tmp_path / "a.dcm", (3 << 30) + 100_000)
     assert endings(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "open"])
+def test_a_dicomdir_of_a_million_records(announced, tmp_path, endings):
+    record = item(struct.pack("<HH2sH", 4, 0x1500, b"CS", 4) + b"IM\\A")
+    data = written(make.empty("1.2.840.10008.1.3.10"))
+    (tmp_path / "DICOMDIR").write_bytes(data + sequence((4, 0x1220), record * 1_000_000, announced=announced))
+    assert "choose the folder of one study" in endings(tmp_path / "DICOMDIR")
+
+
+def end_of(length, remark=b""):
+    """The end of a zip whose list of members is so long."""
+    return b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 0, 0, length, 0, len(remark)) + remark
+
+
+def long_end_of(length, shorter):
+    """As zips of four gigabytes end: a record of its own says how long the list is, where the usual one may lie."""
+    record = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 0, 0, length, 0)
+    return record + b"PK\6\7" + struct.pack("<IQI", 0, length, 1) + end_of(shorter)
+
+
+ENDS = {
+    "plain": end_of,
+    "with a remark": lambda length: end_of(length, b"x" * 60_000),
+    "long": lambda length: long_end_of(length, 0xFFFFFFFF),
+    "long and lying": lambda length: long_end_of(length, 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_zip_of_half_a_million_members(end, tmp_path, endings):
+    member = b"PK\1\2" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    members = b"PK\3\4" + member * 500_000
+    (tmp_path / "a.zip").write_bytes(members + ENDS[end](len(members) - 4))
+    assert "more than 20000 files in this zip" in endings(tmp_path / "a.zip")
+
+
+def test_a_zip_of_as_many_members_as_are_read(tmp_path):
+    folder = Series(make.block(4)).write(tmp_path / "series")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+        for k in range(19_000):
+            archive.writestr(f"viewer/{k}.x", b"x")
+    assert open_scan(tmp_path / "a.zip").shape == (4, 8, 10)
 
 
 def many_frames(count):
