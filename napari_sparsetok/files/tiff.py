@@ -16,7 +16,14 @@ from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Sour
 SUFFIXES = (".tif", ".tiff")
 
 _UNSPACED = "The file does not give its voxels a size in {axes}; 1 mm was taken. Volumes in mL mean nothing."
-_LARGEST_XML = 16 << 20  # bytes
+_DAMAGED = (
+    "The pictures of this file are whole, but its OME description is cut short or damaged: neither the size of its "
+    "voxels is known nor what its pages are. 1 mm was taken, and each page as a slice; volumes in mL mean nothing. Copy "
+    "the file again from its source."
+)
+_LARGEST_XML = 4 << 20  # bytes
+_OME = "<OME"  # in what a page says of itself
+_MOST_PAGES = 50_000
 
 
 def read(path: Path, watch: Watch) -> Scan:
@@ -26,19 +33,21 @@ def read(path: Path, watch: Watch) -> Scan:
     with explained(path.name):
         try:
             with tifffile.TiffFile(path) as file:
+                _check_pages(file, path, watch)
+                _check_description(file, path)
                 _check_chain(file)
                 series = file.series[0]
                 axes = _checked(series, path)
-                spacing = _spacing(file)
+                spacing, damaged = _spacing(file), _is_damaged(file)
                 array = _stored(series, watch)
         except tifffile.TiffFileError:
             raise ScanError(f"{path.name} is not a TIFF file that can be read; export it again") from None
     volumes, leading = _volumes(array, axes)
     unknown = [axis for axis, step in zip("zyx", spacing, strict=True) if not step]
     geometry = Geometry.shown(volumes.shape[-3:], [step or 1.0 for step in spacing])
-    notes = (SIDES_UNKNOWN, *([_UNSPACED.format(axes=", ".join(unknown))] if unknown else []))
+    unspaced = [_DAMAGED] if damaged else [_UNSPACED.format(axes=", ".join(unknown))] if unknown else []
     name = path.name.rsplit(".", 2 if path.stem.lower().endswith(".ome") else 1)[0]
-    return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), notes)
+    return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), (SIDES_UNKNOWN, *unspaced))
 
 
 def _stored(series: Any, watch: Watch) -> NDArray[Any]:
@@ -51,6 +60,41 @@ def _stored(series: Any, watch: Watch) -> NDArray[Any]:
         watch.step(number, len(pages))
         array[number] = page.asarray()
     return array.reshape(series.shape)
+
+
+def _check_pages(file: Any, path: Path, watch: Watch) -> None:
+    """Go from page to page before tifffile does, which keeps an object of each.
+
+    Raises
+    ------
+    ScanError : there are more than any scan's.
+    EOFError : they lead back to one of them.
+    """
+    tiff, handle = file.tiff, file.filehandle
+    order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
+    seen: set[int] = set()
+    handle.seek(tiff.offsetsize)  # behind the mark at the beginning, which takes as many bytes as a place
+    while at := int.from_bytes(handle.read(tiff.offsetsize), order):
+        if at in seen:
+            raise EOFError
+        if len(seen) >= _MOST_PAGES:
+            raise ScanError(f"{path.name} has more than {_MOST_PAGES} pages; split it into smaller stacks")
+        if len(seen) % 1000 == 0:
+            watch.look()
+        seen.add(at)
+        handle.seek(at)
+        handle.seek(int.from_bytes(handle.read(tiff.tagnosize), order) * tiff.tagsize, 1)
+
+
+def _check_description(file: Any, path: Path) -> None:
+    if (said := file.pages[0].tags.get("ImageDescription")) and said.count > _LARGEST_XML and file.is_ome:
+        raise ScanError(f"{path.name} has an OME description that is longer than that of any scan; export it again")
+
+
+def _is_damaged(file: Any) -> bool:
+    """Whether the pages were described once, and this can be read no longer."""
+    said = str(file.pages[0].description)
+    return _OME in said[:4096] and len(said) <= _LARGEST_XML and _ome_root(said) is None
 
 
 def _check_chain(file: Any) -> None:
@@ -99,7 +143,7 @@ def _volumes(array: NDArray[Any], axes: str) -> tuple[NDArray[Any], Literal["", 
 
 def _spacing(file: Any) -> tuple[float, float, float]:
     """Millimetres along z, y and x; 0 where the file does not say."""
-    if file.is_ome and file.ome_metadata and len(file.ome_metadata) < _LARGEST_XML:
+    if file.is_ome and file.ome_metadata:
         return _ome_spacing(file.ome_metadata)
     page = file.pages[0]
     said = file.imagej_metadata or {}
@@ -113,13 +157,9 @@ def _spacing(file: Any) -> tuple[float, float, float]:
 
 
 def _ome_spacing(xml: str) -> tuple[float, float, float]:
-    if "<!ENTITY" in xml:  # text that would grow while it is read
-        return 0.0, 0.0, 0.0
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return 0.0, 0.0, 0.0
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    root = _ome_root(xml)
+    elements = () if root is None else root.iter()
+    pixels = next((e for e in elements if e.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None:
         return 0.0, 0.0, 0.0
     steps = []
@@ -128,6 +168,15 @@ def _ome_spacing(xml: str) -> tuple[float, float, float]:
         steps.append(_sane(float(pixels.get(f"PhysicalSize{axis}", 0)) * unit))
     z, y, x = steps
     return z, y, x
+
+
+def _ome_root(xml: str) -> ElementTree.Element | None:
+    if "<!ENTITY" in xml:  # text that would grow while it is read
+        return None
+    try:
+        return ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
 
 
 def _tag(page: Any, name: str) -> Any:

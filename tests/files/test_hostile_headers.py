@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
+import numpy as np
 import pytest
+import tifffile
 
 from napari_sparsetok.files import open_scan
 
@@ -59,3 +63,69 @@ def test_long_headers_that_are_sound(tmp_path):
     remarks = "".join(f"Key{k} = {'x' * 200}\n" for k in range(300))
     (tmp_path / "a.mha").write_bytes(f"{META}{remarks}ElementDataFile = LOCAL\n".encode() + bytes(1440))
     assert open_scan(tmp_path / "a.mha").shape == (10, 9, 8)
+
+
+# TIFF
+
+
+def chain(path, count, entries, last=0):
+    """So many pages, all of one picture; the last one points to `last`."""
+    size = 2 + 12 * len(entries) + 4
+    tags = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    places = (24 + size * (k + 1) if k < count - 1 else last for k in range(count))
+    pages = b"".join(tags + struct.pack("<I", place) for place in places)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 24) + bytes(16) + pages)
+
+
+PAGE = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+PAGE += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 4), (279, 4, 1, 16)]
+
+
+@pytest.mark.parametrize("entries", [PAGE, []], ids=["pages", "empty pages"])
+def test_a_tiff_of_a_million_pages(entries, tmp_path, endings):
+    chain(tmp_path / "a.tif", 1_000_000, entries)
+    assert "more than 50000 pages" in endings(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("count", [1, 50, 20_000])
+def test_pages_in_a_circle(count, tmp_path, endings):
+    chain(tmp_path / "a.tif", count, PAGE, last=24)
+    assert "cut short or damaged" in endings(tmp_path / "a.tif")
+
+
+OME = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+    '<Pixels DimensionOrder="XYZCT" ID="Pixels:0" SizeC="1" SizeT="1" SizeX="10" SizeY="9" SizeZ="8" Type="uint16" '
+    'PhysicalSizeX="1000" PhysicalSizeY="2000" PhysicalSizeZ="3000">{}</Pixels></Image></OME>'
+)
+DESCRIPTIONS = {
+    "planes": OME.format("<TiffData/>" + "<Plane/>" * 1_600_000),
+    "parts": OME.format('<TiffData FirstZ="0" IFD="0" PlaneCount="1"/>' * 500_000),
+    "images": OME.format("</Pixels></Image><Image><Pixels>" * 500_000),
+}
+
+
+@pytest.mark.parametrize("what", DESCRIPTIONS)
+def test_an_ome_tiff_with_a_description_of_megabytes(what, tmp_path, endings):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((8, 9, 10), "u2"), description=DESCRIPTIONS[what], metadata=None)
+    assert "longer than that of any scan" in endings(tmp_path / "a.ome.tif")
+
+
+def opened(folder, description):
+    tifffile.imwrite(folder / "a.ome.tif", np.zeros((8, 9, 10), "u2"), description=description, metadata=None)
+    return open_scan(folder / "a.ome.tif")
+
+
+@pytest.mark.parametrize("cut", [20, 100, 200, 250])
+def test_an_ome_tiff_whose_description_alone_is_cut_short(cut, tmp_path):
+    whole = OME.format("<TiffData/>")
+    assert opened(tmp_path, whole).geometry.spacing == (3, 2, 1)
+    notes = opened(tmp_path, whole[:-cut]).notes
+    assert any("its OME description is cut short or damaged" in note for note in notes)
+    assert not any("does not give" in note for note in notes)
+
+
+@pytest.mark.parametrize("wrong", ["<Pixels ", "</Image>", 'SizeX="10"'])
+def test_an_ome_tiff_whose_description_is_damaged(wrong, tmp_path):
+    notes = opened(tmp_path, OME.format("<TiffData/>").replace(wrong, "<<")).notes
+    assert any("its OME description is cut short or damaged" in note for note in notes)
