@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_sparsetok.files import dicom_pixels
+from napari_sparsetok.files.dicom_doubles import Sorted, sorted_out
 from napari_sparsetok.files.dicom_header import SEGMENTATION, DeflatedError, Frame, read_frames
 from napari_sparsetok.files.dicom_source import Item, Opener, beside, is_dicom, items_at
 from napari_sparsetok.files.reading import Watch, explained
@@ -57,7 +58,7 @@ def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
                 f"the DICOM files here are {_UNREAD}; copy them again from their source, or ask their owner"
             )
         raise ScanError("no DICOM image was found here; choose the folder, zip or file that holds the scan")
-    found = [_described(key, part, damaged, thumbnail=False) for key, part in _parts(frames)]
+    found = [_described(key, part, damaged, watch) for key, part in _parts(frames)]
     found.sort(key=_rank)
     return [_with_thumbnail(info) if k < _MOST_THUMBNAILS else info for k, info in enumerate(found)]
 
@@ -171,14 +172,14 @@ def _fit(frame: Frame, other: Frame) -> bool:
 # Describing
 
 
-def _described(key: str, groups: list[list[Frame]], damaged: int, *, thumbnail: bool) -> SeriesInfo:
+def _described(key: str, groups: list[list[Frame]], damaged: int, watch: Watch) -> SeriesInfo:
     part, others = groups
-    candidate = _candidate(part, others, damaged)
+    candidate = _candidate(sorted_out(part, watch), others, damaged)
     first = candidate.volumes[0][0]
     plane = first.plane
     slices = len(candidate.volumes[0])
     step = candidate.layout.step if candidate.layout else 0.0
-    info = SeriesInfo(
+    return SeriesInfo(
         key=key,
         description=_description(first, slices),
         modality=first.head.modality,
@@ -190,7 +191,6 @@ def _described(key: str, groups: list[list[Frame]], damaged: int, *, thumbnail: 
         repairs=candidate.repairs,
         handle=candidate,
     )
-    return _with_thumbnail(info) if thumbnail else info
 
 
 def _description(first: Frame, slices: int) -> str:
@@ -209,17 +209,15 @@ def _rank(info: SeriesInfo) -> tuple[bool, bool, int]:
     return not info.opens, not info.repairs, -info.slices * info.shape[1] * info.shape[2]
 
 
-def _candidate(part: list[Frame], others: list[Frame], damaged: int) -> Candidate:
-    frames, doubles = _without_doubles(part)
-    files = "1 file is" if doubles == 1 else f"{doubles} files are"
-    notes = [f"{files} there twice; each was read once."] if doubles else []
+def _candidate(part: Sorted, others: list[Frame], damaged: int) -> Candidate:
+    frames, notes = part.frames, part.notes
     final = _unusable(frames)
     if final:
         return Candidate([frames], None, frozenset(), tuple(notes), final)
     stacked, layout = _stacked(frames)
     repairs = {**layout.repairs, **stacked.repairs}
     problems = [*layout.problems, *stacked.problems]
-    for problem, repair in _strays(frames, others, damaged):
+    for problem, repair in [*part.clashes, *_strays(frames, others, damaged)]:
         problems.append(problem)
         repairs[DROP] = "; ".join([*filter(None, [repairs.get(DROP)]), repair])
     if layout.problems and not layout.repairs:
@@ -272,19 +270,6 @@ def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> I
         noun = "file or folder here is" if damaged == 1 else "files or folders here are"
         problem = f"{damaged} {noun} {_UNREAD}, and may belong to it; copy the export again, or ask its owner"
         yield problem, "open what can be read and leave out the rest"
-
-
-def _without_doubles(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
-    """Frames in the order of their numbers, those of a file that was stored twice only once."""
-    unique = {_identity(frame): frame for frame in reversed(frames)}
-    kept = sorted(unique.values(), key=lambda frame: frame.instance)
-    return kept, len(frames) - len(kept)
-
-
-def _identity(frame: Frame) -> tuple[object, ...]:
-    """The same for the same slice. Some programs that take names out give one identity to all slices."""
-    place = frame.plane.position if frame.plane else None
-    return frame.uid or frame.item, frame.number, frame.instance, place
 
 
 def _unusable(frames: Sequence[Frame]) -> tuple[str, ...]:

@@ -192,15 +192,25 @@ def _load_file(opener: Opener, here: Sequence[_Place], target: _Target, progress
 def thumbnail_plane(frame: Frame) -> NDArray[Any]:
     """The pixels (rows, columns) of one frame, unscaled; zeros where they cannot be read."""
     try:
-        if frame.head.trouble:
-            return np.zeros((1, 1), dtype=np.uint8)
-        check_decoders([frame])
-        check_memory(3 * frame.item.size, "this file")
-        with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
-            plane = next(_stored(_up_to_pixels(stream, frame.head), frame.head, [frame.number]))
-            return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
+        plane = stored_plane(frame)
+        return -plane.astype(np.float32) if _is_inverted(frame.head) else plane
     except ScanError:
         return np.zeros((1, 1), dtype=np.uint8)
+
+
+def stored_plane(frame: Frame) -> NDArray[Any]:
+    """The pixels (rows, columns) of one frame as stored.
+
+    Raises
+    ------
+    ScanError : they cannot be read.
+    """
+    if frame.head.trouble:
+        raise ScanError(frame.head.trouble)
+    check_decoders([frame])
+    check_memory(3 * frame.item.size, "this file")
+    with explained("this file"), Opener() as opener, opener.open(frame.item) as stream:
+        return next(_stored(_up_to_pixels(stream, frame.head), frame.head, [frame.number]))
 
 
 def _up_to_pixels(stream: BinaryIO, head: Head) -> Dataset:

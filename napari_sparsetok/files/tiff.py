@@ -18,8 +18,8 @@ SUFFIXES = (".tif", ".tiff")
 _UNSPACED = "The file does not give its voxels a size in {axes}; 1 mm was taken. Volumes in mL mean nothing."
 _DAMAGED = (
     "The pictures of this file are whole, but its OME description is cut short or damaged: neither the size of its "
-    "voxels is known nor what its pages are. 1 mm was taken, and each page as a slice; volumes in mL mean nothing. Copy "
-    "the file again from its source."
+    "voxels is known nor what its pages are. 1 mm was taken, and each page as a slice; volumes in mL mean nothing. "
+    "Copy the file again from its source."
 )
 _LARGEST_XML = 4 << 20  # bytes
 _OME = "<OME"  # in what a page says of itself
