@@ -48,6 +48,11 @@ def test_what_is_no_card_is_a_problem_and_not_a_crash(tmp_path, text):
     assert "bad.json" in registry.problems[0]
 
 
+def test_a_card_of_megabytes_is_not_read(tmp_path):
+    (tmp_path / "bad.json").write_text('{"format": 1, "x": [' + "{}," * 1_000_000 + "0]}")
+    assert "bad.json is far too long" in Registry([tmp_path]).problems[0]
+
+
 def test_a_card_of_a_later_format_asks_for_an_update(tmp_path):
     with pytest.raises(CardError, match="update napari-sparsetok"):
         tiny.write_model(tmp_path, format=2)

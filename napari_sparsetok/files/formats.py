@@ -117,6 +117,9 @@ def _checked_folder(path: Path) -> Format:
     if kind is None and any(name.lower().endswith(".zip") for name in names):
         raise ScanError(f"{path} is a folder without a scan, but with zip files; choose one of them")
     if kind is None:
+        from napari_sparsetok.files import ome_zarr
+
+        ome_zarr.check_documents(path)
         raise ScanError(f"{path} is a folder without a DICOM or OME-Zarr scan; choose the folder or file of a scan")
     return kind
 

@@ -18,10 +18,13 @@ from napari_sparsetok.files.units import UNIT_UNKNOWN, millimetres
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Shape, Source
 
 _METADATA = ("zarr.json", ".zattrs")
-_LARGEST_METADATA = 16 << 20  # bytes
+_DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")  # what zarr reads of a group or an array
+_LARGEST_METADATA = 2 << 20  # bytes of each
+_MOST_LEVELS = 64
 _LARGEST_CHUNK = 1 << 30
 _MOST_BLOCKS = 100_000
 _MOST_LOOKED_AT = 256  # blocks, for a thumbnail
+_MOST_READ = 4096  # blocks of the coarsest level, each of which is a file
 _READ_WHOLE = 64 << 20  # bytes of the coarsest level, read to tell one scan from another
 _RAS = {
     **{"left-to-right": (1, 0, 0), "right-to-left": (-1, 0, 0), "posterior-to-anterior": (0, 1, 0)},
@@ -160,14 +163,25 @@ def _document(path: Path) -> dict[str, Any]:
     for name in _METADATA:
         file = path / name
         if file.is_file():
-            if file.stat().st_size > _LARGEST_METADATA:
-                raise ScanError("the metadata of this OME-Zarr are larger than any scan's; export it again")
+            check_documents(path)
             try:
                 found = json.loads(file.read_text(encoding="utf-8"))
             except RecursionError:  # brackets in brackets, more of them than Python follows
                 raise ScanError("the metadata of this OME-Zarr are damaged; copy it again from its source") from None
             return found if isinstance(found, dict) else {}
     return {}
+
+
+def check_documents(folder: Path) -> None:
+    """Look at how long the documents of a group or an array are, before anybody reads them.
+
+    Raises
+    ------
+    ScanError : longer than any scan's.
+    """
+    files = [folder / name for name in _DOCUMENTS]
+    if any(file.stat().st_size > _LARGEST_METADATA for file in files if file.is_file()):
+        raise ScanError("the metadata of this OME-Zarr are larger than any scan's; export it again")
 
 
 def _multiscales(document: Mapping[str, Any]) -> list[Any]:
@@ -192,7 +206,8 @@ def _opened(path: Path) -> _Image:
     axes = tuple(axis.model_dump() for axis in scale.axes)
     levels = []
     for data in scale.datasets:
-        array = group[_inside(data.path)]
+        check_documents(path / _inside(data.path))
+        array = group[data.path]
         levels.append(_level(array, axes, [*data.coordinateTransformations, *whole]))
     return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
 
@@ -206,6 +221,8 @@ def _checked(document: Mapping[str, Any]) -> Any:
     scales = _multiscales(document)
     if not scales:
         raise ScanError("this folder is no OME-Zarr image; choose the folder that holds the image's levels")
+    if isinstance(scales[0], dict) and max(len(scales[0].get(k) or ()) for k in ("datasets", "axes")) > _MOST_LEVELS:
+        raise ScanError(f"this OME-Zarr says that it has more than {_MOST_LEVELS} levels or axes; export it again")
     try:
         if "ome" in document.get("attributes", document):
             return Multiscale05.model_validate(scales[0])
@@ -286,7 +303,8 @@ def _identity(image: _Image, number: int) -> str:
     """What tells this scan from others: its metadata, the level, and the coarsest level whole where that is small."""
     digest = hashlib.sha256(image.document.encode())
     coarsest = image.levels[-1].array
-    if math.prod(coarsest.shape) * coarsest.dtype.itemsize <= _READ_WHOLE:
+    small = math.prod(coarsest.shape) * coarsest.dtype.itemsize <= _READ_WHOLE
+    if small and _count(coarsest, coarsest.chunks) <= _MOST_READ:
         digest.update(np.ascontiguousarray(coarsest[...]).data)
     return f"{digest.hexdigest()} level {number}"
 

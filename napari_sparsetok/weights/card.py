@@ -14,6 +14,7 @@ from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
 
 FORMAT = 1
+_LONGEST = 1 << 20  # bytes
 
 
 class CardError(ScanError):
@@ -123,6 +124,8 @@ class Card:
         CardError : the file is not a card, or of a later format.
         """
         try:
+            if path.stat().st_size > _LONGEST:
+                raise CardError(f"the model card {path.name} is far too long for one; install the model again")
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw.pop("format") != FORMAT:
                 raise CardError(f"the model card {path.name} is of another format; update napari-sparsetok")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
@@ -129,3 +130,42 @@ def test_an_ome_tiff_whose_description_alone_is_cut_short(cut, tmp_path):
 def test_an_ome_tiff_whose_description_is_damaged(wrong, tmp_path):
     notes = opened(tmp_path, OME.format("<TiffData/>").replace(wrong, "<<")).notes
     assert any("its OME description is cut short or damaged" in note for note in notes)
+
+
+# OME-Zarr
+
+LEVEL = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}
+
+
+def ome_zarr(folder, chunks=(8, 9, 10), shape=(8, 9, 10), levels=1, **more):
+    """An image whose documents may say more than they should: in its own, in that of its level, or of how it lies."""
+    (folder / "0").mkdir(parents=True)
+    axes = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
+    image = {"version": "0.4", "axes": axes, "datasets": [LEVEL] * levels}
+    array = {"zarr_format": 2, "shape": shape, "chunks": chunks, "dtype": "<i2", "compressor": None}
+    documents = {
+        ".zgroup": {"zarr_format": 2},
+        ".zattrs": {"multiscales": [image]},
+        "0/.zattrs": {},
+        "0/.zarray": array | {"fill_value": 0, "order": "C", "filters": None},
+    }
+    if where := more.get("where"):
+        documents[where] = documents.get(where, {}) | {"x": more["what"]}
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize("where", [".zattrs", ".zgroup", ".zmetadata", "0/.zattrs", "0/.zarray"])
+def test_an_ome_zarr_with_documents_of_megabytes(where, tmp_path, endings):
+    folder = ome_zarr(tmp_path / "a.zarr", where=where, what={f"{k:x}": {} for k in range(1_000_000)})
+    assert "larger than any scan's" in endings(folder)
+
+
+def test_an_ome_zarr_of_ten_thousands_of_levels(tmp_path, endings):
+    assert "64 levels" in endings(ome_zarr(tmp_path / "a.zarr", levels=20_000))
+
+
+@pytest.mark.parametrize("side", [40, 100, 300])
+def test_an_ome_zarr_of_tiny_blocks(side, tmp_path, endings):
+    assert endings(ome_zarr(tmp_path / "a.zarr", (1, 1, 1), (side, side, side))) == ""
