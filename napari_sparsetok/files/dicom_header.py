@@ -62,8 +62,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _FRACTIONS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x08", b"\x7f\xe0\x00\x09")
 _MOST_FRAMES = 100_000
 _SHORTEST_FRAME = 8  # bytes in a file
-_PIXEL_GROUP = 0x7FE00000
-_PIXELS_BEGIN = 0x7FE00008  # before it lie tables of where compressed frames begin
+_PIXEL_GROUP, _PIXELS_BEGIN = 0x7FE00000, 0x7FE00008  # between them lie tables of where compressed frames begin
 
 
 class DeflatedError(ScanError):
