@@ -32,11 +32,12 @@ class Bounded:
     Parameters
     ----------
     too_long : what is said of one that is.
+    items : of its sequences, before it is known how many frames they describe.
     """
 
-    def __init__(self, stream: BinaryIO, watch: Watch, too_long: str = _TOO_LONG) -> None:
+    def __init__(self, stream: BinaryIO, watch: Watch, too_long: str = _TOO_LONG, items: int = _ITEMS) -> None:
         self._stream, self._watch, self._too_long = stream, watch, too_long
-        self._pieces, self._items, self._bytes = _PIECES, _ITEMS, _MOST_BYTES
+        self._pieces, self._items, self._bytes = _PIECES, items, _MOST_BYTES
         self.seek, self.tell = stream.seek, stream.tell
         self._ended: Exception | None = None
 

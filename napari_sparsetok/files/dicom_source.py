@@ -33,9 +33,10 @@ _SMALL = 64 << 20  # bytes that may be deflated as much as they like
 _LARGE = 1 << 22  # bytes: a file of more says how far it is
 _LOOKS = 5000  # files that a quick look opens
 _LOOK_SECONDS = 1.0  # and how long it takes at most; a window may wait for it
-_MOST_MEMBERS = 20_000  # of a zip; each has to be listed, found and unpacked by itself
+_MOST_MEMBERS = 15_000  # of a zip; each has to be listed, found and unpacked by itself
 _LONGEST_LIST = 32 << 20  # bytes of a zip's list of members; that of as many is shorter
 _MEMBER, _END, _LOCATOR = b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x07"  # how parts of that list begin
+_MOST_RECORDS = 10_000  # of a DICOMDIR; each is taken apart and looked for on the disk
 _LONG_DIRECTORY = "this DICOMDIR lists more files than are read from one; choose the folder of one study instead"
 
 # How a data set without the 128 bytes of preamble begins: group 8, elements that stand first.
@@ -248,7 +249,7 @@ def _listed(path: Path, watch: Watch) -> list[Item]:
 
 def _records(path: Path, watch: Watch) -> Iterator[Item]:
     folders: dict[Path, dict[str, Path]] = {}
-    with path.open("rb") as raw, Bounded(raw, watch, _LONG_DIRECTORY) as bounded:
+    with path.open("rb") as raw, Bounded(raw, watch, _LONG_DIRECTORY, _MOST_RECORDS) as bounded:
         directory = dcmread(cast(BinaryIO, bounded), force=True)
         bounded.check_sequence(directory, Tag("DirectoryRecordSequence"))
     for record in directory.get("DirectoryRecordSequence") or ():

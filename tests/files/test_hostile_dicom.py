@@ -131,7 +131,7 @@ def test_a_zip_of_half_a_million_members(end, tmp_path, endings):
     member = b"PK\1\2" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
     members = b"PK\3\4" + member * 500_000
     (tmp_path / "a.zip").write_bytes(members + ENDS[end](len(members) - 4))
-    assert "more than 20000 files in this zip" in endings(tmp_path / "a.zip")
+    assert "more than 15000 files in this zip" in endings(tmp_path / "a.zip")
 
 
 def test_a_zip_of_as_many_members_as_are_read(tmp_path):
@@ -139,7 +139,7 @@ def test_a_zip_of_as_many_members_as_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path in folder.iterdir():
             archive.write(path, path.name)
-        for k in range(19_000):
+        for k in range(14_990):
             archive.writestr(f"viewer/{k}.x", b"x")
     assert open_scan(tmp_path / "a.zip").shape == (4, 8, 10)
 
