@@ -199,15 +199,19 @@ def _opened(path: Path) -> _Image:
         raise ScanError(
             'what reads OME-Zarr (zarr, ome-zarr-models) is not installed; pip install "napari-sparsetok[zarr]"'
         ) from None
+    from napari_sparsetok.files.zarr_blocks import BoundedStore
+
     document = _document(path)
     scale = _checked(document)
-    group = zarr.open_group(str(path), mode="r")
+    store = BoundedStore(str(path))
+    group = zarr.open_group(store, mode="r")
     whole = scale.coordinateTransformations or ()
     axes = tuple(axis.model_dump() for axis in scale.axes)
     levels = []
     for data in scale.datasets:
         check_documents(path / _inside(data.path))
         array = group[data.path]
+        store.bound(array)
         levels.append(_level(array, axes, [*data.coordinateTransformations, *whole]))
     return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
 

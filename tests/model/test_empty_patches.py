@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -53,6 +53,7 @@ def image_of(empty: list[bool], seed: int = 0) -> Tensor:
 
 
 @examples
+@example([True] * N, 0.5, 0)
 @given(holes, st.sampled_from([1.0, 0.5, 0.1]), st.integers(0, 3))
 def test_only_the_others_are_counted_scored_and_pruned(empty: list[bool], ratio: float, seed: int) -> None:
     with torch.inference_mode():
