@@ -153,6 +153,16 @@ def test_a_part_that_is_run_anew_keeps_what_was_said_of_the_others(segmenter):
     assert np.array_equal(near.stage == 0, base.tokens.stage == 0)
 
 
+def test_where_windows_come_in_batches_these_come_one_by_one(segmenter):
+    scan, wish = make_scan(), Settings("airless", 0.3)
+    wanted = segmenter.segment(scan, wish)
+    network = segmenter._network
+    segmenter._network = replace(network, device=replace(network.device, batch=4))  # as on a GPU
+    segmenter._cache.clear()
+    assert np.array_equal(segmenter.segment(scan, wish).mask, wanted.mask)
+    assert segmenter._network.device.batch == 4
+
+
 def test_a_scan_of_nothing_but_a_speck(segmenter):
     voxels = np.full((24, 40, 40), -5, np.float32)
     voxels[3, 3, 3] = 100
