@@ -71,6 +71,7 @@ class Session:
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
         self._latest: Prediction | None = None  # the last one handed over
         self._moved_at = 0.0
+        self._turn = 0  # how often the slider came to a mask that was at hand
         self._closed = False
         self._guard = Guard(self._on_failed)
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
@@ -152,6 +153,7 @@ class Session:
             return
         if shown is not None and not live and self._is_up_to_date(shown):
             self.state.tokens = shown.tokens
+            self._turn += 1  # what has ended already may still be on its way here
             return
         if not self._recall():
             self._segment(focus_only=live, again=False, spare_core=dragged)
@@ -311,7 +313,7 @@ class Session:
             result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
             self._show(job, result)
 
-        self._asked = self._expected = Job(work, busy, segments=True)
+        self._asked = self._expected = Job(work, busy, segments=True, turn=self._turn)
         self._computer.submit(self._asked)
         self._refresh_busy()
 
@@ -322,6 +324,7 @@ class Session:
         if not found:
             return False
         self._computer.drop_segmenting()
+        self._turn += 1
         self._expected = None
         self._latest = found
         self._accept(found)
@@ -352,7 +355,8 @@ class Session:
         self._latest = prediction
         job.shown = True
         _ = prediction.voxel_counts  # counted here, so that the GUI thread need not
-        self._tell(lambda: None if job.quiet else self._accept(prediction))  # quiet: the slider showed something newer
+        # Unless the slider has come to a mask that was at hand since this was asked for.
+        self._tell(lambda: self._accept(prediction) if job.turn == self._turn else None)
 
     def _accept(self, prediction: Prediction) -> None:
         state = self.state

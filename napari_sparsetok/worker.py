@@ -36,6 +36,7 @@ class Job:
     failed : whether it ended in an error.
     quiet : nobody asked for it, or wants it any more; nobody is told of it, and whatever is asked for ends it.
     segments : whether its result is a mask to be shown.
+    turn : how often the slider had come to a mask at hand when this was asked for; after once more nobody wants it.
     """
 
     work: Callable[[Job], None]
@@ -45,6 +46,7 @@ class Job:
     failed: bool = False
     quiet: bool = False
     segments: bool = False
+    turn: int = 0
 
 
 class NewestFirst:

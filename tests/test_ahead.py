@@ -284,6 +284,21 @@ def test_closing_ends_it() -> None:
     assert len(bench.engine.runs) == 2
 
 
+def test_a_result_that_arrives_after_a_mask_at_hand_was_shown_is_not_shown(bench: Bench) -> None:
+    """It had ended before the slider came back, and only its letter was still under way."""
+    bench.engine.free = True
+    bench.segment()
+    bench.session.set_keep_ratio(0.45)
+    assert bench.session.wait(PATIENCE)  # its end lies in the mailbox
+    bench.session.set_keep_ratio(0.5)
+    assert bench.state.prediction.settings.keep_ratio == 0.5
+    bench.rest()
+    assert bench.state.prediction.settings.keep_ratio == 0.5
+    assert bench.state.tokens.left == bench.state.prediction.tokens.left
+    bench.session.set_keep_ratio(0.6)  # and what is asked for from here on is shown
+    bench.until(lambda: bench.state.prediction.settings.keep_ratio == 0.6)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([0.3, 0.4, 0.45, 0.5, 0.6]), st.booleans()), min_size=1, max_size=12))
 def test_whatever_is_known_the_last_value_wins(moves: list[tuple[float, bool]]) -> None:
