@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import psutil
 
-from napari_sparsetok.engine.contract import Segmenter, Stopped, Watch
+from napari_sparsetok.computing import Computing
+from napari_sparsetok.engine.contract import Stopped, Watch
 from napari_sparsetok.engine.pace import STEPS
 from napari_sparsetok.scan import Region, Scan, ScanError
 from napari_sparsetok.state import Busy, Prediction, Settings
-from napari_sparsetok.worker import Job, NewestFirst
+from napari_sparsetok.worker import Job
 
 _LARGEST = 256 * 2**20  # bytes of all results together; and never more than a sixteenth of what is free
 _SLOWEST = 1.0  # seconds for one result; what takes longer would keep the cores busy for minutes
@@ -27,20 +28,12 @@ class Ahead:
 
     Parameters
     ----------
-    computer : where it computes, quietly: whatever is asked for ends it.
-    get_ready : the segmenter for a job and settings, on the computing thread.
-    tell : runs a function on the owner's thread.
-    say : told there whether there is more to compute.
+    computing : the thread, on which it computes quietly: whatever is asked for ends it.
+    say : told on the owner's thread whether there is more to compute.
     """
 
-    def __init__(
-        self,
-        computer: NewestFirst,
-        get_ready: Callable[[Job, Settings], Segmenter],
-        tell: Callable[[Callable[[], None]], None],
-        say: Callable[[bool], None],
-    ) -> None:
-        self._computer, self._get_ready, self._tell, self._say = computer, get_ready, tell, say
+    def __init__(self, computing: Computing, say: Callable[[bool], None]) -> None:
+        self._computing, self._computer, self._say = computing, computing.computer, say
         self._found: dict[float, Prediction] = {}
         self._room = 0
         self._given_up = self._slow = False
@@ -105,16 +98,16 @@ class Ahead:
                 return
             watch = Watch(should_stop=lambda: self._computer.should_stop(job))
             try:
-                found = self._get_ready(job, settings).segment(scan, settings, region=region, watch=watch)
+                found = self._computing.get_ready(job, settings).segment(scan, settings, region=region, watch=watch)
             except Stopped:
                 raise
             except Exception as error:
-                self._tell(self._give_up)
+                self._computing.tell(self._give_up)
                 if not isinstance(error, ScanError):  # that one will be said when somebody asks
                     raise
                 return
             _ = found.voxel_counts  # counted here, so that the GUI thread need not
-            self._tell(lambda: self._take(found))
+            self._computing.tell(lambda: self._take(found))
 
         return Job(run, Busy(""), quiet=True)
 

@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from napari_sparsetok.ahead import Ahead
 from napari_sparsetok.aside import Aside
 from napari_sparsetok.batch import save_result
-from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
+from napari_sparsetok.computing import Computing
+from napari_sparsetok.engine.contract import Segmenter, Watch
 from napari_sparsetok.engine.ready import Ready
 from napari_sparsetok.errand import Errands, Guard, Lane
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.reading import Watch as FileWatch
 from napari_sparsetok.scan import Region, Scan, Shape
-from napari_sparsetok.state import Busy, DeviceReport, Message, Prediction, Settings, State
+from napari_sparsetok.segmenting import Segmenting, Wanted
+from napari_sparsetok.state import DeviceReport, Message, Prediction, Settings, State
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.weights import Card, Registry
 from napari_sparsetok.worker import Job, NewestFirst
@@ -67,17 +69,15 @@ class Session:
         self._cache_bytes = cache_bytes
         self._ready = Ready(make_segmenter or self._make_engine)
         self._deliver = deliver
-        self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
-        self._expected: Job | None = None  # the last request whose end the owner has not heard of
-        self._latest: Prediction | None = None  # the last one handed over
         self._moved_at = 0.0
-        self._turn = 0  # how often the slider came to a mask that was at hand
         self._closed = False
         self._guard = Guard(self._on_failed)
         self._errands = Errands(self._tell, self._guard, self._refresh_busy)
         self._computer = NewestFirst("sparsetok-compute", self._run_job, self._on_job_ended)
-        self._aside = Aside(self._computer, self._ready, self._got_ready, self._progress, self._tell, self.say)
-        self._ahead = Ahead(self._computer, self._got_ready, self._tell, self._say_ahead) if look_ahead else None
+        computing = Computing(self._computer, self._ready, self._tell, self._refresh_busy, self._set_device, self.say)
+        self._segmenting = Segmenting(computing, self._accept)
+        self._aside = Aside(computing)
+        self._ahead = Ahead(computing, self._say_ahead) if look_ahead else None
 
     # What can be asked for
 
@@ -149,13 +149,17 @@ class Session:
         now = time.monotonic()
         dragged, self._moved_at = live and now - self._moved_at < _DRAG, now
         shown = self.state.prediction
-        if shown is None and self._asked is None:
+        if shown is None and not self._segmenting.was_asked:
             return
         if shown is not None and not live and self._is_up_to_date(shown):
             self.state.tokens = shown.tokens
-            self._turn += 1  # what has ended already may still be on its way here
+            self._segmenting.overtake()
             return
-        if not self._recall():
+        found = self._ahead and self._ahead.find(self.state.scan, self.state.settings, self.state.region)
+        if found:
+            self._segmenting.recall(found)
+            self._refresh_busy()
+        else:
             self._segment(focus_only=live, again=False, spare_core=dragged)
 
     def attend(self) -> None:
@@ -189,7 +193,7 @@ class Session:
     @property
     def is_segmenting(self) -> bool:
         """Whether a segmentation is being computed, or waits to be."""
-        return self._expected is not None
+        return self._segmenting.is_expected
 
     @property
     def is_at_rest(self) -> bool:
@@ -288,75 +292,25 @@ class Session:
     # Segmenting
 
     def _segment(self, focus_only: bool, again: bool, spare_core: bool = False) -> None:
-        """`again`: also if the result is there already."""
-        state = self.state
-        if state.scan is None:
+        wanted = self._wanted()
+        if wanted is None:
             self.say("Open a scan first.", "warning")
             return
-        scan, settings, region, focus = state.scan, state.settings, state.region, state.focus
-        busy = Busy(f"segmenting “{scan.name}”", brief=not again and self._latest is not None)
-
-        def work(job: Job) -> None:
-            latest = self._latest
-            if not again and latest and _answers(latest, scan, settings, region):
-                self._show(job, latest)
-                return
-            segmenter = self._got_ready(job, settings)
-            self._progress(job, busy)
-            watch = Watch(
-                should_stop=lambda: self._computer.should_stop(job),
-                on_progress=lambda done, total: self._progress(job, replace(busy, done=done, total=total)),
-                on_partial=lambda partial: self._show(job, partial),
-                on_notice=lambda text: self._tell(lambda: self.say(text, "warning")),
-            )
-            hints = Hints(focus=focus, focus_only=focus_only, spare_core=spare_core, base=self._latest)
-            result = segmenter.segment(scan, settings, region=region, hints=hints, watch=watch)
-            self._show(job, result)
-
-        self._asked = self._expected = Job(work, busy, segments=True, turn=self._turn)
-        self._computer.submit(self._asked)
+        self._segmenting.ask(wanted, focus_only=focus_only, again=again, spare_core=spare_core)
         self._refresh_busy()
 
-    def _recall(self) -> bool:
-        """Show at once what was computed already; whether there is such a thing."""
+    def _wanted(self) -> Wanted | None:
         state = self.state
-        found = self._ahead and self._ahead.find(state.scan, state.settings, state.region)
-        if not found:
-            return False
-        self._computer.drop_segmenting()
-        self._turn += 1
-        self._expected = None
-        self._latest = found
-        self._accept(found)
-        self._refresh_busy()
-        return True
+        return None if state.scan is None else Wanted(state.scan, state.settings, state.region, state.focus)
 
-    def _got_ready(self, job: Job, settings: Settings) -> Segmenter:
-        loading = Busy("loading the model", can_cancel=job.busy.can_cancel)
-        segmenter, device = self._ready.get(settings, lambda: self._progress(job, loading))
-        self._tell(lambda: self._set_device(device))
-        return segmenter
+    def _is_up_to_date(self, shown: Prediction) -> bool:
+        wanted = self._wanted()
+        return self._computer.is_free and wanted is not None and wanted.is_answered_by(shown)
 
     def _make_engine(self) -> Segmenter:
         from napari_sparsetok.engine.segmenter import SCDSegmenter
 
         return SCDSegmenter(self.registry, self._cache_bytes)
-
-    def _progress(self, job: Job, busy: Busy) -> None:
-        job.busy = busy
-        self._tell(self._refresh_busy)
-
-    def _show(self, job: Job, prediction: Prediction) -> None:
-        """Hand a result over; on the computing thread."""
-        if job.stop.is_set():
-            raise Stopped
-        if not job.shown and prediction is not self._latest:
-            self._ready.note(prediction)
-        self._latest = prediction
-        job.shown = True
-        _ = prediction.voxel_counts  # counted here, so that the GUI thread need not
-        # Unless the slider has come to a mask that was at hand since this was asked for.
-        self._tell(lambda: self._accept(prediction) if job.turn == self._turn else None)
 
     def _accept(self, prediction: Prediction) -> None:
         state = self.state
@@ -371,16 +325,12 @@ class Session:
         if self._ahead is not None:
             self._ahead.keep(prediction)
 
-    def _is_up_to_date(self, shown: Prediction) -> bool:
-        state = self.state
-        return self._computer.is_free and _answers(shown, state.scan, state.settings, state.region)
-
     def _stop_computing(self) -> None:
-        self._asked = self._expected = None
+        self._segmenting.stop()
         self._computer.stop()
 
     def _drop_results(self) -> None:
-        self._latest = None
+        self._segmenting.forget()
         if self._ahead is not None:
             self._ahead.clear()
         self.state.prediction = None
@@ -412,10 +362,7 @@ class Session:
             self.say(f"Saved an unfinished mask as {name}. {text}", "warning")
 
     def _accept_end(self, job: Job) -> None:
-        if self._expected is job:
-            self._expected = None
-        if self._asked is job and job.failed:  # the slider does not ask for the same again; a person may
-            self._asked = None
+        self._segmenting.end(job)
         self._refresh_busy()
         if self._ahead is not None:
             self._ahead.go_on(self.state.prediction, self.state.settings, self.state.region)
@@ -425,7 +372,7 @@ class Session:
         # Nobody waits for what was ended, nor for a model that is only got ready; for a file somebody does.
         if errand is not None and (busy is None or not busy.can_cancel):
             busy = errand
-        if busy is not None or self._expected is None:  # idle is said last, after every result
+        if busy is not None or not self._segmenting.is_expected:  # idle is said last, after every result
             self.state.busy = busy
 
     def _say_ahead(self, more: bool) -> None:
@@ -436,13 +383,6 @@ class Session:
             self.state.device = device
             if device.warning:
                 self.say(device.warning, "warning")
-
-
-def _answers(found: Prediction, scan: Scan | None, settings: Settings, region: Region | None) -> bool:
-    """Whether a result is all that a request would bring."""
-    if scan is None or found.scan is not scan or not found.complete:
-        return False
-    return found.settings == settings and found.region == (region or Region.whole(scan.shape))
 
 
 def _sentence(text: str) -> str:
