@@ -38,13 +38,7 @@ class Canvas:
     """
 
     def __init__(
-        self,
-        scan: Scan,
-        region: Region,
-        card: Card,
-        grid: ModelGrid,
-        selector: Selector,
-        base: Prediction | None,
+        self, scan: Scan, region: Region, card: Card, grid: ModelGrid, selector: Selector, base: Prediction | None
     ) -> None:
         self.scan, self.region = scan, region
         self._card, self._grid, self._selector, self._plan = card, grid, selector, selector.plan

@@ -21,7 +21,7 @@ from napari_sparsetok.files.reading import (
     oblique_note,
     watched,
 )
-from napari_sparsetok.files.unpacking import GZIP, Unpacked
+from napari_sparsetok.files.unpacking import Unpacked, opened
 from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
 
 SUFFIXES = (".mgz", ".mgh")
@@ -52,10 +52,8 @@ def read(path: Path, watch: Watch) -> Scan:
 
 
 def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-        file.seek(0)
-        stream = Unpacked(file, watch) if packed else file
+    with opened(path, watch) as stream:
+        packed = isinstance(stream, Unpacked)
         block = stream.read(_HEADER)
         if len(block) < _HEADER:
             raise EOFError
@@ -65,7 +63,7 @@ def _read(path: Path, watch: Watch) -> tuple[Any, NDArray[Any]]:
         dtype = header.get_data_dtype()
         source = watched(stream, count * dtype.itemsize, watch)
         array = array_from_file(shape, dtype, source, _HEADER, order="F", mmap=False)
-        if packed:
+        if isinstance(stream, Unpacked):
             check_end(stream)
     return header, raw.native(array)
 

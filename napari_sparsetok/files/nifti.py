@@ -12,8 +12,6 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +39,7 @@ from napari_sparsetok.files.reading import (
     size_text,
     watched,
 )
-from napari_sparsetok.files.unpacking import GZIP, Unpacked
+from napari_sparsetok.files.unpacking import Unpacked, is_packed, opened
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import SIDES_UNKNOWN, Geometry, Scan, ScanError, Source
 
@@ -111,7 +109,7 @@ def read(path: Path, watch: Watch = Watch()) -> Scan:  # noqa: B008 - frozen
 
 
 def _found(path: Path, files: Files, watch: Watch) -> _Found:
-    with _opened(files.header, watch) as stream:
+    with opened(files.header, watch) as stream:
         unchecked = _raw_header(stream, path, paired=files.is_pair)
     _check_numbers(unchecked, path)
     header = unchecked.copy()
@@ -121,7 +119,7 @@ def _found(path: Path, files: Files, watch: Watch) -> _Found:
     kept = shape[:3] + tuple(n for n in shape[3:] if n != 1)
     block = RawBlock(files.voxels, int(header.get_data_offset()), header.get_data_dtype(), kept)
     needed = _checked_size(block, header, path)
-    if not _is_packed(files.voxels) and raw.stays_on_disk(needed):
+    if not is_packed(files.voxels) and raw.stays_on_disk(needed):
         _check_range(block.dtype, _scaling(header), path)
         return _Found(path, unchecked, header, raw.mapped(block), block)
     check_memory(needed, path.name)
@@ -136,7 +134,7 @@ def read_labels(path: str | Path) -> LabelTable | None:
     ScanError : the file cannot be read as NIfTI.
     """
     path = Path(path)
-    with explained(path.name), _opened(path) as stream:
+    with explained(path.name), opened(path) as stream:
         header = _raw_header(stream, path)
         if not 0 < float(header["vox_offset"]) <= _LARGEST_NOTE:
             return None
@@ -156,20 +154,6 @@ def _labels_in(content: str | bytes) -> LabelTable | None:
         return LabelTable.from_json(json.loads(content)["labels"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-@contextmanager
-def _opened(path: Path, watch: Watch = Watch()) -> Iterator[Stream]:  # noqa: B008 - frozen
-    """The unzipped bytes; whether they are zipped is seen from them, not from the name."""
-    with path.open("rb") as stream:
-        packed = stream.read(2) == GZIP
-        stream.seek(0)
-        yield Unpacked(stream, watch) if packed else stream
-
-
-def _is_packed(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == GZIP
 
 
 def _raw_header(stream: Stream, path: Path, *, paired: bool = False) -> Any:
@@ -233,7 +217,7 @@ def _check_shape(unchecked: Any, header: Any, path: Path) -> None:
 def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
     """What the voxels take in memory, after a look at whether the file can hold them."""
     claimed = block.offset + block.bytes
-    packed = _is_packed(block.path)
+    packed = is_packed(block.path)
     check_claim(claimed, block.path.stat().st_size, path.name, compressed=packed)
     if packed and block.offset > _FURTHEST:
         raise ScanError(
@@ -246,7 +230,7 @@ def _checked_size(block: RawBlock, header: Any, path: Path) -> int:
 
 def _stored(block: RawBlock, watch: Watch) -> NDArray[Any]:
     """The voxels as the file has them, in its order: (x, y, z) or (x, y, z, t)."""
-    with _opened(block.path, watch) as stream:
+    with opened(block.path, watch) as stream:
         source = watched(stream, block.bytes, watch)
         stored = array_from_file(block.shape, block.dtype, source, block.offset, order="F", mmap=False)
         if isinstance(stream, Unpacked):

@@ -7,13 +7,14 @@ byte, and cannot be stopped there; a file can be made of nothing else. zlib pass
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 from napari_sparsetok.files.reading import Readable, Watch
 
-GZIP = b"\x1f\x8b"
-"""How a member of gzip begins."""
-
+_GZIP = b"\x1f\x8b"  # how a member of gzip begins
 _PIECE = 1 << 18  # packed bytes between two looks at whether to stop
 _STEP = 1 << 20  # unpacked bytes that are passed over at once
 _ANY_HEADER = 32 + zlib.MAX_WBITS  # some programs write gzip's where zlib's is said
@@ -96,9 +97,24 @@ class Unpacked:
         passed = 0
         while passed <= _LONGEST_NOTHING:
             self._packed = self._packed.lstrip(b"\0")
-            if len(self._packed) >= len(GZIP) or not (more := self._stream.read(_PIECE)):
+            if len(self._packed) >= len(_GZIP) or not (more := self._stream.read(_PIECE)):
                 break
             passed += len(more)
             self._packed += more
         self._members += 1
-        return self._packed.startswith(GZIP)
+        return self._packed.startswith(_GZIP)
+
+
+@contextmanager
+def opened(path: Path, watch: Watch = Watch()) -> Iterator[IO[bytes] | Unpacked]:  # noqa: B008 - frozen
+    """The unzipped bytes of a file; whether they are zipped is seen from them, not from the name."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == _GZIP
+        stream.seek(0)
+        yield Unpacked(stream, watch) if packed else stream
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is zipped."""
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP

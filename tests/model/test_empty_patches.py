@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,20 +13,7 @@ from torch import Tensor
 from napari_sparsetok.model import SCD, Rule, SCDConfig
 from napari_sparsetok.tokens import tokens_left
 
-CONFIG = SCDConfig(
-    in_channels=2,
-    out_channels=3,
-    window=(8, 12, 16),
-    patch=4,
-    dim=24,
-    depth=3,
-    heads=2,
-    prune_after=(1, 2),
-    completion_dim=24,
-    completion_heads=2,
-    features=2,
-    empty=-1.0,
-)
+CONFIG = replace(tiny.CONFIG, in_channels=2, window=(8, 12, 16), features=2, empty=-1.0)
 N = math.prod(CONFIG.grid())
 
 examples = settings(max_examples=20, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,9 +17,10 @@ from napari_sparsetok.files import open_scan
 from napari_sparsetok.inspection.ladder import gmac_of
 from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import ScanError
-from napari_sparsetok.state import Settings
+from napari_sparsetok.state import Prediction, Settings
 from napari_sparsetok.training import deletion, evaluation
 from napari_sparsetok.training.dataset import open_dataset
+from napari_sparsetok.training.evaluation import Truth
 from napari_sparsetok.training.plan import Pruning
 from napari_sparsetok.weights import Registry
 
@@ -154,12 +156,17 @@ def test_an_unknown_split_is_refused_in_words(dataset):
         list(truths(dataset, "test"))
 
 
-def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
+def half_labelled(dataset: Path) -> tuple[Truth, Prediction]:
+    """A case of which what lies from token row 3 on is labelled, and what the model makes of it."""
     truth = next(truths(dataset))
     labels = np.zeros_like(truth.labels)
     labels[:, 12:, :] = 1
-    truth = replace(truth, labels=labels)
     prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    return replace(truth, labels=labels), prediction
+
+
+def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
+    truth, prediction = half_labelled(dataset)
     knows = np.zeros_like(prediction.tokens.importance)
     knows[0, :, 3:, :] = 1
     for importance, area in ((knows, 1.0), (1 - knows, 0.0), (np.zeros_like(knows), 0.5)):
@@ -168,11 +175,7 @@ def test_the_area_under_the_roc_is_one_for_scores_that_know(dataset):
 
 
 def test_a_token_that_never_entered_counts_as_scored_below_all_others_or_not_at_all(dataset):
-    truth = next(truths(dataset))
-    labels = np.zeros_like(truth.labels)
-    labels[:, 12:, :] = 1
-    truth = replace(truth, labels=labels)
-    prediction = SCDSegmenter(Registry()).segment(truth.scan, Settings("tiny", 1.0))
+    truth, prediction = half_labelled(dataset)
     scores = prediction.tokens.importance.copy()
     scores[0], scores[0, :, 3:, :] = 0.9, 0.1  # wrong about all
     for gone, with_all, with_entered in ((np.s_[:, 2:3], 1 / 3, 0.0), (np.s_[:, :3], 1.0, np.nan)):

@@ -56,9 +56,8 @@ def drop(paths: list[Path]) -> None:
         QApplication.sendEvent(target, kind(QPoint(20, 20), Qt.CopyAction, mime, Qt.LeftButton, Qt.NoModifier))
 
 
-def test_a_dropped_scan_is_read_on_another_thread(
-    panel: Dock, nifti: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def reading_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads on which scans are read from now on."""
     threads = []
 
     def watched(*args: Any, **options: Any) -> Any:
@@ -66,6 +65,13 @@ def test_a_dropped_scan_is_read_on_another_thread(
         return open_scan(*args, **options)
 
     monkeypatch.setattr(opening_module, "open_scan", watched)
+    return threads
+
+
+def test_a_dropped_scan_is_read_on_another_thread(
+    panel: Dock, nifti: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = reading_threads(monkeypatch)
     viewer = napari.current_viewer()
     drop([nifti])
     assert not len(viewer.layers), "nothing was read while the mouse was let go"
@@ -143,13 +149,7 @@ def bare(make_napari_viewer: Any, npe2pm: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_drop_into_a_window_without_the_panel_opens_it(
     bare: Any, nifti: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = []
-
-    def watched(*args: Any, **options: Any) -> Any:
-        threads.append(threading.current_thread())
-        return open_scan(*args, **options)
-
-    monkeypatch.setattr(opening_module, "open_scan", watched)
+    threads = reading_threads(monkeypatch)
     QTimer.singleShot(0, lambda: drop([nifti]))
     qtbot.waitUntil(lambda: len(bare.layers) == 1, timeout=MS)
     assert threads
