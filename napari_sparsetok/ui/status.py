@@ -108,6 +108,8 @@ class Status(QWidget):
         counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
         counted = f": {counted}" if busy.total else " …"
         self._words.setText(busy.what + counted)
-        if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):  # each call paints at once
+        if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):
+            self._progress.setUpdatesEnabled(False)  # or each call would paint the whole window before it returns
             self._progress.setRange(0, busy.total)
             self._progress.setValue(busy.done)
+            self._progress.setUpdatesEnabled(True)

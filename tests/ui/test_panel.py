@@ -7,9 +7,19 @@ from typing import Any
 import pytest
 from fakes import make_card, make_scan
 from napari.layers import Image
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractButton, QCheckBox, QComboBox, QLabel, QPushButton, QScrollArea, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QWidget,
+)
 
 from napari_sparsetok.scan import Region
 from napari_sparsetok.state import Busy, DeviceReport, Timing
@@ -18,7 +28,7 @@ from napari_sparsetok.ui.card_dialog import CardDialog, card_html
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.panel import Panel
-from napari_sparsetok.ui.status import PATIENCE_MS, PROGRESS_MS
+from napari_sparsetok.ui.status import PATIENCE_MS, PROGRESS_MS, Status
 from napari_sparsetok.ui.style import KEPT, duration, share, stage_color
 from napari_sparsetok.ui.words import Words
 
@@ -153,6 +163,33 @@ def test_run_and_cancel_are_one_button(panel: Panel, qtbot: Any) -> None:
         run.click()
     panel.set_busy(None)
     assert run.text() == "&Segment"
+
+
+def test_progress_is_painted_with_all_the_rest_and_not_at_once(qtbot: Any) -> None:
+    """A progress bar that is told something paints before it returns, and with it the whole window and the canvas."""
+    status = Status()
+    qtbot.addWidget(status)
+    status.set_busy(Busy("opening", 1, 20))
+    with qtbot.waitExposed(status):
+        status.show()
+    (bar,) = status.findChildren(QProgressBar)
+    painted = []
+
+    class Paints(QObject):
+        def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Paint:
+                painted.append(True)
+            return False
+
+    QApplication.processEvents()
+    paints = Paints()
+    bar.installEventFilter(paints)
+    for busy in (Busy("opening", 3, 20), Busy("looking"), Busy("segmenting", 2, 30)):
+        status.set_busy(busy)
+        assert not painted, busy.what
+    qtbot.waitUntil(lambda: painted != [])
+    assert bar.value() == 2
+    bar.removeEventFilter(paints)
 
 
 @pytest.mark.parametrize("busy", [Busy("opening a.nii.gz", can_cancel=False), Busy("stopping", can_cancel=False)])
