@@ -70,6 +70,12 @@ def test_segment_writes_mask_report_and_tokens(models, scan, tmp_path):
     assert document["settings"]["keep_ratio"] == 0.5
 
 
+@pytest.mark.parametrize(("extra", "all_pieces"), [([], False), (["--all-pieces"], True)])
+def test_far_pieces_are_left_out_unless_all_are_wanted(models, scan, tmp_path, extra, all_pieces):
+    result = run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--json", *extra)
+    assert json.loads(result.stdout)["settings"]["all_pieces"] is all_pieces
+
+
 def test_the_report_holds_no_name_and_no_path(models, scan, tmp_path):
     named = scan.with_name("DOE_JANE_19700101.nii.gz")
     scan.rename(named)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -299,6 +301,21 @@ def test_a_new_scan_starts_without_region_result_and_tokens(bench: Bench) -> Non
     assert (state.prediction, state.tokens, state.region, state.focus, state.scan) == (None,) * 5
 
 
+@pytest.mark.parametrize("change", ["scan", "model"])
+def test_the_result_of_what_is_left_takes_no_more_memory(bench: Bench, change: str) -> None:
+    bench.first_result()
+    old = weakref.ref(bench.state.prediction)
+    bench.log.clear()
+    if change == "scan":
+        bench.session.set_scan(make_scan())
+    else:
+        bench.session.choose(model="other")
+    bench.idle()
+    bench.log.clear()
+    gc.collect()
+    assert old() is None
+
+
 def test_choosing_a_device_computes_nothing_and_keeps_the_result(bench: Bench) -> None:
     bench.first_result()
     bench.session.choose(device="cpu")
@@ -348,6 +365,7 @@ def test_errors_become_messages_and_the_session_goes_on(bench: Bench, error: Exc
     assert bench.state.message.text.startswith(words)
     assert bench.state.message.severity == "error"
     bench.session.set_keep_ratio(0.3)  # does not bring the same error again
+    bench.idle()
     assert len(bench.engine.runs) == 1
     bench.first_result()
     assert bench.shown() == [0.3]

@@ -99,13 +99,15 @@ def test_a_recipe_is_proposed_written_and_used_when_edited(tmp_path):
     edited = json.loads(path.read_text())
     assert edited["about"]["id"] == "run"
     edited["about"]["title"] = "Edited"
+    edited |= {"overlap": 0.25, "needs_region": True, "one_piece": [2]}
     edited["training"] |= {"steps": 1, "batch": 1, "evaluate_every": 1}
     edited["network"] |= {"dim": 24, "heads": 2, "depth": 3, "prune_after": [1, 2], "features": 4}
     edited["network"] |= {"completion_dim": 24, "completion_heads": 2}
     path.write_text(json.dumps(edited))
     result = call("train", root, "--out", out)
     assert result.exit_code == 0, result.stderr
-    assert Card.read(out / "model" / "run.json").title == "Edited"
+    card = Card.read(out / "model" / "run.json")
+    assert (card.title, card.overlap, card.needs_region, card.one_piece) == ("Edited", 0.25, True, (2,))
 
 
 def test_a_folder_with_a_run_of_another_recipe_keeps_its_own(tmp_path):
