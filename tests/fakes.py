@@ -113,6 +113,7 @@ class FakeSegmenter:
     finished : of each run that came to its end.
     fail : an error to raise at the next window instead.
     loading : cleared, the model takes long to load.
+    notice : what it has to say in each run.
     """
 
     windows: int = 1
@@ -123,6 +124,7 @@ class FakeSegmenter:
     finished: list[float] = field(default_factory=list)
     stopped: int = 0
     fail: Exception | None = None
+    notice: str = ""
     loading: threading.Event = field(default_factory=threading.Event)
     threads: set[str] = field(default_factory=set)
     device: DeviceReport = DeviceReport("CPU (no GPU found)")  # noqa: RUF009 - frozen
@@ -146,6 +148,8 @@ class FakeSegmenter:
     ) -> Prediction:
         self.runs.append((settings, region, hints))
         self.threads.add(threading.current_thread().name)
+        if self.notice:
+            watch.on_notice(self.notice)
         full, mask = expected_mask(scan, settings.keep_ratio, region), np.zeros(scan.shape, np.uint8)
         wanted = 1 if hints.focus_only else self.windows
         edges = np.linspace(0, scan.shape[0], self.windows + 1).astype(int)

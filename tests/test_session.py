@@ -371,6 +371,21 @@ def test_errors_become_messages_and_the_session_goes_on(bench: Bench, error: Exc
     assert bench.shown() == [0.3]
 
 
+@pytest.mark.parametrize("asked", ["segment", "inspect"])
+def test_what_the_engine_has_to_say_reaches_the_person(bench: Bench, asked: str) -> None:
+    bench.engine.notice, bench.engine.free = "The GPU is out of memory.", True
+    if asked == "segment":
+        bench.session.run()
+    else:
+        scan, settings = bench.scan, bench.state.settings
+        assert bench.session.inspect(
+            lambda engine, watch, _: engine.segment(scan, settings, watch=watch), lambda _: None, "looking"
+        )
+    bench.idle()
+    said = bench.state.message
+    assert (said.text, said.severity) == ("The GPU is out of memory.", "warning")
+
+
 def test_being_stopped_is_no_error(bench: Bench) -> None:
     bench.engine.fail = Stopped()
     bench.session.run()
