@@ -8,6 +8,8 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.elided import elided
+
 _FLAT = "text-align: left; padding: 3px; font-weight: bold; border: none; background: transparent"
 
 
@@ -73,7 +75,7 @@ def narrow(choice: QComboBox) -> QComboBox:
     """A choice that is no wider than the panel, however long its entries are."""
     choice.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
     choice.setMinimumContentsLength(12)
-    return choice
+    return elided(choice)
 
 
 def choose_among(choice: QComboBox, names: Sequence[str]) -> None:

@@ -15,6 +15,11 @@ from napari_sparsetok.ui.style import duration, share
 from napari_sparsetok.ui.words import Words
 
 SMALLEST = 0.01
+_TOKENS = (
+    "A token is a small box of the scan that the network works on as a whole. Those that a score network\n"
+    "finds unimportant are pruned: they are not computed any further, which saves time. The mask is drawn\n"
+    "in all of the scan all the same."
+)
 _EMPTY = (
     "Patches of nothing but background, as the air around a body:\n"
     "this model takes none of them in, whatever the keep ratio."
@@ -43,6 +48,7 @@ class KeepRatioBox(QWidget):
         caption = QLabel("&Keep ratio, at each stage")
         caption.setBuddy(self._slider)
         self._counts = Words(lines=1)
+        self._token = ""
         self._funnel = Funnel()
         self._funnel.setToolTip("What became of the tokens. The colours are those of the tokens layer.")
         self._cost = Words(lines=2)
@@ -94,14 +100,21 @@ class KeepRatioBox(QWidget):
         with signals_blocked(self._slider):
             self._slider.setValue(ratio)
 
+    def set_token_size(self, size: Sequence[float]) -> None:
+        """Millimetres (z, y, x) of the scan that are one token; none without a model. Said with the next counts."""
+        one = len(set(size)) == 1
+        self._token = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in (size[:1] if one else size))
+        self._token += "\u00a0mm" if size else ""
+
     def set_left(self, left: Sequence[int], empty: int = 0) -> None:
         """Show tokens before the first stage and after each, and how many patches never entered, being empty."""
         self._funnel.set_left(left)
         self._funnel.setVisible(len(left) > 1)
         chain = " →\u00a0".join(str(n) for n in left)
-        words = f"{chain}\u00a0tokens, {share(left[-1], left[0])}\u00a0kept" if left else ""
+        size = f" of\u00a0{self._token}" if self._token else ""
+        words = f"{chain}\u00a0tokens{size}, {share(left[-1], left[0])}\u00a0kept" if left else ""
         self._counts.setText(f"{words}; {empty}\u00a0empty\u00a0patches left\u00a0out" if empty else words)
-        self._counts.setToolTip(_EMPTY if empty else "")
+        self._counts.setToolTip("\n\n".join([_TOKENS, *([_EMPTY] if empty else [])]))
 
     def set_timing(self, timing: Timing | None) -> None:
         """Show what the last run cost."""

@@ -33,6 +33,9 @@ KINDS = ("importance", "tokens", "mask")
 VEIL = 0.4
 """Opacity of the tokens layer: pruned tissue darkens, kept tissue stays in the light."""
 
+_TINT = 0.3
+"""How much of it the tokens have that were kept, in slices: what is in them is what a person looks at."""
+
 
 _WHOLE = (slice(None),) * 3
 
@@ -282,9 +285,12 @@ class Overlays:
                 self.visibility_changed.emit(kind, bool(layer.visible))
 
     def _on_ndisplay(self, event: Any = None) -> None:
-        layer = self._present("tokens")
-        if layer is not None:
-            layer.colormap = token_colormap(self._stages, in_3d=self._viewer.dims.ndisplay == 3)
+        in_3d = self._viewer.dims.ndisplay == 3
+        tokens, importance = self._present("tokens"), self._present("importance")
+        if tokens is not None:
+            tokens.colormap = token_colormap(self._stages, in_3d)
+        if importance is not None:
+            importance.blending = _blending(in_3d)
 
     def _on_grid(self, tokens: TokenMap) -> dict[str, Any]:
         place = {
@@ -301,8 +307,8 @@ class Overlays:
             name=self._name("importance"),
             colormap="inferno",
             contrast_limits=(0.0, 1.0),
-            blending="additive",
-            opacity=0.3,
+            blending=_blending(self._viewer.dims.ndisplay == 3),
+            opacity=0.2,
             interpolation2d="nearest",
             **self._on_grid(tokens),
             rgb=False,
@@ -340,6 +346,11 @@ def _limits(tokens: TokenMap) -> tuple[float, float]:
     return (0.0, float(np.nanmax(tokens.importance[0]))) if beyond else (0.0, 1.0)
 
 
+def _blending(in_3d: bool) -> str:
+    """How the importance is laid on the scan. Adding would turn bright tissue white; in 3-D anything else hides it."""
+    return "additive" if in_3d else "translucent_no_depth"
+
+
 def _lock(layer: Layer) -> None:
     """No brush may write here; napari unlocks a layer after each visit to 3-D."""
 
@@ -353,11 +364,15 @@ def _lock(layer: Layer) -> None:
 
 @lru_cache(maxsize=8)
 def token_colormap(stages: int, in_3d: bool) -> DirectLabelColormap:
-    """The stages' colours. In 3-D tokens of the first stage are not drawn: they would hide all others."""
+    """The stages' colours. In slices a kept token leaves its tissue in sight; in 3-D tokens of the first stage are not
+    drawn, as they would hide all others.
+    """
     colors: dict[int | None, str] = {0: "transparent", None: "transparent"}
     colors |= {k: stage_color(k, stages) for k in range(1, stages + 2)}
     if in_3d and stages:
         colors[1] = "transparent"
+    elif stages:
+        colors[stages + 1] = f"{stage_color(stages + 1, stages)}{round(255 * _TINT):02X}"
     return DirectLabelColormap(color_dict=colors)
 
 

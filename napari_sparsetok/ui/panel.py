@@ -28,6 +28,7 @@ from superqt import QElidingLabel
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Busy
 from napari_sparsetok.ui.box_editor import BoxEditor
+from napari_sparsetok.ui.elided import elided
 from napari_sparsetok.ui.far_pieces import FarPieces
 from napari_sparsetok.ui.keep_ratio import KeepRatioBox
 from napari_sparsetok.ui.overlays import KINDS
@@ -244,6 +245,7 @@ class Panel(QWidget):
         self._model_info.setWordWrap(card is None)
         self._about.setEnabled(card is not None)
         self.pieces.set_possible(card is not None and bool(card.one_piece))
+        self.ratio.set_token_size(() if card is None else tuple(card.patch * mm for mm in card.spacing))
 
     def _scan_box(self, row: int, label: str) -> ComboBox:
         box = _combo([(x.name, x) for x in self._layers], "The layer to segment")
@@ -358,6 +360,7 @@ def _caption(words: str, of: QWidget) -> QLabel:
 def _combo(choices: list[Any], tooltip: str) -> ComboBox:
     """A box whose long names are cut rather than widen the panel."""
     box = ComboBox(choices=choices, tooltip=tooltip)
+    elided(box.native)
     box.native.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
     box.native.setMinimumContentsLength(10)
     return box

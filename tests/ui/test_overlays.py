@@ -375,3 +375,37 @@ def test_in_3d_the_first_stage_does_not_hide_the_others():
     assert layer.colormap.map(2)[3] > 0
     viewer.dims.ndisplay = 2
     assert layer.colormap.map(1)[3] > 0
+
+
+def test_tissue_stays_in_sight_where_tokens_were_kept(scan: Scan) -> None:
+    _, overlays = shown(scan)
+    draw(overlays, make_prediction(scan, HALF))
+    importance, tokens = overlays.layer("importance"), overlays.layer("tokens")
+    assert importance is not None
+    assert tokens is not None
+    grey = np.array([[0.55] * 3, [0.85] * 3])  # two bright tissues, as the hippocampus and what is beside it
+    seen = grey
+    for layer, color in (
+        (importance, importance.colormap.map(np.array([1.0]))[0]),
+        (tokens, tokens.colormap.map(int(tokens.data.max()))),
+    ):
+        assert layer.blending.startswith("translucent")
+        alpha = layer.opacity * color[3]
+        seen = alpha * color[:3] + (1 - alpha) * seen
+    assert seen.max() < 1
+    assert np.ptp(seen.mean(axis=1)) > 0.6 * np.ptp(grey.mean(axis=1))
+
+
+def test_in_3d_scores_glow_and_kept_tokens_are_solid(scan: Scan) -> None:
+    viewer, overlays = shown(scan)
+    draw(overlays, make_prediction(scan, HALF))
+    importance, tokens = overlays.layer("importance"), overlays.layer("tokens")
+    assert importance is not None
+    assert tokens is not None
+    kept = int(tokens.data.max())
+    viewer.dims.ndisplay = 3
+    assert importance.blending == "additive"
+    assert tokens.colormap.map(kept)[3] == 1
+    viewer.dims.ndisplay = 2
+    assert importance.blending == "translucent_no_depth"
+    assert tokens.colormap.map(kept)[3] < 0.5

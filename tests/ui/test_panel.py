@@ -369,6 +369,12 @@ def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
     assert "empty" not in texts(ratio)
     ratio.set_left((1053, 263, 66), empty=500)
     assert "kept; 500\u00a0empty\u00a0patches left\u00a0out" in texts(ratio)
+    ratio.set_token_size((4.0, 4.0, 4.0))
+    ratio.set_left((1053, 263, 66))
+    assert "66\u00a0tokens of\u00a04\u00a0mm, 6.3\u00a0%\u00a0kept" in texts(ratio)
+    ratio.set_token_size((8.0, 4.0, 4.0))
+    ratio.set_left((1053, 263, 66))
+    assert "66\u00a0tokens of\u00a08\u00a0×\u00a04\u00a0×\u00a04\u00a0mm, 6.3" in texts(ratio)
     ratio.set_left(())
     assert "tokens" not in texts(ratio)
 
