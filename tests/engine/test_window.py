@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from napari_sparsetok.engine.window import plan_windows
 from napari_sparsetok.scan import Region
 
-side = st.integers(1, 12)
+side = st.integers(1, 8)
 
 
 @st.composite
