@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +30,7 @@ from napari_sparsetok.scan import ScanError
 _SUFFIX = ".corrections.npz"
 _LABELS = "l"  # before the hash of a table, in a name; no number of a time begins with it
 _NOT_KEPT = "your corrections could not be kept safe on disk ({}); save the mask now"
-_DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+_DAMAGED = Exception  # zip, zlib, numpy and json each have errors of their own for what is in a damaged file
 
 
 def default_folder() -> Path:
@@ -176,7 +175,7 @@ class CorrectionStore:
                 corrections[np.cumsum(stored["steps"], dtype=np.int64)] = stored["values"]
                 self._given[name] = written
                 return corrections.reshape(shape)
-        except (*_DAMAGED, IndexError) as error:
+        except _DAMAGED as error:
             raise ScanError(f"the kept corrections of this scan cannot be read ({error})") from None
 
     def notes(self, name: str) -> dict[str, Any]:
@@ -219,10 +218,10 @@ class CorrectionStore:
                 at, voxels = float(stored["at"]), len(stored["values"])
                 shape = tuple(int(n) for n in stored["shape"])
                 table = LabelTable.from_json(json.loads(stored["labels"].tobytes())) if "labels" in stored else None
+            at_time = datetime.fromtimestamp(at, UTC)
+            return Kept(path.name.removesuffix(_SUFFIX), at_time, voxels, path.stat().st_size, shape, table)
         except _DAMAGED:
             return None
-        at_time = datetime.fromtimestamp(at, UTC)
-        return Kept(path.name.removesuffix(_SUFFIX), at_time, voxels, path.stat().st_size, shape, table)
 
 
 def _name(scan: str, labels: LabelTable | None) -> str:

@@ -172,10 +172,14 @@ def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: L
     with written_whole(path, suffix=path.suffix.lower()) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError:
+            # On a full disk the NRRD writer loses the last block, and does not say so.
+            whole = np.array_equal(np.asarray(read(temporary, Watch()).voxels), mask)
+        except (RuntimeError, ScanError):
+            whole = False
+        if not whole:
             raise ScanError(
                 f"{path.name} could not be saved; nothing was overwritten, choose another folder or free space"
-            ) from None
+            )
 
 
 def _header_of(scan: Scan) -> ItkHeader:

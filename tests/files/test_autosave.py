@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -240,3 +241,32 @@ def test_painting_on_while_it_is_kept_leaves_a_file_that_can_be_read(tmp_path):
         painter.join()
     store.keep(HASH, array)
     assert np.array_equal(store.give_back(HASH), array)
+
+
+def test_a_bit_that_turned_costs_one_file_and_stops_nobody(tmp_path):
+    """Whatever the bit is in: the list, the other files and the keeping of this scan go on."""
+    rng = np.random.default_rng(0)
+    corrections = np.zeros((6, 20, 20), np.uint8)
+    corrections[2:4, 5:15, 5:15] = rng.integers(1, 4, (2, 10, 10))
+    other = "cd" * 32
+    whole = CorrectionStore(tmp_path / "whole")
+    sound = bytearray(whole.keep(HASH, corrections, {"a": 1}, Lineage()).read_bytes())
+    (tmp_path / "kept").mkdir()
+    store = CorrectionStore(tmp_path / "kept")
+    store.keep(other, corrections)
+    for _ in range(400):
+        damaged = bytearray(sound)
+        for at in rng.integers(0, len(sound), rng.integers(1, 4)):
+            damaged[at] ^= 1 << int(rng.integers(0, 8))
+        path = tmp_path / "kept" / f"{HASH}.corrections.npz"
+        path.write_bytes(damaged)
+        with contextlib.suppress(ScanError):
+            store.give_back(HASH)
+        assert other in [kept.name for kept in store.all()]
+        store.find("ef" * 32)
+        store.notes(HASH)
+        path.write_bytes(damaged)
+        store.keep(HASH, corrections, lineage=Lineage())
+        assert np.array_equal(store.give_back(HASH), corrections)
+        for file in (tmp_path / "kept").glob(f"{HASH}*"):
+            file.unlink()

@@ -310,6 +310,29 @@ def test_a_failure_leaves_what_was_there(failure, old, scan, mask, tmp_path, mon
     assert old is None or target.read_bytes() == old
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
+@pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz", "mask.nrrd", "mask.mha"])
+def test_a_disk_that_is_full_at_any_moment_is_noticed(name, tmp_path):
+    """The writers of other programs' formats are not ours, and not all of them say what they could not write."""
+    import resource
+
+    scan = Scan(np.zeros((12, 40, 40), np.float32), Geometry.shown((12, 40, 40)))
+    old, new = np.ones(scan.shape, np.uint8), np.random.default_rng(0).choice([0, 1, 7], scan.shape).astype(np.uint8)
+    target = save_mask(tmp_path / name, new, scan, LABELS)
+    size = target.stat().st_size
+    save_mask(target, old, scan, LABELS)
+    kept, (_, most) = target.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (100, size // 2, size - 1000, size - 10, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        try:
+            with pytest.raises(ScanError, match="could not be saved.*nothing was overwritten"):
+                save_mask(target, new, scan, LABELS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        assert target.read_bytes() == kept
+        assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_stop_in_the_middle_leaves_no_litter(scan, mask, tmp_path, monkeypatch):
     def stop(*_args):
         raise KeyboardInterrupt
