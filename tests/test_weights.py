@@ -38,6 +38,45 @@ def test_the_body_of_a_card_is_optional_read_back_and_checked(tmp_path):
             tiny.write_model(tmp_path, body=bad)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"labels": [{"id": k, "name": str(k), "color": "#E69F00"} for k in (1, 3)]},
+            "numbered 1, 2, 3 … without a gap",
+        ),
+        ({"one_piece": [9]}, "labels that it has"),
+        ({"spacing": [1, 0, 1]}, "three positive numbers"),
+        ({"spacing": ["a", 1, 1]}, "three positive numbers"),
+        ({"spacing": [1, 1]}, "three positive numbers"),
+        ({"overlap": 1.5}, "overlap by 0 … below 1"),
+        ({"overlap": -1}, "overlap by 0 … below 1"),
+    ],
+)
+def test_a_card_that_says_what_cannot_be_is_refused(change, words, tmp_path):
+    with pytest.raises(CardError, match=words):
+        tiny.write_model(tmp_path, **change)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"name": "window", "low": 5, "high": 5},
+        {"name": "window", "low": 5},
+        {"name": "window", "low": 5, "high": 8, "middle": 6},
+        {"name": "window", "low": "a", "high": 8},
+        {"name": "standardise", "low": -1, "high": 99},
+        {"name": "other"},
+    ],
+)
+def test_a_model_with_an_impossible_intensity_rule_is_not_loaded(rule, tmp_path):
+    from napari_sparsetok.engine.segmenter import load_model
+
+    card = tiny.write_model(tmp_path, intensity=rule)
+    with pytest.raises(CardError, match="intensity rule"):
+        load_model(card)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 1}', '{"format": 1, "labels": 3}', "\x00"])
 def test_what_is_no_card_is_a_problem_and_not_a_crash(tmp_path, text):
     (tmp_path / "bad.json").write_text(text)

@@ -64,6 +64,34 @@ def is_fixed(rule: Mapping[str, Any]) -> bool:
     return rule.get("name") in _FIXED
 
 
+def check_rule(rule: Mapping[str, Any], cropped: bool) -> None:
+    """Look at a card's intensity rule before any voxel is.
+
+    Parameters
+    ----------
+    cropped : whether the model was trained on a part of each scan, the box around the body.
+
+    Raises
+    ------
+    ValueError : there is no such rule, its limits cannot be, or it depends on more of a scan than was trained on.
+    """
+    name = str(rule.get("name"))
+    if name not in RULES:
+        raise ValueError(f"no intensity rule is called “{name}”; there are {', '.join(RULES)}")
+    low, high = rule.get("low", 0.5), rule.get("high", 99.5)
+    given = set(rule) - {"name"}
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (low, high))
+    within = numbers and (is_fixed(rule) or (low >= 0 and high <= 100))
+    if given - {"low", "high"} or (is_fixed(rule) and len(given) < 2) or not within or low >= high:
+        limits = "two numbers" if is_fixed(rule) else "two percentiles"
+        raise ValueError(f"the intensity rule “{name}” has {limits}, “low” below “high”, not {dict(rule)}")
+    if cropped and not is_fixed(rule):
+        raise ValueError(
+            f"“body” needs an intensity rule that is the same for all scans (“window”), not “{name}”: "
+            "that depends on the air around the body, too"
+        )
+
+
 def apply_rule(rule: Mapping[str, Any], voxels: Array) -> NDArray[np.float32]:
     """Apply a card's intensity rule, as in ``{"name": "standardise", "low": 0.5, "high": 99.5}``.
 
@@ -89,11 +117,9 @@ def fitted(rule: Mapping[str, Any], parts: Iterable[Array], size: int, finite: b
     ------
     ScanError, ValueError : as `apply_rule`.
     """
-    name = str(rule.get("name"))
-    if name not in RULES:
-        raise ValueError(f"no intensity rule is called “{name}”; there are {', '.join(RULES)}")
+    check_rule(rule, cropped=False)
     sample = _looked_through(parts, 0 if is_fixed(rule) else even_step(size), finite)
-    exact = RULES[name](sample, **{key: value for key, value in rule.items() if key != "name"})
+    exact = RULES[rule["name"]](sample, **{key: value for key, value in rule.items() if key != "name"})
     return lambda voxels: _by_slice(voxels, exact)
 
 

@@ -15,6 +15,7 @@ from napari_sparsetok.engine.completing import SharedCompletion
 from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.engine.decoding import FastDecoder, joined
 from napari_sparsetok.engine.device import Device, keep_freed_memory
+from napari_sparsetok.engine.intensity import check_rule
 from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
 from napari_sparsetok.state import DeviceChoice
 from napari_sparsetok.weights import Card, CardError
@@ -66,6 +67,7 @@ def load_model(card: Card) -> SCD:
     """
     stored = card.verified_weights()
     try:
+        check_rule(card.intensity, cropped=card.body is not None)
         config = config_of(card)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})

@@ -58,6 +58,8 @@ class SCDConfig:
             raise ValueError(f"the window {self.window} must be a multiple of the patch, {self.patch} voxels")
         if self.dim % self.heads or self.completion_dim % self.completion_heads:
             raise ValueError("the width must be a multiple of the number of heads")
+        if not self.prune_after:
+            raise ValueError("“prune_after” names one block at least; a keep ratio of 1 prunes nothing")
         ordered = list(self.prune_after) == sorted(set(self.prune_after))
         if not ordered or not all(1 <= b <= self.depth for b in self.prune_after):
             raise ValueError(f"prune_after {self.prune_after} must rise and lie within 1 … {self.depth}")

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from napari_sparsetok.engine.intensity import check_rule
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.model import SCDConfig
 from napari_sparsetok.scan import ScanError
-from napari_sparsetok.weights import Body
+from napari_sparsetok.weights import Body, check_grid, check_labels
 
 FORMAT = 1
 PRESETS = Path(__file__).parent / "recipes"
@@ -128,8 +129,9 @@ class Recipe:
         network = self.network
         if not set(self.numbers.values()) <= {label.id for label in self.labels}:
             raise ValueError(f"the numbers of a recipe stand for labels that it has, not {dict(self.numbers)}")
-        if not set(self.one_piece) <= {label.id for label in self.labels}:
-            raise ValueError(f"labels of one piece are labels that it has, not {self.one_piece}")
+        check_labels(self.labels, self.one_piece)
+        check_grid(self.preparation.spacing, self.overlap)
+        check_rule(self.preparation.intensity, cropped=self.preparation.body is not None)
         if network.in_channels != len(self.channels) or network.out_channels != len(self.labels) + 1:
             raise ValueError(
                 f"{len(self.channels)} channel(s) and {len(self.labels)} label(s) need a network of as many "

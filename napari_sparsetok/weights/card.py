@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,34 @@ class Body:
             raise ValueError(f"a body lies above a number, with a margin of 0 mm or more, not {self}")
 
 
+def check_labels(labels: LabelTable, one_piece: Sequence[int]) -> None:
+    """Look at the labels of a model: the number of one is the place of what the network says of it.
+
+    Raises
+    ------
+    ValueError : there is a gap in the numbers, or a label of one piece is none of them.
+    """
+    ids = [label.id for label in labels]
+    if ids != list(range(1, len(ids) + 1)):
+        raise ValueError(f"the labels of a model are numbered 1, 2, 3 … without a gap, not {ids}")
+    if not set(one_piece) <= set(ids):
+        raise ValueError(f"labels of one piece are labels that it has, not {tuple(one_piece)}")
+
+
+def check_grid(spacing: Sequence[float], overlap: float) -> None:
+    """Look at the voxels and the windows of a model.
+
+    Raises
+    ------
+    ValueError : a spacing that is not three positive numbers, or an overlap that is not 0 … below 1.
+    """
+    numbers = [mm for mm in spacing if isinstance(mm, int | float) and 0 < mm < math.inf]
+    if len(spacing) != 3 or len(numbers) != 3:
+        raise ValueError(f"the spacing is three positive numbers of millimetres, not {tuple(spacing)}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"windows overlap by 0 … below 1 of their sides, not {overlap}")
+
+
 @dataclass(frozen=True, eq=False)
 class Card:
     """What a model is for, what it expects, and how good it was.
@@ -65,6 +93,10 @@ class Card:
     dice : measured, {"split": …, "labels": {keep ratio: [Dice of each label]}}.
     sha256 : of the weights file.
     weights : the weights file.
+
+    Raises
+    ------
+    ValueError : a value that cannot be.
     """
 
     id: str
@@ -87,6 +119,10 @@ class Card:
     licence: str = ""
     limits: str = ""
     dice: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, self.one_piece)
+        check_grid(self.spacing, self.overlap)
 
     @property
     def patch(self) -> int:

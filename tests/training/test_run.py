@@ -162,6 +162,9 @@ def test_a_dataset_with_problems_is_refused_with_all_of_them_or_trained_without(
     assert result.exit_code == 0, result.stderr
 
 
+STANDARDISE = {"name": "standardise", "low": 0.5, "high": 99.5}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -170,6 +173,15 @@ def test_a_dataset_with_problems_is_refused_with_all_of_them_or_trained_without(
         ({"format": 9}, "another format"),
         ({"training": {"windows": [[15], [16], [16]]}}, "multiple of the patch"),
         ({"network": {}}, "cannot be used"),
+        ({"labels": [{"id": 2, "name": "box", "color": "#E69F00"}]}, "numbered 1, 2, 3 … without a gap"),
+        ({"one_piece": [7]}, "labels that it has"),
+        ({"overlap": 1.5}, "overlap by 0 … below 1"),
+        ({"preparation": {"spacing": [0, 1, 1], "intensity": STANDARDISE}}, "three positive numbers"),
+        ({"preparation": {"spacing": [1, 1, 1], "intensity": STANDARDISE | {"low": 99.6}}}, "“low” below “high”"),
+        (
+            {"preparation": {"spacing": [1, 1, 1], "intensity": STANDARDISE, "body": {"above": 0}}},
+            "“body” needs an intensity rule that is the same for all scans",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_used_is_one_line(tmp_path, change, words):
