@@ -15,9 +15,10 @@ from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.engine.report import report as make_report
-from napari_sparsetok.files import MadeBy, open_scan, resampled_to, save_mask
+from napari_sparsetok.files import MadeBy, check_mask_name, check_not_of, open_scan, resampled_to, save_mask
 from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
 from napari_sparsetok.state import Prediction, Settings
 from napari_sparsetok.weights import Card, Registry
@@ -74,7 +75,8 @@ def segment_file(
 
     Raises
     ------
-    ScanError : anything about the files, the region, the settings or the model that cannot be used.
+    ScanError : anything about the files, the region, the settings or the model that cannot be used. What is to be
+        written is looked at before anything is computed.
     """
     registry = Registry()
     card = registry[order.settings.model]
@@ -82,6 +84,7 @@ def segment_file(
     for note in scan.notes:
         on_notice(note)
     region = region_of(order.region, order.around, scan, card)
+    _check_outputs(order, scan)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
 
@@ -96,8 +99,24 @@ def segment_file(
         save_tokens(order.tokens, prediction.tokens)
     document = make_report(prediction, card)
     if order.report:
-        _write_json(order.report, document)
+        with written_whole(order.report) as part:
+            part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
+
+
+def _check_outputs(order: Order, scan: Scan) -> None:
+    check_mask_name(order.out, scan)
+    further = {"report": (order.report, ".json"), "token map": (order.tokens, ".npz")}
+    taken = {order.out.resolve()}
+    for what, (path, ending) in further.items():
+        if path is None:
+            continue
+        if path.suffix.lower() != ending:
+            raise ScanError(f"the {what} is saved as {ending}; let its name end so, not in “{path.suffix}”")
+        check_not_of(path, scan)
+        if path.resolve() in taken:
+            raise ScanError(f"two files cannot have the name {path.name}; give the {what} another")
+        taken.add(path.resolve())
 
 
 def save_result(
@@ -274,11 +293,3 @@ def numbers(text: str, separator: str, count: int | None, hint: str) -> list[flo
     if len(found) != (count or len(found)) or not np.isfinite(found).all():
         raise ScanError(hint)
     return found
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ScanError(f"{path.name} could not be saved ({error.strerror or error})") from None

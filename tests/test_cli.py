@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -82,6 +84,48 @@ def test_the_report_holds_no_name_and_no_path(models, scan, tmp_path):
     result = run("segment", named, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--json")
     assert "DOE" not in result.stdout
     assert str(tmp_path) not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--report": "scan.nii.gz"}, "saved as .json"),
+        ({"--report": "scan.json"}, "is the scan itself"),
+        ({"--tokens": "linked.npz"}, "is the scan itself"),
+        ({"--report": "t.json", "--tokens": "t.json"}, "saved as .npz"),
+        ({"--out": "m.foo"}, "saved as NIfTI"),
+        ({"--tokens": "t.txt"}, "saved as .npz"),
+        ({"--out": "scan.nii.gz"}, "is the scan itself"),
+    ],
+)
+def test_what_is_to_be_written_is_looked_at_before_anything_is_computed(
+    changes, words, models, scan, tmp_path, monkeypatch
+):
+    (tmp_path / "scan.json").symlink_to(scan)
+    (tmp_path / "linked.npz").hardlink_to(scan)
+    before = scan.read_bytes()
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
+    options = {"--out": "m.nii.gz"} | changes
+    arguments = [word for option, name in options.items() for word in (option, tmp_path / name)]
+    assert words in refused("segment", scan, "--model", "tiny", *arguments)
+    assert scan.read_bytes() == before
+    assert not (tmp_path / "m.nii.gz").exists()
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(models, scan, tmp_path, monkeypatch):
+    report = tmp_path / "r.json"
+    report.write_text("before")
+    arguments = ["--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report]
+    real = os.replace
+
+    def full(source, target):
+        if str(target).endswith("r.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "r.json could not be saved (No space left" in refused("segment", scan, *arguments)
+    assert report.read_text() == "before"
 
 
 def test_for_people_there_is_a_table(models, scan, tmp_path):

@@ -131,13 +131,25 @@ def test_the_arrays_are_those_of_the_chosen_rule(run, folder, tmp_path):
         (["--selection", "oracle"], "needs a reference mask"),
         (["--reference", "elsewhere.nii.gz"], "does not lie on the voxels"),
         (["--reference", "scan.nii.gz"], "is no mask"),
+        (["--stage-ratios", "0.5,0.5,0.5"], "2"),
+        (["--keep-ratio", "1.5"], "the keep ratio must be above 0"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(run, folder, tmp_path, arguments, sentence):
+def test_what_cannot_be_done_is_one_line_before_anything_is_computed(
+    run, folder, tmp_path, arguments, sentence, monkeypatch
+):
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
     arguments = [folder / a if a.endswith(".gz") else a for a in arguments]
     result = run("inspect", folder / "scan.nii.gz", "--model", "tiny", "--out", tmp_path / "out", *arguments, code=2)
     assert sentence in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_known_before_anything_is_computed(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
+    (tmp_path / "out").write_text("a file")
+    result = run("inspect", folder / "scan.nii.gz", "--model", "tiny", "--out", tmp_path / "out", code=2)
+    assert "out cannot be written to (File exists); choose another folder" in result.stderr
 
 
 # Corrections against tokens

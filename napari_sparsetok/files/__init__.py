@@ -22,6 +22,8 @@ from napari_sparsetok.scan import Scan, ScanError
 
 __all__ = [
     "can_open",
+    "check_mask_name",
+    "check_not_of",
     "is_file_of",
     "find_series",
     "open_scan",
@@ -171,16 +173,10 @@ def save_mask(
     ScanError : the mask does not fit, the name is that of one of the scan's own files, or the disk refuses.
     """
     path = _path(path)
-    if not str(path).lower().endswith((*MASK_SUFFIXES, *_DICOM)):
-        raise ScanError(
-            f"a mask is saved as NIfTI, NRRD or MetaImage, that of a DICOM series also as DICOM; "
-            f"let the name end in .nii.gz, .nrrd, .mha or .dcm, not {path.suffix or 'nothing'}"
-        )
+    check_mask_name(path, scan)
     if mask.shape != scan.shape:
         raise ScanError(f"the mask has {mask.shape} voxels, the scan {scan.shape}; segment this scan again")
     _check_numbers(mask)
-    if is_file_of(path, scan):
-        raise ScanError(f"{path.name} is the scan itself; choose another name so that it is not overwritten")
     if str(path).lower().endswith(_DICOM):
         _write_dicom(path, mask, scan, labels, made_by or MadeBy())
     elif str(path).lower().endswith(formats.NIFTI):
@@ -192,6 +188,33 @@ def save_mask(
 
         itk.write_mask(path, mask, scan, labels)
     return path
+
+
+def check_mask_name(path: str | Path, scan: Scan) -> None:
+    """Look at the name that a mask of a scan is to have, before it is made.
+
+    Raises
+    ------
+    ScanError : it ends in no format of masks, or is that of one of the scan's own files.
+    """
+    path = _path(path)
+    if not str(path).lower().endswith((*MASK_SUFFIXES, *_DICOM)):
+        raise ScanError(
+            f"a mask is saved as NIfTI, NRRD or MetaImage, that of a DICOM series also as DICOM; "
+            f"let the name end in .nii.gz, .nrrd, .mha or .dcm, not {path.suffix or 'nothing'}"
+        )
+    check_not_of(path, scan)
+
+
+def check_not_of(path: str | Path, scan: Scan) -> None:
+    """Refuse to write over one of the files that a scan was read from.
+
+    Raises
+    ------
+    ScanError : the name leads to one.
+    """
+    if is_file_of(path, scan):
+        raise ScanError(f"{_path(path).name} is the scan itself; choose another name so that it is not overwritten")
 
 
 def is_file_of(path: str | Path, scan: Scan) -> bool:

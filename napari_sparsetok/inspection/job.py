@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sparsetok import batch
+from napari_sparsetok.engine import selection
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import report as make_report
 from napari_sparsetok.files import open_scan
@@ -71,6 +74,8 @@ def inspect_file(
     region = batch.region_of(order.region, order.around, scan, card)
     reference = None if order.reference is None else Reference(mask_on_grid(order.reference, scan))
     settings = replace(order.settings, reference=reference if order.settings.selection == "oracle" else None)
+    selection.check(settings, scan, card.stages)
+    _make(order.out)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
 
@@ -85,6 +90,16 @@ def inspect_file(
     document = {**make_report(prediction, card), "sweep": found.to_json()}
     _write(order.out, card.title, Findings(prediction, found, heads), document)
     return document
+
+
+def _make(folder: Path) -> None:
+    """Make the folder for what will be found, or say why there can be none, before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ScanError(f"{folder.name} cannot be written to ({error.strerror}); choose another folder") from None
 
 
 def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
