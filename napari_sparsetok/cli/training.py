@@ -79,12 +79,13 @@ def train(  # noqa: PLR0913 - options of a command line
     opened = open_dataset(dataset, images or (), labels)
     given = read_recipe(config) if config else preset_of(preset) if preset else None
     wish = run.Wish(given, steps, minutes, seed, name, _whole_numbers(label_numbers))
+    hardware = run.Hardware(accelerator, devices, nodes, precision)
+    hardware.check()
     with _feedback() as feedback:
         opened, recipe = _settled(opened, wish, out, skip_bad, feedback)
         if prepare:
             feedback.on_notice(f"the recipe is in {out / run.CONFIG}; edit it, and train without --config and --preset")
             return
-        hardware = run.Hardware(accelerator, devices, nodes, precision)
         try:
             card = run.run(opened, recipe, out, hardware=hardware, init=init, feedback=feedback)
         except KeyboardInterrupt:

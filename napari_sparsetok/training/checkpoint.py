@@ -33,11 +33,15 @@ class Terms:
 
     digest : of its recipe.
     precision, processes : that it computes in, and how many; in words of Lightning Fabric.
+    cases : tells what it learns from and is measured on from others; empty if nobody said.
+    start : tells the weights that it began with from others; empty if there were none, or nobody said again.
     """
 
     digest: str
     precision: str
     processes: int
+    cases: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,7 @@ def save(path: Path, place: Place, terms: Terms, parts: Parts) -> None:
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     about = {"step": str(place.step), "seconds": repr(place.seconds), "digest": terms.digest}
     about |= {"precision": terms.precision, "processes": str(terms.processes)}
+    about |= {"cases": terms.cases, "start": terms.start}
     about["precision_state"] = json.dumps(parts.precision.state_dict())
     words = "the run's state could not be saved ({}); free space and go on with the same command"
     with written_whole(path, words=words) as temporary:
@@ -79,7 +84,7 @@ def save(path: Path, place: Place, terms: Terms, parts: Parts) -> None:
 
 
 def read(path: Path, terms: Terms) -> Stored:
-    """A run's state, if its terms are these. One from before precision and processes were noted only needs the digest.
+    """A run's state, if its terms are these. What was not noted when it was written does not count.
 
     Raises
     ------
@@ -96,6 +101,16 @@ def read(path: Path, terms: Terms) -> Stored:
                 f"the run in {path.parent.name} was begun by {then[1]} process(es) in {then[0]}, and this would be "
                 f"{terms.processes} in {terms.precision}; go on with as many --devices and --nodes and with "
                 f"--precision {then[0]}, or choose another folder"
+            )
+        if terms.cases and about.get("cases", terms.cases) != terms.cases:
+            raise ScanError(
+                f"the run in {path.parent.name} was begun with other cases, or they were split otherwise; put them "
+                "back to go on, or choose another folder (--init takes the weights along)"
+            )
+        if terms.start and about.get("start", terms.start) != terms.start:
+            raise ScanError(
+                f"the run in {path.parent.name} did not begin with these weights; leave --init out to go on with it, "
+                "or choose another folder"
             )
         return Stored(tensors, about)
 
@@ -122,6 +137,18 @@ def fill(stored: Stored, parts: Parts, path: Path) -> Place:
         if scaling := json.loads(stored.about.get("precision_state", "{}")):
             parts.precision.load_state_dict(scaling)
         return Place(int(stored.about["step"]), float(stored.about["seconds"]))
+
+
+def place(path: Path) -> Place:
+    """How far a run had come; without reading all of its state.
+
+    Raises
+    ------
+    ScanError : it is damaged.
+    """
+    with _explained(path), safe_open(path, framework="pt") as file:
+        about = file.metadata()
+        return Place(int(about["step"]), float(about["seconds"]))
 
 
 def check_digest(path: Path, digest: str) -> None:

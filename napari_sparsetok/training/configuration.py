@@ -14,7 +14,7 @@ from napari_sparsetok.engine.intensity import check_rule
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.model import SCDConfig
 from napari_sparsetok.scan import ScanError
-from napari_sparsetok.weights import Body, check_grid, check_labels
+from napari_sparsetok.weights import Body, check_grid, check_labels, is_id
 
 FORMAT = 1
 PRESETS = Path(__file__).parent / "recipes"
@@ -127,6 +127,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         network = self.network
+        if not is_id(str(self.about.get("id", ""))):
+            raise ValueError(f"“{self.about.get('id', '')}” cannot be a model's id; use letters, digits and dashes")
         if not set(self.numbers.values()) <= {label.id for label in self.labels}:
             raise ValueError(f"the numbers of a recipe stand for labels that it has, not {dict(self.numbers)}")
         check_labels(self.labels, self.one_piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +49,11 @@ class Watch:
 
 
 class Examples(NamedTuple):
-    """What is learnt from, and what Dice is taken of on the way."""
+    """What is learnt from, and what Dice is taken of on the way; `digest` tells them from others."""
 
     train: Sequence[Case]
     val: Sequence[Case]
+    digest: str = ""
 
 
 def train(
@@ -68,7 +70,7 @@ def train(
     Parameters
     ----------
     fabric : on what it runs; launched.
-    out : the run's folder; if it holds a checkpoint of the same recipe, the run goes on from there.
+    out : the run's folder; if it holds a checkpoint of the same recipe and cases, the run goes on from there.
     init : weights to start from, by name; those that are missing start at random.
 
     Returns
@@ -77,9 +79,10 @@ def train(
 
     Raises
     ------
-    ScanError : the folder holds a run of another recipe, the loss is no longer a number, or the disk refuses.
+    ScanError : the folder holds a run of another recipe, other cases or another start, the loss is no longer a
+        number, or the disk refuses.
     """
-    trainer = _Trainer(fabric, recipe, examples.train, out / CHECKPOINT, init)
+    trainer = _Trainer(fabric, recipe, examples, out / CHECKPOINT, init)
     place = trainer.resume()
     with ExitStack() as stack:
         journal = stack.enter_context(closing(Journal(out, place.step))) if fabric.is_global_zero else None
@@ -119,11 +122,12 @@ class _Trainer:
         self,
         fabric: Fabric,
         recipe: Recipe,
-        cases: Sequence[Case],
+        examples: Examples,
         path: Path,
         init: Mapping[str, Tensor] | None,
     ) -> None:
-        self._fabric, self._recipe, self._cases, self._path = fabric, recipe, cases, path
+        self._fabric, self._recipe, self._cases, self._path = fabric, recipe, examples.train, path
+        self._learns_from, self._starts_from = examples.digest, _digest(init or {})
         self.training = recipe.training
         self._windows = Windows(recipe.training, recipe.network.empty)
         torch.manual_seed(recipe.training.seed)
@@ -131,7 +135,7 @@ class _Trainer:
         if init is not None:
             self._model.load_state_dict(self._model.state_dict() | dict(init))
         self.averaged = _copy(self._model, recipe.network).to(fabric.device)
-        objective = Objective(self._model, recipe.training, _weights(cases, recipe.training.balance))
+        objective = Objective(self._model, recipe.training, _weights(self._cases, recipe.training.balance))
         self._coarse = objective.coarse
         self._adam = torch.optim.AdamW(
             _groups(objective, recipe.training.weight_decay), lr=recipe.training.rate, betas=(0.9, 0.95)
@@ -206,7 +210,8 @@ class _Trainer:
     @property
     def _terms(self) -> Terms:
         fabric = self._fabric
-        return Terms(self._recipe.digest, str(fabric.strategy.precision.precision), fabric.world_size)
+        precision = str(fabric.strategy.precision.precision)
+        return Terms(self._recipe.digest, precision, fabric.world_size, self._learns_from, self._starts_from)
 
     @property
     def _parts(self) -> Parts:
@@ -214,6 +219,19 @@ class _Trainer:
         if self._coarse is not None:
             networks["coarse"] = self._coarse
         return Parts(networks, self._adam, self._fabric.strategy.precision)
+
+
+def is_finished(out: Path, training: TrainingConfig) -> bool:
+    """Whether a run's folder holds one that has nothing more to do.
+
+    Raises
+    ------
+    ScanError : its checkpoint is damaged.
+    """
+    if not (out / CHECKPOINT).exists():
+        return False
+    place = checkpoint.place(out / CHECKPOINT)
+    return _is_last(place.step, place.seconds, training)
 
 
 def learning_rate(step: int, seconds: float, training: TrainingConfig) -> float:
@@ -272,6 +290,13 @@ def _groups(objective: Objective, weight_decay: float) -> list[dict[str, object]
     decayed = [p for p in objective.parameters() if p.ndim > 1 and p.shape[0] != 1]
     plain = [p for p in objective.parameters() if p.ndim <= 1 or p.shape[0] == 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest() if weights else ""
 
 
 def _copy(model: SCD, config: SCDConfig) -> SCD:

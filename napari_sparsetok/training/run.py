@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from napari_sparsetok.training.configuration import Recipe, read_recipe
 from napari_sparsetok.training.dataset import Dataset
 from napari_sparsetok.training.export import export
 from napari_sparsetok.training.fingerprint import Fingerprint, fingerprint
-from napari_sparsetok.training.loop import CHECKPOINT, Examples, Watch, train
+from napari_sparsetok.training.loop import CHECKPOINT, Examples, Watch, is_finished, train
 from napari_sparsetok.training.matching import numbered, plain
 from napari_sparsetok.training.shelf import Shelf
 from napari_sparsetok.weights import Card, Registry
@@ -30,6 +31,7 @@ from napari_sparsetok.weights import Card, Registry
 CONFIG = "config.json"
 CASES = "cases"
 FINGERPRINT = "fingerprint.json"
+_HEAD = "decoder.out."  # the layer that has a row for each label
 
 
 class DatasetProblems(ScanError):
@@ -54,6 +56,15 @@ class Hardware:
     nodes: int = 1
     precision: str = "auto"
 
+    def check(self) -> None:
+        """Look whether there is such hardware, before a dataset is read for it.
+
+        Raises
+        ------
+        ScanError : there is not.
+        """
+        self._made(None)
+
     def fabric(self, network: SCDConfig | None = None) -> Fabric:
         """Launched: from here on there may be several processes.
 
@@ -61,19 +72,29 @@ class Hardware:
         ----------
         network : what will be trained. If it forgets the tokens that it prunes, some weights get no gradient, and
             several processes have to look for them in each step.
+
+        Raises
+        ------
+        ScanError : there is no such hardware.
         """
+        fabric = self._made(network)
+        fabric.launch()
+        return fabric
+
+    def _made(self, network: SCDConfig | None) -> Fabric:
         several = self.devices * self.nodes > 1
         forgets = network is not None and network.completion == "mask"
         precision = _best_precision(self.accelerator) if self.precision == "auto" else self.precision
-        fabric = Fabric(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.nodes,
-            precision=precision,  # type: ignore[arg-type]
-            strategy="ddp_find_unused_parameters_true" if several and forgets else "auto",
-        )
-        fabric.launch()
-        return fabric
+        try:
+            return Fabric(
+                accelerator=self.accelerator,
+                devices=self.devices,
+                num_nodes=self.nodes,
+                precision=precision,  # type: ignore[arg-type]
+                strategy="ddp_find_unused_parameters_true" if several and forgets else "auto",
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ScanError(f"this machine cannot train so ({str(error).splitlines()[0]})") from None
 
 
 @dataclass(frozen=True)
@@ -200,11 +221,26 @@ def run(
     try:
         cases, val = _shelved(named, recipe, feedback, shelf, fabric)
         watched = val[: recipe.training.evaluate_cases]
-        model = train(fabric, recipe, Examples(cases, watched), out, init=start, watch=feedback.training)
+        if fabric.is_global_zero and is_finished(out, recipe.training):
+            feedback.on_notice(
+                f"the run in {out.name} was finished before: nothing is trained, its model is written again"
+            )
+        examples = Examples(cases, watched, _digest(named))
+        model = train(fabric, recipe, examples, out, init=start, watch=feedback.training)
         return export(recipe, model.cpu(), val, out / "model") if fabric.is_global_zero else None
     finally:
         if fabric.local_rank == 0:
             shelf.clear()
+
+
+def _digest(dataset: Dataset) -> str:
+    """Tells what is learnt from and measured on from other cases: by their names, and how long their files are."""
+    cases = {
+        split: [[item.name, *(path.stat().st_size for path in (*item.images, item.label))] for item in items]
+        for split, items in dataset.splits.items()
+        if split in ("train", "val")
+    }
+    return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
 
 def starting_weights(
@@ -232,9 +268,17 @@ def starting_weights(
         raise ScanError(
             f"the network of “{card.title}” is not the recipe's; give the recipe its width, depth and patch"
         )
+    heads = [key for key in old if key.startswith(_HEAD)]
+    if any(old[key].shape[1:] != new[key].shape[1:] for key in heads):
+        raise ScanError(f"the decoder of “{card.title}” is not the recipe's; give the recipe its features")
     rows = _rows(card.labels, recipe.labels)
     on_notice(_words_on(rows, recipe.labels, card.title))
-    for key in (key for key in old if key.startswith("decoder.out.")):
+    if others := [key for key in new if key not in fits and not key.startswith(_HEAD)]:
+        on_notice(
+            f"{len(others)} of {len(new)} weights have another size in “{card.title}”, or are not there, and start at "
+            f"random: {', '.join(others[:3])}{' …' if len(others) > 3 else ''}"
+        )
+    for key in heads:
         head = new[key].clone()
         for theirs, ours in rows:
             head[ours] = old[key][theirs]

@@ -59,6 +59,11 @@ class Registry:
         return self.cards[model]
 
 
+def is_id(text: str) -> bool:
+    """Whether a model may be called so: its files are."""
+    return bool(text) and text == Path(text).name and not text.startswith(".")
+
+
 def install(card: Card, folder: Path | None = None, replace: bool = False) -> Card:
     """Copy a model to the person's own; what is there is only replaced if that was asked for.
 
@@ -68,7 +73,7 @@ def install(card: Card, folder: Path | None = None, replace: bool = False) -> Ca
     ScanError : the disk refuses.
     """
     folder = folder or user_folder()
-    if not card.id or card.id != Path(card.id).name or card.id.startswith("."):
+    if not is_id(card.id):
         raise CardError(f"“{card.id}” cannot be a model's id; use letters, digits and dashes")
     path = folder / f"{card.id}.json"
     if (BUNDLED / path.name).exists():

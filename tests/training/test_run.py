@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import labelled
@@ -338,3 +339,65 @@ def test_two_processes_train_one_model(tmp_path):
     assert call("train", root, "--out", tmp_path / "alone", "--config", config(tmp_path)).exit_code == 0
     alone = load_model(Card.read(tmp_path / "alone" / "model" / "mine.json")).state_dict()
     assert any(not torch.equal(shared[k], alone[k]) for k in alone)
+
+
+def test_a_run_goes_on_with_its_own_cases_only(tmp_path):
+    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    arguments = ["train", root, "--out", out, "--config", config(tmp_path, steps=1)]
+    assert call(*arguments).exit_code == 0
+    before = (out / "model" / "mine.safetensors").read_bytes()
+    result = call(*arguments)
+    assert result.exit_code == 0
+    assert "was finished before: nothing is trained" in result.stderr
+    for splits in ({"train": [0, 1], "val": [2]}, {"train": [1, 2], "val": [0]}):
+        labelled.write_decathlon(root, splits=splits)
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert "was begun with other cases, or they were split otherwise" in result.stderr
+    assert (out / "model" / "mine.safetensors").read_bytes() == before
+
+
+def test_a_run_goes_on_from_its_own_start_only(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "models")
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
+    root = labelled.write_decathlon(tmp_path / "data")
+    arguments = ["train", root, "--config", config(tmp_path, steps=1), "--precision", "32-true", "--out"]
+    assert call(*arguments, tmp_path / "fresh").exit_code == 0
+    result = call(*arguments, tmp_path / "fresh", "--init", "tiny")
+    assert result.exit_code == 2
+    assert "did not begin with these weights; leave --init out" in result.stderr
+    for init in (["--init", "tiny"], ["--init", "tiny"], []):
+        result = call(*arguments, tmp_path / "tuned", *init)
+        assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--accelerator", "abacus"], "cannot train so"),
+        (["--precision", "7"], "cannot train so"),
+        (["--name", "../../elsewhere"], "cannot be a model's id"),
+        (["--name", "a/b"], "cannot be a model's id"),
+    ],
+)
+def test_what_cannot_be_trained_is_known_before_a_dataset_is_read(options, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "fingerprint", None)
+    root = labelled.write_decathlon(tmp_path / "data")
+    result = call("train", root, "--out", tmp_path / "run", "--config", config(tmp_path), *options)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_a_decoder_of_another_width_is_no_start(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "models", config=replace(tiny.CONFIG, features=8))
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ScanError, match="decoder of “.*” is not the recipe's"):
+        starting_weights("tiny", labelled.recipe())
+
+
+def test_what_starts_at_random_beside_labels_is_said(tmp_path, monkeypatch):
+    tiny.write_model(tmp_path / "models", "tiny", tiny.with_channels(2))
+    monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
+    said: list[str] = []
+    starting_weights("tiny", labelled.recipe(), said.append)
+    assert any("have another size" in words and "patch_embedding" in words for words in said)
