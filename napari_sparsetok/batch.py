@@ -20,7 +20,7 @@ from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
-from napari_sparsetok.state import Prediction, Settings
+from napari_sparsetok.state import Prediction, Reference, Settings
 from napari_sparsetok.weights import Card, Registry
 
 
@@ -144,6 +144,7 @@ def replay(
     record: Path,
     source: ScanFiles,
     out: Path | None = None,
+    reference: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Make the prediction of a record again.
@@ -153,6 +154,7 @@ def replay(
     record : the JSON file that was saved beside a mask.
     source : the scan that it was made of.
     out : where to write the prediction, if anywhere.
+    reference : the mask that ranked the tokens, if one did.
 
     Returns
     -------
@@ -162,7 +164,9 @@ def replay(
     ------
     ScanError : it is another scan, or the model is not here with the same weights.
     """
-    then = _Recorded.of(read_record(record))
+    # That it is the very mask of the record says more than its grid.
+    ranked_by = None if reference is None else Reference(_numbers_of(open_scan(reference), reference))
+    then = _Recorded.of(read_record(record), ranked_by)
     registry = Registry()
     card = registry[then.model]
     if card.sha256 != then.weights:
@@ -198,7 +202,7 @@ class _Recorded:
     device: str
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> _Recorded:
+    def of(cls, document: Mapping[str, Any], reference: Reference | None = None) -> _Recorded:
         """From a record.
 
         Raises
@@ -212,7 +216,7 @@ class _Recorded:
                 raise ScanError(
                     f"this record has settings that this version does not know ({words}); update napari-sparsetok"
                 )
-            settings = Settings.from_json(document["settings"])
+            settings = Settings.from_json(document["settings"], reference)
             start, stop = (tuple(int(n) for n in document["region_zyx"][key]) for key in ("start", "stop"))
             if (len(start), len(stop)) != (3, 3):
                 raise ValueError("a region has three axes")
@@ -248,6 +252,26 @@ def opened(source: ScanFiles) -> Scan:
     if source.resample_channels:
         volumes = [volumes[0], *(resampled_to(volume, volumes[0].geometry) for volume in volumes[1:])]
     return stack_channels(volumes)
+
+
+def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
+    """A mask of a file, on the scan's grid.
+
+    Raises
+    ------
+    ScanError : it lies on another grid, or is no mask.
+    """
+    mask = open_scan(path)
+    if not mask.geometry.same_grid(scan.geometry):
+        raise ScanError(f"{path.name} does not lie on the voxels of the scan; bring it there first")
+    return _numbers_of(mask, path)
+
+
+def _numbers_of(mask: Scan, path: Path) -> NDArray[np.uint8]:
+    values = np.asarray(mask.voxels)
+    if values.ndim != 3 or not np.array_equal(values, np.round(values)) or values.min() < 0 or values.max() > 255:
+        raise ScanError(f"{path.name} is no mask: a mask holds whole numbers from 0 to 255")
+    return values.astype(np.uint8)
 
 
 def region_of(region: str | None, around: str | None, scan: Scan, card: Card) -> Region | None:

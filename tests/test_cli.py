@@ -242,6 +242,38 @@ def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path
     assert "cannot be read as a record" in refused("replay", scan, scan)
 
 
+def test_what_a_reference_ranked_is_replayed_with_it(models, scan, tmp_path):
+    source = nib.load(scan)
+    masks = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
+    for k, path in enumerate(masks):
+        values = np.zeros(source.shape, np.uint8)
+        values[4 + k : 9, 5:12, 3:9] = 1
+        nib.save(nib.Nifti1Image(values, source.affine), path)
+    out = tmp_path / "out"
+    oracle = ["--selection", "oracle", "--reference", masks[0], "--keep-ratio", 0.3, "--keep-ratios", "1,0.3"]
+    run("inspect", scan, "--model", "tiny", "--out", out, *oracle)
+    assert json.loads(run("replay", out / "report.json", scan, "--reference", masks[0], "--json").stdout)["same"]
+    for wrong in ([], ["--reference", masks[1]]):
+        assert "give the same one" in refused("replay", out / "report.json", scan, *wrong)
+
+
+def test_channels_on_other_voxels_and_missing_numbers_can_be_inspected_and_replayed(models, scan, tmp_path):
+    source = nib.load(scan)
+    voxels = np.asarray(source.dataobj, np.float32)[::2].copy()
+    voxels[3, 3, 3] = np.nan
+    affine = source.affine @ np.diag([2, 1, 1, 1])
+    coarse = tmp_path / "coarse.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, affine), coarse)
+    out = tmp_path / "out"
+    order = ["inspect", scan, coarse, "--model", "pair", "--out", out, "--keep-ratios", "1,0.5"]
+    assert "--resample-channels" in refused(*order)
+    assert "--replace-nonfinite 0" in refused(*order, "--resample-channels")
+    run(*order, "--resample-channels", "--replace-nonfinite", 0)
+    again = ["replay", out / "report.json", scan, coarse, "--json"]
+    assert "--resample-channels" in refused(*again)
+    assert json.loads(run(*again, "--resample-channels").stdout)["same"]
+
+
 def test_models_lists_cards_and_names_broken_ones(models):
     (models / "broken.json").write_text("{}")
     result = run("models", "--json")

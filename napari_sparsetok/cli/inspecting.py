@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from napari_sparsetok.cli.app import app
-from napari_sparsetok.cli.main_job import DeviceName, Repair, Series
+from napari_sparsetok.cli.main_job import DeviceName, Repair, ReplaceNonfinite, ResampleChannels, Series
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, progress, table
 from napari_sparsetok.state import Selection, Settings
 from napari_sparsetok.tokens import LADDER
@@ -50,7 +50,9 @@ def inspect(  # noqa: PLR0913 - options of a command line
     frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
     series: Series = None,
     repair: Repair = "",
+    resample_channels: ResampleChannels = False,
     device: Annotated[DeviceName, typer.Option(help="Where the network runs.")] = DeviceName.auto,
+    replace_nonfinite: ReplaceNonfinite = None,
     as_json: AsJson = False,
 ) -> None:
     """Look into one scan: where tokens died, what no kept token saw, and what other keep ratios would give."""
@@ -63,11 +65,12 @@ def inspect(  # noqa: PLR0913 - options of a command line
     if not all(0 < r <= 1 for r in ladder):
         raise ValueError(hint)
     order = inspection.InspectOrder(
-        source=batch.ScanFiles(tuple(scans), frame, series, repair),
+        source=batch.ScanFiles(tuple(scans), frame, series, repair, resample_channels),
         settings=Settings(
             model,
             keep_ratio,
             device.value,
+            replace_nonfinite,
             selection=cast(Selection, selection),
             stage_ratios=tuple(batch.numbers(stage_ratios, ",", None, hint)) if stage_ratios else None,
             threshold=threshold,

@@ -23,6 +23,13 @@ Repair = Annotated[
     str, typer.Option(metavar="NAME[,NAME]", help="Agree to a repair that `info` offers, as in `resample`.")
 ]
 
+ResampleChannels = Annotated[
+    bool, typer.Option(help="Bring further scans to the voxels of the first, where they differ.")
+]
+ReplaceNonfinite = Annotated[
+    float | None, typer.Option(metavar="VALUE", help="Put this value where the scan holds NaN or infinity.")
+]
+
 
 @app.command()
 def view(
@@ -91,17 +98,13 @@ def segment(  # noqa: PLR0913 - options of a command line
     frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
     series: Series = None,
     repair: Repair = "",
-    resample_channels: Annotated[
-        bool, typer.Option(help="Bring further scans to the voxels of the first, where they differ.")
-    ] = False,
+    resample_channels: ResampleChannels = False,
     report: Annotated[
         Path | None, typer.Option(metavar="R.json", help="Write what was done, with volumes in mL.")
     ] = None,
     tokens: Annotated[Path | None, typer.Option(metavar="T.npz", help="Write scores and stages of all tokens.")] = None,
     device: Annotated[DeviceName, typer.Option(help="Where the network runs.")] = DeviceName.auto,
-    replace_nonfinite: Annotated[
-        float | None, typer.Option(metavar="VALUE", help="Put this value where the scan holds NaN or infinity.")
-    ] = None,
+    replace_nonfinite: ReplaceNonfinite = None,
     all_pieces: Annotated[
         bool, typer.Option(help="Keep pieces that lie far from the structure they were taken for.")
     ] = False,
@@ -206,6 +209,10 @@ def replay(  # noqa: PLR0913 - options of a command line
     series: Series = None,
     repair: Repair = "",
     frame: Annotated[int, typer.Option(help="Which volume of a scan with a time axis, counted from 0.")] = 0,
+    resample_channels: ResampleChannels = False,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="MASK", help="The mask that ranked the tokens, if one did.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the prediction of a record again, and say whether it is the same, voxel for voxel.
@@ -214,9 +221,9 @@ def replay(  # noqa: PLR0913 - options of a command line
     """
     from napari_sparsetok import batch
 
-    source = batch.ScanFiles(tuple(scan), frame=frame, series=series, repair=repair)
+    source = batch.ScanFiles(tuple(scan), frame, series, repair, resample_channels)
     with progress(quiet=as_json, doing="segmenting again") as advance:
-        document = batch.replay(record, source, out, on_progress=advance)
+        document = batch.replay(record, source, out, reference, on_progress=advance)
     if as_json:
         print_json(document)
     else:

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_sparsetok import batch
 from napari_sparsetok.engine import selection
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import report as make_report
-from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.inspection.finding import Findings
 from napari_sparsetok.inspection.heads import heads_of
 from napari_sparsetok.inspection.ladder import Question, sweep
 from napari_sparsetok.inspection.table import as_csv, finite, sweep_table, token_table, unseen_table
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Reference, Settings
 from napari_sparsetok.tokens import LADDER, Lattice, far_from_kept, unseen
 from napari_sparsetok.weights import Registry
@@ -72,7 +70,7 @@ def inspect_file(
     card = registry[order.settings.model]
     scan = batch.opened(order.source)
     region = batch.region_of(order.region, order.around, scan, card)
-    reference = None if order.reference is None else Reference(mask_on_grid(order.reference, scan))
+    reference = None if order.reference is None else Reference(batch.mask_on_grid(order.reference, scan))
     settings = replace(order.settings, reference=reference if order.settings.selection == "oracle" else None)
     selection.check(settings, scan, card.stages)
     _make(order.out)
@@ -100,22 +98,6 @@ def _make(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ScanError(f"{folder.name} cannot be written to ({error.strerror}); choose another folder") from None
-
-
-def mask_on_grid(path: Path, scan: Scan) -> NDArray[Any]:
-    """A mask of a file, on the scan's grid.
-
-    Raises
-    ------
-    ScanError : it lies on another grid, or is no mask.
-    """
-    mask = open_scan(path)
-    if not mask.geometry.same_grid(scan.geometry):
-        raise ScanError(f"{path.name} does not lie on the voxels of the scan; bring it there first")
-    values = np.asarray(mask.voxels)
-    if values.ndim != 3 or not np.array_equal(values, np.round(values)) or values.min() < 0 or values.max() > 255:
-        raise ScanError(f"{path.name} is no mask: a mask holds whole numbers from 0 to 255")
-    return values.astype(np.uint8)
 
 
 def _write(out: Path, title: str, findings: Findings, document: dict[str, Any]) -> None:
