@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_sparsetok.labels import LabelTable
@@ -19,6 +20,7 @@ _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".tif", ".tiff"
 class Item:
     """One labelled scan on disk.
 
+    name : of its file, or of its label's; with the folders below the dataset's if other files are called the same.
     images : a file for each channel, or one that holds all of them along a fourth axis.
     drawn : the dataset's numbers of the labels that were drawn in it; None if all were.
     channels : how many the files hold in all.
@@ -135,7 +137,17 @@ def _listed(root: Path, listing: Mapping[str, Any], channels: int) -> list[Item]
         images = tuple(root / one for one in ([given] if isinstance(given, str) else given))
         drawn = frozenset(int(n) for n in entry["contoured"]) if "contoured" in entry else None
         items.append(Item(images[0].name, images, root / entry["label"], drawn, channels))
-    return items
+    return _told_apart(root, items)
+
+
+def _told_apart(root: Path, items: Sequence[Item]) -> list[Item]:
+    """Items whose files are called the same are named by their folders too. One that comes twice keeps its name."""
+    files = Counter(path.name for path in {item.images[0] for item in items})
+    return [replace(item, name=_below(root, item.images[0])) if files[item.name] > 1 else item for item in items]
+
+
+def _below(root: Path, path: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _nnunet(root: Path, listing: Mapping[str, Any]) -> list[Item]:
@@ -186,8 +198,7 @@ def _splits(items: Sequence[Item], given: Mapping[str, Sequence[str]] | None) ->
     """The splits that the dataset names, or every fifth case held out."""
     if given:
         return {split: _picked(items, names) for split, names in given.items()}
-    held_out = tuple(items[4::5])
-    return {"train": tuple(i for i in items if i not in held_out), "val": held_out}
+    return {"train": tuple(item for k, item in enumerate(items) if k % 5 != 4), "val": tuple(items[4::5])}
 
 
 def _picked(items: Sequence[Item], names: Iterable[str]) -> tuple[Item, ...]:
@@ -196,6 +207,7 @@ def _picked(items: Sequence[Item], names: Iterable[str]) -> tuple[Item, ...]:
 
 
 def _stem(name: str) -> str:
+    name = PurePosixPath(name).as_posix()  # without a “./” at its beginning
     for suffix in _SUFFIXES:
         if name.endswith(suffix):
             return name.removesuffix(suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,6 @@ class Scores:
     missed, invented : whether only the truth has the label, or only the prediction.
     """
 
-    case: str
     label: int
     selection: Selection
     pruning: Pruning
@@ -151,14 +151,13 @@ def evaluate(
     if plan.stage_ratios and len(plan.stage_ratios) != (stages := config_of(card).stages):
         raise ValueError(f"“{card.title}” has {stages} stages; give as many ratios, not {len(plan.stage_ratios)}")
     segmenter = SCDSegmenter(registry)
-    rows: list[Scores] = []
+    scores: list[list[Scores]] = []
     runs: dict[Key, list[Run]] = {}
     areas: list[tuple[float, float]] = []
     deleted: list[Deleted] = []
-    cases = 0
     for truth in truths:
         on_case(truth.name)
-        cases += 1
+        scores.append([])
         dense = segmenter.segment(truth.scan, Settings(model, 1.0))
         areas.append((score_area(dense, truth), score_area(dense, truth, entered_only=True)))
         reference = Reference(truth.labels)
@@ -168,40 +167,39 @@ def evaluate(
             prediction = segmenter.segment(truth.scan, settings)
             seconds = time.perf_counter() - started
             runs.setdefault(key, []).append(Run(prediction.tokens.left, gmac_of(prediction, card), seconds))
-            rows += _case_scores(truth, prediction, dense, key)
+            scores[-1] += _case_scores(truth, prediction, dense, key)
         deleted += delete_tokens(segmenter, dense, plan.deletion)
+    rows = [row for case in scores for row in case]
     document: dict[str, Any] = {
         "model": {"id": card.id, "sha256": card.sha256},
-        "cases": cases,
+        "cases": len(scores),
         "tolerance_mm": TOLERANCE_MM,
         "score_roc_auc": summary([area for area, _ in areas]),
         "score_roc_auc_entered": summary([area for _, area in areas]),
         "keep_ratios": [_summary_at(key, rows, found, card) for key, found in runs.items()],
     }
     if len(plan.selections) > 1 and "learned" in plan.selections:
-        document["learned_minus"] = _advantages(rows, plan)
+        document["learned_minus"] = _advantages(scores, plan)
     if plan.deletion:
         document["deletion"] = deletion_summary(deleted, summary)
     return document
 
 
-def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
+def _advantages(cases: Sequence[Sequence[Scores]], plan: Plan) -> list[dict[str, Any]]:
     """By how much a case's mean Dice is better with the learned selection than with each other one."""
-    found: dict[tuple[str, Selection, Pruning], list[float]] = {}
-    for row in rows:
-        found.setdefault((row.case, row.selection, row.pruning), []).append(row.dice)
-    means = {key: float(np.nanmean(values)) for key, values in found.items() if not np.isnan(values).all()}
     table = []
     for other, pruning in itertools.product(plan.selections, plan.prunings):
         if other == "learned":
             continue
-        pairs = [
-            value - means[case, other, pruning]
-            for (case, selection, at), value in means.items()
-            if selection == "learned" and at == pruning and (case, other, pruning) in means
-        ]
-        table.append({"selection": other, **pruning.to_json(), "dice": summary(pairs)})
+        gains = [_mean_dice(rows, ("learned", pruning)) - _mean_dice(rows, (other, pruning)) for rows in cases]
+        table.append({"selection": other, **pruning.to_json(), "dice": summary(gains)})
     return table
+
+
+def _mean_dice(rows: Sequence[Scores], key: Key) -> float:
+    """Of one case, over its labels; NaN if Dice is defined for none of them."""
+    values = [row.dice for row in rows if (row.selection, row.pruning) == key and not math.isnan(row.dice)]
+    return float(np.mean(values)) if values else math.nan
 
 
 def score_area(prediction: Prediction, truth: Truth, entered_only: bool = False) -> float:
@@ -243,7 +241,6 @@ def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction, key: K
         hd95, surface = _surface_scores(ours, theirs, spacing)
         rows.append(
             Scores(
-                case=truth.name,
                 label=label,
                 selection=key[0],
                 pruning=key[1],

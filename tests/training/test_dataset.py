@@ -98,6 +98,38 @@ def test_one_name_that_is_not_the_model_s_leaves_the_others_matched(tmp_path):
     assert "left open: Spinal cord" in str(found)
 
 
+def in_folders_of_their_own(root: Path, cases: int = 4, **entries) -> Path:
+    """A listing of cases whose files all have the same names."""
+    training = []
+    for k in range(cases):
+        for name, array in zip(("image", "seg"), labelled.arrays(k), strict=True):
+            labelled.save(root / f"case{k}" / f"{name}.nii.gz", array)
+        training.append({"image": f"./case{k}/image.nii.gz", "label": f"./case{k}/seg.nii.gz"})
+    listing = {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "front", "2": "back"}, "training": training}
+    (root / "dataset.json").write_text(json.dumps(listing | entries))
+    return root
+
+
+def test_cases_in_folders_of_their_own_keep_apart(tmp_path):
+    splits = {"train": ["case0/image.nii.gz", "./case1/image.nii.gz", "case3/image"], "val": ["case2/image.nii.gz"]}
+    dataset = open_dataset(in_folders_of_their_own(tmp_path, splits=splits))
+    assert [item.name for item in dataset["train"]] == [f"case{k}/image.nii.gz" for k in (0, 1, 3)]
+    assert [item.images for item in dataset["val"]] == [(tmp_path / "case2" / "image.nii.gz",)]
+    assert fingerprint(dataset).problems == ()
+
+
+def test_a_case_that_is_listed_again_is_a_problem(tmp_path):
+    root = in_folders_of_their_own(tmp_path)
+    listed = json.loads((root / "dataset.json").read_text())["training"]
+    change(root, training=[*listed, listed[0], listed[1]])  # the fifth is held out
+    found = fingerprint(open_dataset(root))
+    assert found.problems == (
+        "case0/image.nii.gz: is in more than one split",
+        "case1/image.nii.gz: is listed more than once",
+    )
+    assert found.bad == {"case0/image.nii.gz", "case1/image.nii.gz"}
+
+
 def test_all_problems_are_found_in_one_go(tmp_path):
     root = labelled.write_decathlon(tmp_path, cases=7, splits={"train": [0, 1, 2, 3, 4, 5], "val": [5, 6]})
     image, labels = labelled.arrays(0)

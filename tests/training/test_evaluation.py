@@ -257,6 +257,15 @@ def test_selections_are_compared_case_by_case(dataset):
     assert any("learned minus random" in line for line in evaluation.findings(document))
 
 
+def test_cases_of_one_name_are_compared_one_by_one(dataset):
+    plan = evaluation.Plan([0.25], ("learned", "random"))
+    namesakes = (replace(truth, name="image.nii.gz") for truth in truths(dataset))
+    (against,) = evaluation.evaluate("tiny", namesakes, plan)["learned_minus"]
+    (apart,) = evaluation.evaluate("tiny", truths(dataset), plan)["learned_minus"]
+    assert against["dice"]["cases"] == 2
+    assert against == apart
+
+
 @pytest.mark.parametrize("order", deletion.ORDERS)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_tokens_that_go_are_those_of_the_order(share, order):
