@@ -208,6 +208,68 @@ def test_the_command_prints_json_or_a_table(dataset):
     assert "no split" in result.stderr
 
 
+def spoil(dataset: Path, name: str, value: float = np.nan) -> None:
+    """Write a value that is no number into a case."""
+    path = dataset / "imagesTr" / f"{name}.nii.gz"
+    voxels = np.asarray(nib.load(path).dataobj).copy()
+    voxels[3, 3, 3] = value
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def test_a_case_that_cannot_be_measured_is_named_and_the_others_are_measured(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1,0.5", "--deletion", "0.5"]
+    sound = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert sound["failed"] == []
+    listing = json.loads((dataset / "dataset.json").read_text())
+    listing["splits"]["val"].append("case_0.nii.gz")  # before the others
+    (dataset / "dataset.json").write_text(json.dumps(listing))
+    for spoilt in (lambda: spoil(dataset, "case_0"), lambda: (dataset / "imagesTr" / "case_0.nii.gz").write_bytes(b"")):
+        spoilt()
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 1
+        document = json.loads(result.stdout)
+        ((case, why),) = [(failed["case"], failed["why"]) for failed in document.pop("failed")]
+        assert case == "case_0.nii.gz"
+        assert why
+        assert f"case_0.nii.gz is left out: {why}" in result.stderr
+        for row in (*document["keep_ratios"], *sound["keep_ratios"]):
+            row.pop("seconds_per_case_cached_prefix", None)
+        assert document == {key: value for key, value in sound.items() if key != "failed"}
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("| keep ratio |")
+    assert "1 of 3 cases could not be measured: case_0.nii.gz" in result.stderr
+
+
+def test_a_dataset_of_which_no_case_can_be_measured_is_refused(dataset, tmp_path):
+    from napari_sparsetok.cli import app
+
+    for name in ("case_1", "case_2"):
+        (dataset / "imagesTr" / f"{name}.nii.gz").write_bytes(b"no scan")
+    arguments = ["evaluate", "tiny", str(dataset), "--plot", str(tmp_path / "dice.svg")]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert (document["cases"], document["keep_ratios"]) == (0, [])
+    assert [failed["case"] for failed in document["failed"]] == ["case_1.nii.gz", "case_2.nii.gz"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "2 of 2 cases could not be measured" in result.stderr
+
+
+def test_what_is_no_number_is_replaced_if_that_was_asked_for(dataset):
+    from napari_sparsetok.cli import app
+
+    spoil(dataset, "case_1", np.inf)
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--deletion", "0.5", "--json"]
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+    result = CliRunner().invoke(app, [*arguments, "--replace-nonfinite", "0"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["cases"] == 2
+
+
 def test_a_plot_of_no_kind_is_refused_before_the_work_and_a_full_disk_after_the_print(dataset, tmp_path):
     from napari_sparsetok.cli import app
 
@@ -242,6 +304,15 @@ def test_a_ratio_for_each_stage_and_a_threshold_are_measured_too(dataset):
     assert "| 0.5 → 0.25 | 96 → 48 → 12 |" in result.stdout
     assert CliRunner().invoke(app, [*arguments[:-1], "0.5,2"]).exit_code == 2
     assert CliRunner().invoke(app, [*arguments[:-1], "0.5"]).exit_code == 2
+
+
+def test_a_threshold_that_is_none_is_refused_before_the_work(dataset):
+    from napari_sparsetok.cli import app
+
+    result = CliRunner().invoke(app, ["evaluate", "tiny", str(dataset), "--threshold", "-1"])
+    assert result.exit_code == 2
+    assert "a threshold must be a number of 0 or more, not -1" in result.stderr
+    assert "case_1" not in result.stderr
 
 
 def test_selections_are_compared_case_by_case(dataset):
