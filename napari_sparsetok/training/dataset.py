@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,12 +39,14 @@ class Dataset:
 
     labels : names by number, without background; empty if nobody named them.
     splits : items by the split's name.
+    absent : what to say of cases that are in a split and not there, or have not all files; by their names.
     """
 
     root: Path
     channels: tuple[str, ...]
     labels: Mapping[int, str]
     splits: Mapping[str, tuple[Item, ...]]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, split: str) -> tuple[Item, ...]:
         """The items of a split.
@@ -53,10 +55,11 @@ class Dataset:
         ------
         ScanError : there is none of this name, or it is empty.
         """
-        items = self.splits.get(split)
-        if not items:
+        if split not in self.splits:
             raise ScanError(f"the dataset has no split “{split}”; it has {', '.join(self.splits) or 'none'}")
-        return items
+        if not self.splits[split]:
+            raise ScanError(f"the split “{split}” of the dataset is empty")
+        return self.splits[split]
 
     def named(self, table: LabelTable, numbers: Mapping[int, int] | None = None) -> Dataset:
         """The same with names for its labels: its own, or else a table's.
@@ -114,7 +117,8 @@ def open_dataset(root: Path, images: Sequence[str] = (), labels: str = "") -> Da
         modality = listing.get("modality") or listing.get("channel_names") or {"0": "image"}
         channels = tuple(str(modality[key]) for key in sorted(modality, key=int))
         items = _listed(root, listing, len(channels)) if "training" in listing else _nnunet(root, listing)
-        return Dataset(root, channels, named, _splits(items, listing.get("splits")))
+        splits = listing.get("splits") or {}
+        return Dataset(root, channels, named, _splits(items, splits), _unknown(items, splits))
     except KeyError as error:
         raise ScanError(f"dataset.json lacks {error}") from None
     except (ValueError, TypeError, AttributeError, OSError) as error:
@@ -178,7 +182,16 @@ def _by_pattern(root: Path, images: Sequence[str], labels: str) -> Dataset:
         Item(name, tuple(channel[name] for channel in channels), drawn[name], channels=len(channels)) for name in names
     ]
     titles = tuple(f"channel {k}" for k in range(1, len(images) + 1)) if len(images) > 1 else ("image",)
-    return Dataset(root, titles, {}, _splits(items, None))
+    return Dataset(root, titles, {}, _splits(items, {}), _unpaired((*images, labels), found))
+
+
+def _unpaired(patterns: Sequence[str], found: Sequence[Mapping[str, Path]]) -> dict[str, str]:
+    """What to say of the cases that some pattern has no file of."""
+    words = {}
+    for name in sorted(set().union(*found) - set(found[0]).intersection(*found)):
+        lacking = [f"“{pattern}”" for pattern, files in zip(patterns, found, strict=True) if name not in files]
+        words[name] = f"has no file {' and no '.join(lacking)}"
+    return words
 
 
 def _matches(root: Path, pattern: str) -> dict[str, Path]:
@@ -194,11 +207,23 @@ def _matches(root: Path, pattern: str) -> dict[str, Path]:
     return files
 
 
-def _splits(items: Sequence[Item], given: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[Item, ...]]:
+def _splits(items: Sequence[Item], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[Item, ...]]:
     """The splits that the dataset names, or every fifth case held out."""
     if given:
         return {split: _picked(items, names) for split, names in given.items()}
     return {"train": tuple(item for k, item in enumerate(items) if k % 5 != 4), "val": tuple(items[4::5])}
+
+
+def _unknown(items: Sequence[Item], given: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What to say of the names in splits that are no item's."""
+    known = {_stem(item.name) for item in items}
+    example = f"; the first one is called “{items[0].name}”" if items else ""
+    return {
+        name: f"is in the split “{split}”, and no case is called so{example}"
+        for split, names in given.items()
+        for name in names
+        if _stem(name) not in known
+    }
 
 
 def _picked(items: Sequence[Item], names: Iterable[str]) -> tuple[Item, ...]:

@@ -94,7 +94,7 @@ def read_truths(
     Parameters
     ----------
     numbers : what the masks of a dataset that does not name its labels call the model's, in the model's order.
-    on_notice : told which of the dataset's labels is which of the model's.
+    on_notice : told which of the dataset's labels is which of the model's, and which cases are not there.
 
     Raises
     ------
@@ -104,6 +104,8 @@ def read_truths(
     named = dataset.named(card.labels, numbered(card.labels, numbers) if numbers else None)
     matching = named.matching(card.labels)
     on_notice(str(matching))
+    for name, words in dataset.absent.items():
+        on_notice(f"{name}: {words}")
     return (_truth(item, matching.numbers) for item in dataset[split])
 
 

@@ -108,7 +108,7 @@ def fingerprint(dataset: Dataset, on_case: Callable[[int, int], None] = lambda d
         for words in _wrong(facts, dataset, item):
             findings.complain(item.name, words)
     on_case(len(everyone), len(everyone))
-    for name, words in _repeated(dataset).items():
+    for name, words in (*_repeated(dataset).items(), *dataset.absent.items()):
         findings.complain(name, words)
     if not findings.facts:
         raise ScanError("no case of this dataset can be read: " + "; ".join(findings.problems[:3]))

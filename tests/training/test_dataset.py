@@ -56,6 +56,20 @@ def test_pairs_by_pattern(tmp_path):
     assert dataset["train"][0].label == tmp_path / "masks" / "one.nii.gz"
 
 
+def test_a_file_without_its_counterpart_is_a_problem(tmp_path):
+    image, labels = labelled.arrays(0)
+    for name in ("one", "two", "unlabelled"):
+        labelled.save(tmp_path / "scans" / f"{name}_t1.nii.gz", image)
+    for name in ("one", "two", "wrongly_called"):
+        labelled.save(tmp_path / "masks" / f"{name}.nii.gz", labels)
+    found = fingerprint(open_dataset(tmp_path, ["scans/*_t1.nii.gz"], "masks/*.nii.gz"))
+    assert found.problems == (
+        "unlabelled: has no file “masks/*.nii.gz”",
+        "wrongly_called: has no file “scans/*_t1.nii.gz”",
+    )
+    assert found.bad == {"unlabelled", "wrongly_called"}
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
@@ -128,6 +142,20 @@ def test_a_case_that_is_listed_again_is_a_problem(tmp_path):
         "case1/image.nii.gz: is listed more than once",
     )
     assert found.bad == {"case0/image.nii.gz", "case1/image.nii.gz"}
+
+
+def test_a_name_in_a_split_that_is_no_case_is_a_problem(tmp_path):
+    root = labelled.write_decathlon(tmp_path)
+    change(root, splits={"train": ["1.nii.gz", "2", "typo"], "val": ["0.nii.gz", "case_17.nii.gz"]})
+    found = fingerprint(open_dataset(root))
+    assert found.problems == (
+        "typo: is in the split “train”, and no case is called so; the first one is called “0.nii.gz”",
+        "case_17.nii.gz: is in the split “val”, and no case is called so; the first one is called “0.nii.gz”",
+    )
+    assert found.bad == {"typo", "case_17.nii.gz"}
+    change(root, splits={"train": ["1"], "val": ["image"]})
+    with pytest.raises(ScanError, match="the split “val” of the dataset is empty"):
+        open_dataset(root)["val"]
 
 
 def test_all_problems_are_found_in_one_go(tmp_path):

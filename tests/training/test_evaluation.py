@@ -151,6 +151,15 @@ def test_a_name_that_the_model_lacks_does_not_unsettle_the_others(dataset):
     assert set(np.unique(truth.labels)) == {0, 2}
 
 
+def test_cases_that_are_not_there_are_named(dataset):
+    listing = json.loads((dataset / "dataset.json").read_text())
+    listing["splits"]["val"].append("case_9.nii.gz")
+    (dataset / "dataset.json").write_text(json.dumps(listing))
+    said = []
+    evaluation.read_truths(open_dataset(dataset), "val", Registry()["tiny"], on_notice=said.append)
+    assert any(line.startswith("case_9.nii.gz: is in the split “val”") for line in said)
+
+
 def test_an_unknown_split_is_refused_in_words(dataset):
     with pytest.raises(ScanError, match="no split “test”; it has train, val"):
         list(truths(dataset, "test"))
