@@ -129,9 +129,22 @@ def open_dataset(root: Path, images: Sequence[str] = (), labels: str = "") -> Da
 
 def _names(raw: Mapping[str, Any]) -> dict[int, str]:
     """Names by number; the decathlon has them that way round, nnU-Net the other."""
-    if all(key.isdigit() for key in raw):
-        return {int(key): str(name) for key, name in raw.items() if int(key)}
-    return {int(number): name for name, number in raw.items() if int(number)}
+    if not all(key.isdigit() for key in raw):
+        for name, number in raw.items():
+            if isinstance(number, list):
+                raise ScanError(
+                    f"“{name}” is a region of the labels {', '.join(map(str, number))}, and regions are not supported; "
+                    "in the labels of dataset.json, give every number a name of its own"
+                )
+        raw = {number: name for name, number in raw.items()}
+    names = {int(number): str(name) for number, name in raw.items() if int(number)}
+    for number, name in names.items():
+        if name.casefold() == "ignore":
+            raise ScanError(
+                f"label {number}, “{name}”, is for voxels that nobody judged, and such are not supported; draw what is "
+                "there or make them background, and take the label out of dataset.json"
+            )
+    return names
 
 
 def _listed(root: Path, listing: Mapping[str, Any], channels: int) -> list[Item]:

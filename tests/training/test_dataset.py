@@ -91,6 +91,27 @@ def test_a_broken_listing_is_refused_in_words(tmp_path, text):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (
+            {"background": 0, "front": 1, "back": 2, "ignore": 3},
+            r"label 3, “ignore”, is for voxels that nobody judged.* draw what is there",
+        ),
+        ({"0": "background", "1": "front", "2": "Ignore"}, "label 2, “Ignore”, is for voxels that nobody judged"),
+        (
+            {"background": 0, "whole": [1, 2], "back": 2},
+            r"“whole” is a region of the labels 1, 2.* give every number a name of its own",
+        ),
+    ],
+)
+def test_labels_of_a_kind_that_cannot_be_trained_are_refused_in_words(tmp_path, labels, words):
+    root = labelled.write_decathlon(tmp_path)
+    change(root, labels=labels)
+    with pytest.raises(ScanError, match=words):
+        open_dataset(root)
+
+
 def test_labels_are_matched_by_name_or_else_by_number(tmp_path):
     dataset = open_dataset(labelled.write_decathlon(tmp_path))
     found = dataset.matching(LabelTable.of(["Back", "other", "FRONT"]))
