@@ -36,7 +36,7 @@ LabelNumbers = Annotated[
     str,
     typer.Option(
         metavar="N,N,…",
-        help="For masks that nobody named: their numbers for the model's labels, in its order, if not 1, 2, ….",
+        help="What the masks call the model's labels, in its order, if neither names nor 1, 2, … tell.",
     ),
 ]
 

@@ -40,6 +40,7 @@ class Dataset:
     labels : names by number, without background; empty if nobody named them.
     splits : items by the split's name.
     absent : what to say of cases that are in a split and not there, or have not all files; by their names.
+    numbers : which of its labels is which of a table's, if somebody said so; empty if names tell.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class Dataset:
     labels: Mapping[int, str]
     splits: Mapping[str, tuple[Item, ...]]
     absent: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[int, int] = field(default_factory=dict)
 
     def __getitem__(self, split: str) -> tuple[Item, ...]:
         """The items of a split.
@@ -66,13 +68,24 @@ class Dataset:
 
         Parameters
         ----------
-        numbers : from the numbers in its masks to the table's; None or empty if they are the same.
+        numbers : from the numbers in its masks to the table's, whatever the names are. None or empty if names tell, or
+            if they are the same.
+
+        Raises
+        ------
+        ScanError : the dataset names its labels, and none of them has such a number.
         """
-        if self.labels:
-            return self
         names = {label.id: label.name for label in table}
-        numbers = numbers or {number: number for number in names}
-        return replace(self, labels={theirs: names[ours] for theirs, ours in numbers.items()})
+        if not numbers:
+            return self if self.labels else replace(self, labels=names)
+        if self.labels and not self.labels.keys() & numbers.keys():
+            own = ", ".join(f"{number} {name}" for number, name in self.labels.items())
+            raise ScanError(
+                f"none of the label numbers {', '.join(map(str, numbers))} is the dataset's: {own}; leave them out to "
+                "match labels by name"
+            )
+        named = {theirs: names[ours] for theirs, ours in numbers.items()}
+        return replace(self, labels={**named, **self.labels}, numbers=numbers)
 
     def matching(self, table: LabelTable) -> Matching:
         """Which of its labels is which of a table's.
@@ -81,7 +94,7 @@ class Dataset:
         ------
         ScanError : they have no label in common.
         """
-        found = match(self.labels, table)
+        found = match(self.labels, table, self.numbers)
         if not found:
             raise ScanError(
                 "the dataset and the model have no label in common: "

@@ -93,7 +93,7 @@ def read_truths(
 
     Parameters
     ----------
-    numbers : what the masks of a dataset that does not name its labels call the model's, in the model's order.
+    numbers : what the masks call the model's labels, in its order, whatever their names are; empty if names tell.
     on_notice : told which of the dataset's labels is which of the model's, and which cases are not there.
 
     Raises

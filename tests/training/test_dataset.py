@@ -124,6 +124,22 @@ def test_labels_are_matched_by_name_or_else_by_number(tmp_path):
     assert "equal numbers were taken to mean the same: 1 front → 1 x, 2 back → 2 y" in str(found)
 
 
+def test_numbers_that_were_asked_for_win_over_the_dataset_s_names(tmp_path):
+    root, table = labelled.write_decathlon(tmp_path), LabelTable.of(["front", "back"])
+    change(root, labels={"0": "background", "1": "front", "2": "back", "3": "nose"})
+    named = open_dataset(root).named(table, {2: 1, 3: 2})
+    found = named.matching(table)
+    assert found.numbers == {1: 0, 2: 1, 3: 2}
+    assert str(found) == (
+        "labels matched by the numbers given: 2 back → 1 front, 3 nose → 2 back. "
+        "not among the model's labels, and background to it: 1 front"
+    )
+    assert named.named(table, {2: 1, 3: 2}) == named
+    assert fingerprint(named).problems == ()
+    with pytest.raises(ScanError, match="none of the label numbers 17, 53 is the dataset's: 1 front, 2 back, 3 nose"):
+        open_dataset(root).named(table, {17: 1, 53: 2})
+
+
 def test_one_name_that_is_not_the_model_s_leaves_the_others_matched(tmp_path):
     root = labelled.write_decathlon(tmp_path)
     change(root, labels={"0": "background", "1": "Mandible", "2": "Brain-stem", "3": "Tumour"})

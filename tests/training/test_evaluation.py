@@ -141,6 +141,16 @@ def test_labels_are_matched_by_name(dataset):
     assert document["keep_ratios"][0]["mean_dice"] < 0.9
 
 
+def test_numbers_that_were_asked_for_win_over_names(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--label-numbers", "2,1"])
+    assert result.exit_code == 0, result.stderr
+    assert "numbers given: 2 part 2 → 1 part 1, 1 part 1 → 2 part 2" in result.stderr
+    assert json.loads(result.stdout)["keep_ratios"][0]["mean_dice"] < 0.9
+
+
 def test_a_name_that_the_model_lacks_does_not_unsettle_the_others(dataset):
     path = dataset / "dataset.json"
     listing = json.loads(path.read_text())
