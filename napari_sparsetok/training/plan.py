@@ -53,18 +53,18 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """What to measure. What comes twice is measured once.
 
     keep_ratios : of every stage; 1 is always run as well, for the agreement.
     selections : what picks the tokens; see `Settings.selection`. "oracle" goes by the truth.
-    deletion : shares of the tokens that are taken away in the deletion test; none leaves it out.
+    deletion : shares of the tokens, in (0, 1), that are taken away in the deletion test; none leaves it out.
     stage_ratios : besides, a ratio for each stage; empty leaves it out.
     threshold : besides, the least score that stays; None leaves it out.
     replace_nonfinite : put this value where a scan holds NaN or infinity; None measures no such scan.
 
     Raises
     ------
-    ValueError : a ratio is outside (0, 1], or the threshold below 0.
+    ValueError : a ratio is outside (0, 1], a share outside (0, 1), or the threshold below 0.
     """
 
     keep_ratios: Sequence[float]
@@ -75,6 +75,10 @@ class Plan:
     replace_nonfinite: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("keep_ratios", "selections", "deletion"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        if not all(0 < share < 1 for share in self.deletion):
+            raise ValueError("shares of the tokens to take away are numbers above 0 and below 1, as in 0.5,0.9")
         self.prunings  # noqa: B018 - they check themselves
 
     @property

@@ -369,12 +369,30 @@ def test_the_tokens_that_go_are_those_of_the_order(share, order):
 
 
 def test_the_deletion_test_without_deletion_agrees_with_dense(dataset):
-    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.0, 0.8)))
-    nothing, much = document["deletion"]
-    assert nothing["share"] == 0
-    assert nothing["worst"]["mean"] == nothing["best"]["mean"] == 1
+    segmenter = SCDSegmenter(Registry())
+    dense = segmenter.segment(next(truths(dataset)).scan, Settings("tiny", 1.0))
+    assert [one.agreement for one in deletion.delete_tokens(segmenter, dense, [0.0])] == [1, 1, 1]
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.8,)))
+    (much,) = document["deletion"]
     assert much["random"]["mean"] < 1
     assert any("Without 80%" in line for line in evaluation.findings(document))
+
+
+def test_what_is_asked_for_twice_is_measured_once(dataset):
+    once = evaluation.Plan([0.25, 1.0], ("random", "learned"), (0.8, 0.5))
+    twice = evaluation.Plan([0.25, 1.0, 0.25], ("random", "learned", "random"), (0.8, 0.5, 0.8))
+    assert twice == once
+    case = [next(truths(dataset))]
+    document = evaluation.evaluate("tiny", case, evaluation.Plan([0.25, 0.25], deletion=(0.8, 0.8)))
+    (row,) = document["keep_ratios"]
+    assert row["labels"][0]["dice"]["cases"] == 1
+    assert document["deletion"][0]["random"]["cases"] == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="numbers above 0 and below 1, as in 0.5,0.9"):
+        evaluation.Plan([1.0], deletion=(0.5, share))
 
 
 def test_a_selection_that_is_none_is_refused(dataset):
