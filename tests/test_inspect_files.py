@@ -206,6 +206,7 @@ def test_the_audit_adds_up_a_folder(run, tmp_path):
         {"corrections": {"voxels_changed_by_stage": [1, 2, 3]}},
         {"corrections": {"voxels_changed_by_stage": [3]}, "tokens": {"voxels_by_stage": [3]}},
         {"tokens": {"voxels_by_stage": None}},
+        {"tokens": "many"},
         {"model": None, "corrections": {}},
     ],
 )
@@ -216,6 +217,33 @@ def test_a_record_that_somebody_spoiled_is_counted_and_left_out(tmp_path, change
     found = audit(tmp_path)
     assert [case["record"] for case in found["cases"]] == ["good.json"]
     assert found["records_without_counts"] == 1
+
+
+def test_files_that_cannot_be_read_are_named(run, tmp_path):
+    text = json.dumps(corrected()[0])
+    (tmp_path / "good.json").write_text(text)
+    (tmp_path / "[red]").mkdir()
+    (tmp_path / "[red]" / "cut.json").write_text(text[: len(text) // 2])
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    (tmp_path / "folder.json").mkdir()
+    document = audit(tmp_path)
+    assert [case["record"] for case in document["cases"]] == ["good.json"]
+    assert document["unreadable"] == ["[red]/cut.json", "bytes.json", "deep.json"]
+    told = run("audit", tmp_path).stdout
+    assert "3 file(s) could not be read as JSON; left out: [red]/cut.json, bytes.json, deep.json" in told
+    (tmp_path / "good.json").unlink()
+    with pytest.raises(ScanError, match=r"no record .*; could not be read: \[red\]/cut\.json, bytes\.json, deep\.json"):
+        audit(tmp_path)
+
+
+def test_names_in_the_audit_s_table_are_plain_text(run, tmp_path):
+    (tmp_path / "[b]").mkdir()
+    record = {**corrected()[0], "model": {"id": "[/x]m"}}
+    (tmp_path / "[b]" / "a.json").write_text(json.dumps(record))
+    told = run("audit", tmp_path).stdout
+    assert "[b]/a.json" in told
+    assert "[/x]m" in told
 
 
 def test_a_record_without_model_or_settings_counts_all_the_same(tmp_path):

@@ -132,17 +132,20 @@ def audit(
         print_table(table(f"{total['records']} records", rows))
     if document["records_without_counts"]:
         typer.echo(f"{document['records_without_counts']} records hold no corrections with token counts; left out.")
+    if unreadable := document["unreadable"]:
+        typer.echo(f"{len(unreadable)} file(s) could not be read as JSON; left out: {', '.join(unreadable)}")
 
 
 def _case_table(cases: list[dict[str, Any]]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     found = Table("record", "model", "keep ratio", "corrected", "… in pruned tokens", "times as often", box=None)
     for case in cases:
         changed, odds = case["changed_by_stage"], case["odds"]
         often = "–" if odds is None else f"{odds:.2f}"
-        cells = (sum(changed), sum(changed[1:-1]))
-        found.add_row(case["record"], case["model"], str(case["keep_ratio"]), *map(str, cells), often)
+        cells = (case["record"], case["model"], case["keep_ratio"], sum(changed), sum(changed[1:-1]), often)
+        found.add_row(*(Text(str(cell)) for cell in cells))
     return found
 
 

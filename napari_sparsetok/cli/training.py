@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
 if TYPE_CHECKING:
     from napari_sparsetok.training.configuration import Recipe
     from napari_sparsetok.training.dataset import Dataset
+    from napari_sparsetok.training.evaluation import Failed
     from napari_sparsetok.training.run import Feedback, Wish
     from napari_sparsetok.weights import Card
 
@@ -35,7 +36,7 @@ LabelNumbers = Annotated[
     str,
     typer.Option(
         metavar="N,N,…",
-        help="For masks that nobody named: their numbers for the model's labels, in its order, if not 1, 2, ….",
+        help="What the masks call the model's labels, in its order, if neither names nor 1, 2, … tell.",
     ),
 ]
 
@@ -208,6 +209,9 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     deletion: Annotated[
         str, typer.Option(metavar="S,S,…", help="Shares of the tokens to take away in the deletion test.")
     ] = "",
+    replace_nonfinite: Annotated[
+        float | None, typer.Option(metavar="VALUE", help="Put this value where a scan holds NaN or infinity.")
+    ] = None,
     images: Images = None,
     labels: Labels = "",
     label_numbers: LabelNumbers = "",
@@ -217,7 +221,10 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
 ) -> None:
-    """Measure a model on labelled scans, at several keep ratios."""
+    """Measure a model on labelled scans, at several keep ratios.
+
+    A case that cannot be measured is named and left out; then the exit code is 1, or 2 if none can.
+    """
     from napari_sparsetok.batch import numbers
     from napari_sparsetok.state import Selection
     from napari_sparsetok.training import evaluation
@@ -238,16 +245,27 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     selections = tuple(one.strip() for one in selection.split(","))
     if unknown := [one for one in selections if one not in get_args(Selection)]:
         raise ValueError(f"there is no selection “{unknown[0]}”; there are {', '.join(get_args(Selection))}")
-    plan = Plan(ratios, cast("tuple[Selection, ...]", selections), shares, staged, threshold)
+    plan = Plan(ratios, cast("tuple[Selection, ...]", selections), shares, staged, threshold, replace_nonfinite)
     opened = open_dataset(dataset, images or (), labels)
     theirs = _whole_numbers(label_numbers)
     truths = evaluation.read_truths(opened, split, Registry()[model], numbers=theirs, on_notice=_say)
-    document = evaluation.evaluate(model, truths, plan, on_case=_say)
+    document = evaluation.evaluate(model, truths, plan, on_case=_say, on_failed=_say_failed)
     if as_json:
         print_json(document)
-    else:
+    elif document["cases"]:
         typer.echo(evaluation.markdown(document))
         for line in evaluation.findings(document):
             typer.echo(f"\n{line}" if as_markdown else line)
-    if plot is not None:  # last: what was measured is out, whatever the disk says
+    if plot is not None and document["cases"]:  # last: what was measured is out, whatever the disk says
         plot_dice(document, plot)
+    _end_if_failed(document)
+
+
+def _say_failed(failed: Failed) -> None:
+    _say(f"{failed.name} is left out: {failed.why}")
+
+
+def _end_if_failed(document: dict[str, Any]) -> None:
+    if failed := [one["case"] for one in document["failed"]]:
+        _say(f"{len(failed)} of {document['cases'] + len(failed)} cases could not be measured: {', '.join(failed)}")
+        raise typer.Exit(1 if document["cases"] else 2)

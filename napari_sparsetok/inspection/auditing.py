@@ -14,7 +14,8 @@ def audit(folder: Path) -> dict[str, Any]:
     """Read all records below a folder, and count.
 
     Records are the JSON files that are saved beside masks. Other files are passed over; records of masks that nobody
-    corrected, or that were written before tokens were counted in them, are counted and left out.
+    corrected, or that were written before tokens were counted in them, are counted and left out. Files that cannot be
+    read at all are named, as they may have been records.
 
     Returns
     -------
@@ -30,20 +31,26 @@ def audit(folder: Path) -> dict[str, Any]:
         raise ScanError(f"“{folder.name}” is no folder; give the one that holds the records saved beside masks")
     cases: list[dict[str, Any]] = []
     without = 0
-    for path in sorted(folder.rglob("*.json")):
-        document = _record(path)
-        if document is None:
+    unreadable: list[str] = []
+    for path in sorted(path for path in folder.rglob("*.json") if not path.is_dir()):
+        name = path.relative_to(folder).as_posix()
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            unreadable.append(name)
             continue
-        case = _case(path.relative_to(folder).as_posix(), document)
-        without += case is None
-        cases += [] if case is None else [case]
+        if isinstance(document, dict) and "prediction_sha256" in document:
+            case = _case(name, document)
+            without += case is None
+            cases += [] if case is None else [case]
     if not cases and not without:
-        raise ScanError(f"there is no record of a mask in “{folder.name}”")
+        damaged = f"; could not be read: {', '.join(unreadable)}" if unreadable else ""
+        raise ScanError(f"there is no record of a mask in “{folder.name}”{damaged}")
     groups: dict[int, list[dict[str, Any]]] = {}
     for case in cases:
         groups.setdefault(len(case["changed_by_stage"]), []).append(case)
     totals = [_total(group) for _, group in sorted(groups.items())]
-    return {"cases": cases, "records_without_counts": without, "totals": totals}
+    return {"cases": cases, "records_without_counts": without, "unreadable": unreadable, "totals": totals}
 
 
 def odds(changed: Sequence[int], voxels: Sequence[int]) -> float | None:
@@ -60,25 +67,17 @@ def stage_words(stages: int) -> list[str]:
     return ["not looked at", *(f"pruned at stage {k}" for k in range(1, stages + 1)), "kept to the end"]
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = isinstance(document, dict) and "prediction_sha256" in document and isinstance(document.get("tokens"), dict)
-    return document if known else None
-
-
 def _case(name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
     changed = _counts(_part(document, "corrections").get("voxels_changed_by_stage"))
-    voxels = _counts(document["tokens"].get("voxels_by_stage"))
+    tokens = _part(document, "tokens")
+    voxels = _counts(tokens.get("voxels_by_stage"))
     if not changed or len(changed) != len(voxels):
         return None
     return {
         "record": name,
         "model": _part(document, "model").get("id", ""),
         "keep_ratio": _part(document, "settings").get("keep_ratio"),
-        "ranked_by": document["tokens"].get("ranked_by", "learned"),
+        "ranked_by": tokens.get("ranked_by", "learned"),
         "changed_by_stage": changed,
         "voxels_by_stage": voxels,
         "odds": odds(changed, voxels),

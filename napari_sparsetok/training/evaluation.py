@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy import stats
 from napari_sparsetok.engine.segmenter import SCDSegmenter, config_of
 from napari_sparsetok.inspection.ladder import gmac_of
 from napari_sparsetok.metrics import dice
-from napari_sparsetok.scan import Scan, stack_channels
+from napari_sparsetok.scan import Scan, ScanError, stack_channels
 from napari_sparsetok.state import Prediction, Reference, Selection, Settings, TokenMap
 from napari_sparsetok.training.case import open_item, renumbered
 from napari_sparsetok.training.dataset import Dataset, Item
@@ -48,6 +49,14 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A case that could not be measured, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Scores:
     """One label of one case at one keep ratio.
 
@@ -57,7 +66,6 @@ class Scores:
     missed, invented : whether only the truth has the label, or only the prediction.
     """
 
-    case: str
     label: int
     selection: Selection
     pruning: Pruning
@@ -77,31 +85,39 @@ def read_truths(
     *,
     numbers: Sequence[int] = (),
     on_notice: Callable[[str], None] = lambda text: None,
-) -> Iterator[Truth]:
+) -> Iterator[Truth | Failed]:
     """The cases of one split, one at a time. Labels that were not drawn in a case are unknown there.
+
+    A case has failed if a file cannot be read, image and labels lie on different grids, or a number in the mask has no
+    name.
 
     Parameters
     ----------
-    numbers : what the masks of a dataset that does not name its labels call the model's, in the model's order.
-    on_notice : told which of the dataset's labels is which of the model's.
+    numbers : what the masks call the model's labels, in its order, whatever their names are; empty if names tell.
+    on_notice : told which of the dataset's labels is which of the model's, and which cases are not there.
 
     Raises
     ------
-    ScanError : there is no such split, the labels have nothing in common with the model's, a file cannot be read,
-        image and labels lie on different grids, or a number in a mask has no name.
+    ScanError : there is no such split, or the labels have nothing in common with the model's.
     ValueError : there are more or fewer numbers than labels.
     """
     named = dataset.named(card.labels, numbered(card.labels, numbers) if numbers else None)
     matching = named.matching(card.labels)
     on_notice(str(matching))
+    for name, words in dataset.absent.items():
+        on_notice(f"{name}: {words}")
     return (_truth(item, matching.numbers) for item in dataset[split])
 
 
-def _truth(item: Item, numbers: Mapping[int, int]) -> Truth:
-    channels, drawn = open_item(item)
-    labels = renumbered(drawn.voxels, numbers, item)
+def _truth(item: Item, numbers: Mapping[int, int]) -> Truth | Failed:
+    try:
+        channels, drawn = open_item(item)
+        labels = renumbered(drawn.voxels, numbers, item)
+        scan = stack_channels(channels) if len(channels) > 1 else channels[0]
+    except ScanError as error:
+        return Failed(item.name, str(error))
     known = frozenset(ours for theirs, ours in numbers.items() if ours and (item.drawn is None or theirs in item.drawn))
-    return Truth(item.name, stack_channels(channels) if len(channels) > 1 else channels[0], labels, known)
+    return Truth(item.name, scan, labels, known)
 
 
 @dataclass(frozen=True)
@@ -121,26 +137,44 @@ class Run:
 Key = tuple[Selection, Pruning]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One case.
+
+    scores : of every label at every selection and pruning.
+    runs : what each of those cost.
+    area, area_entered : see `score_area`.
+    """
+
+    scores: list[Scores]
+    runs: dict[Key, Run]
+    area: float
+    area_entered: float
+    deleted: list[Deleted]
+
+
 def evaluate(
     model: str,
-    truths: Iterator[Truth],
+    truths: Iterable[Truth | Failed],
     plan: Plan,
     on_case: Callable[[str], None] = lambda name: None,
+    on_failed: Callable[[Failed], None] = lambda failed: None,
 ) -> dict[str, Any]:
-    """Run a model over labelled scans.
+    """Run a model over labelled scans. A case that cannot be measured is left out, and the others are.
 
     Parameters
     ----------
     model : its id in the registry.
     truths : the cases.
     on_case : told each case before it is run.
+    on_failed : told each case that is left out.
 
     Returns
     -------
     A document for JSON: for every selection, pruning and label mean and 95 % bootstrap interval over cases, in how many
     cases it was missed or invented; tokens and GMAC as they were run, means over cases; seconds; by how much the
     learned selection beats each other one, case by case; how well the first stage's scores tell tokens that touch a
-    label from others (area under the ROC); and the deletion test.
+    label from others (area under the ROC); and the deletion test. `cases` were measured, `failed` were not.
 
     Raises
     ------
@@ -151,57 +185,84 @@ def evaluate(
     if plan.stage_ratios and len(plan.stage_ratios) != (stages := config_of(card).stages):
         raise ValueError(f"“{card.title}” has {stages} stages; give as many ratios, not {len(plan.stage_ratios)}")
     segmenter = SCDSegmenter(registry)
-    rows: list[Scores] = []
-    runs: dict[Key, list[Run]] = {}
-    areas: list[tuple[float, float]] = []
-    deleted: list[Deleted] = []
-    cases = 0
+    cases: list[Measured] = []
+    failed: list[Failed] = []
     for truth in truths:
         on_case(truth.name)
-        cases += 1
-        dense = segmenter.segment(truth.scan, Settings(model, 1.0))
-        areas.append((score_area(dense, truth), score_area(dense, truth, entered_only=True)))
-        reference = Reference(truth.labels)
-        for key in itertools.product(plan.selections, plan.prunings):
-            settings = key[1].settings(model, key[0], reference)
-            started = time.perf_counter()
-            prediction = segmenter.segment(truth.scan, settings)
-            seconds = time.perf_counter() - started
-            runs.setdefault(key, []).append(Run(prediction.tokens.left, gmac_of(prediction, card), seconds))
-            rows += _case_scores(truth, prediction, dense, key)
-        deleted += delete_tokens(segmenter, dense, plan.deletion)
+        found = _measured(segmenter, card, truth, plan)
+        if isinstance(found, Failed):
+            failed.append(found)
+            on_failed(found)
+        else:
+            cases.append(found)
+    return _document(card, plan, cases, failed)
+
+
+def _measured(segmenter: SCDSegmenter, card: Card, truth: Truth | Failed, plan: Plan) -> Measured | Failed:
+    if isinstance(truth, Failed):
+        return truth
+    try:
+        return _measure(segmenter, card, truth, plan)
+    except ScanError as error:
+        return Failed(truth.name, str(error))
+
+
+def _measure(segmenter: SCDSegmenter, card: Card, truth: Truth, plan: Plan) -> Measured:
+    usual = Settings(card.id, replace_nonfinite=plan.replace_nonfinite)
+    dense = segmenter.segment(truth.scan, replace(usual, keep_ratio=1.0))
+    reference = Reference(truth.labels)
+    scores: list[Scores] = []
+    runs: dict[Key, Run] = {}
+    for key in itertools.product(plan.selections, plan.prunings):
+        selection, pruning = key
+        settings = pruning.settings(usual, selection, reference)
+        started = time.perf_counter()
+        prediction = segmenter.segment(truth.scan, settings)
+        seconds = time.perf_counter() - started
+        runs[key] = Run(prediction.tokens.left, gmac_of(prediction, card), seconds)
+        scores += _case_scores(truth, prediction, dense, key)
+    return Measured(
+        scores=scores,
+        runs=runs,
+        area=score_area(dense, truth),
+        area_entered=score_area(dense, truth, entered_only=True),
+        deleted=delete_tokens(segmenter, dense, plan.deletion),
+    )
+
+
+def _document(card: Card, plan: Plan, cases: Sequence[Measured], failed: Sequence[Failed]) -> dict[str, Any]:
+    keys = itertools.product(plan.selections, plan.prunings) if cases else ()
     document: dict[str, Any] = {
         "model": {"id": card.id, "sha256": card.sha256},
-        "cases": cases,
+        "cases": len(cases),
+        "failed": [{"case": one.name, "why": one.why} for one in failed],
         "tolerance_mm": TOLERANCE_MM,
-        "score_roc_auc": summary([area for area, _ in areas]),
-        "score_roc_auc_entered": summary([area for _, area in areas]),
-        "keep_ratios": [_summary_at(key, rows, found, card) for key, found in runs.items()],
+        "score_roc_auc": summary([case.area for case in cases]),
+        "score_roc_auc_entered": summary([case.area_entered for case in cases]),
+        "keep_ratios": [_summary_at(key, cases, card) for key in keys],
     }
     if len(plan.selections) > 1 and "learned" in plan.selections:
-        document["learned_minus"] = _advantages(rows, plan)
+        document["learned_minus"] = _advantages(cases, plan)
     if plan.deletion:
-        document["deletion"] = deletion_summary(deleted, summary)
+        document["deletion"] = deletion_summary([one for case in cases for one in case.deleted], summary)
     return document
 
 
-def _advantages(rows: Sequence[Scores], plan: Plan) -> list[dict[str, Any]]:
+def _advantages(cases: Sequence[Measured], plan: Plan) -> list[dict[str, Any]]:
     """By how much a case's mean Dice is better with the learned selection than with each other one."""
-    found: dict[tuple[str, Selection, Pruning], list[float]] = {}
-    for row in rows:
-        found.setdefault((row.case, row.selection, row.pruning), []).append(row.dice)
-    means = {key: float(np.nanmean(values)) for key, values in found.items() if not np.isnan(values).all()}
     table = []
     for other, pruning in itertools.product(plan.selections, plan.prunings):
         if other == "learned":
             continue
-        pairs = [
-            value - means[case, other, pruning]
-            for (case, selection, at), value in means.items()
-            if selection == "learned" and at == pruning and (case, other, pruning) in means
-        ]
-        table.append({"selection": other, **pruning.to_json(), "dice": summary(pairs)})
+        gains = [_mean_dice(case, ("learned", pruning)) - _mean_dice(case, (other, pruning)) for case in cases]
+        table.append({"selection": other, **pruning.to_json(), "dice": summary(gains)})
     return table
+
+
+def _mean_dice(case: Measured, key: Key) -> float:
+    """Over the labels of a case; NaN if Dice is defined for none of them."""
+    values = [row.dice for row in case.scores if (row.selection, row.pruning) == key and not math.isnan(row.dice)]
+    return float(np.mean(values)) if values else math.nan
 
 
 def score_area(prediction: Prediction, truth: Truth, entered_only: bool = False) -> float:
@@ -243,7 +304,6 @@ def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction, key: K
         hd95, surface = _surface_scores(ours, theirs, spacing)
         rows.append(
             Scores(
-                case=truth.name,
                 label=label,
                 selection=key[0],
                 pruning=key[1],
@@ -276,9 +336,10 @@ def _surface_scores(
     return float(far), float(close)
 
 
-def _summary_at(key: Key, rows: Sequence[Scores], runs: Sequence[Run], card: Card) -> dict[str, Any]:
+def _summary_at(key: Key, cases: Sequence[Measured], card: Card) -> dict[str, Any]:
     selection, pruning = key
-    mine = [row for row in rows if (row.selection, row.pruning) == key]
+    runs = [case.runs[key] for case in cases]
+    mine = [row for case in cases for row in case.scores if (row.selection, row.pruning) == key]
     measures, counts = ("dice", "hd95", "surface_dice", "volume_error", "agreement"), ("missed", "invented")
     labels: list[dict[str, Any]] = [
         {

@@ -83,9 +83,9 @@ class _Findings:
     problems: list[str] = field(default_factory=list)
     bad: set[str] = field(default_factory=set)
 
-    def complain(self, item: Item, words: str) -> None:
-        self.problems.append(f"{item.name}: {words}")
-        self.bad.add(item.name)
+    def complain(self, case: str, words: str) -> None:
+        self.problems.append(f"{case}: {words}")
+        self.bad.add(case)
 
 
 def fingerprint(dataset: Dataset, on_case: Callable[[int, int], None] = lambda done, total: None) -> Fingerprint:
@@ -102,17 +102,17 @@ def fingerprint(dataset: Dataset, on_case: Callable[[int, int], None] = lambda d
         try:
             facts = _facts(item)
         except ScanError as error:
-            findings.complain(item, str(error))
+            findings.complain(item.name, str(error))
             continue
         findings.facts.append(facts)
         for words in _wrong(facts, dataset, item):
-            findings.complain(item, words)
+            findings.complain(item.name, words)
     on_case(len(everyone), len(everyone))
-    shared = _in_two_splits(dataset)
-    findings.problems += [f"{name}: is in more than one split" for name in shared]
+    for name, words in (*_repeated(dataset).items(), *dataset.absent.items()):
+        findings.complain(name, words)
     if not findings.facts:
         raise ScanError("no case of this dataset can be read: " + "; ".join(findings.problems[:3]))
-    return Fingerprint(tuple(findings.facts), tuple(findings.problems), frozenset(findings.bad.union(shared)))
+    return Fingerprint(tuple(findings.facts), tuple(findings.problems), frozenset(findings.bad))
 
 
 def _facts(item: Item) -> CaseFacts:
@@ -160,9 +160,17 @@ def _wrong(facts: CaseFacts, dataset: Dataset, item: Item) -> list[str]:
     return words
 
 
-def _in_two_splits(dataset: Dataset) -> list[str]:
-    count = Counter(item.name for items in dataset.splits.values() for item in items)
-    return sorted(name for name, n in count.items() if n > 1)
+def _repeated(dataset: Dataset) -> dict[str, str]:
+    """What to say of each case that comes more than once, by its name."""
+    places: dict[str, list[str]] = {}
+    for split, items in dataset.splits.items():
+        for item in items:
+            places.setdefault(item.name, []).append(split)
+    return {
+        name: "is in more than one split" if len(set(splits)) > 1 else "is listed more than once"
+        for name, splits in sorted(places.items())
+        if len(splits) > 1
+    }
 
 
 def propose(dataset: Dataset, found: Fingerprint, name: str) -> Recipe:

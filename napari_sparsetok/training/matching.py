@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from napari_sparsetok.labels import LabelTable
 
@@ -15,13 +16,13 @@ class Matching:
     labels : the dataset's names by number.
     table : the labels that they were matched with.
     numbers : for each of the dataset's numbers the table's; 0 where the table has no such label.
-    by_name : False if not one name was the table's, so that equal numbers had to do.
+    by : what told. Equal numbers have to do if not one name is the table's.
     """
 
     labels: Mapping[int, str]
     table: LabelTable
     numbers: Mapping[int, int]
-    by_name: bool
+    by: Literal["names", "equal numbers", "given numbers"]
 
     def __bool__(self) -> bool:
         """Whether they have any label in common."""
@@ -31,8 +32,10 @@ class Matching:
         """What becomes of which label, in a sentence or two."""
         names = {label.id: label.name for label in self.table}
         pairs = [f"{n} {self.labels[n]} → {k} {names[k]}" for n, k in self.numbers.items() if k]
-        if self.by_name:
+        if self.by == "names":
             words = [f"labels matched by name: {', '.join(pairs)}"]
+        elif self.by == "given numbers":
+            words = [f"labels matched by the numbers given: {', '.join(pairs)}"]
         else:
             words = [
                 f"no label of the dataset has a name of the model's, so equal numbers were taken to mean the same: "
@@ -45,14 +48,21 @@ class Matching:
         return ". ".join(words)
 
 
-def match(labels: Mapping[int, str], table: LabelTable) -> Matching:
-    """Match a dataset's labels with a table's: by name; by number only if not one name is the table's."""
+def match(labels: Mapping[int, str], table: LabelTable, given: Mapping[int, int]) -> Matching:
+    """Match a dataset's labels with a table's: as given; else by name; by number only if not one name is the table's.
+
+    Parameters
+    ----------
+    given : from the dataset's numbers to the table's; empty if nobody said so.
+    """
+    if given:
+        return Matching(labels, table, {number: given.get(number, 0) for number in labels}, "given numbers")
     ours = {plain(label.name): label.id for label in table}
     numbers = {number: ours.get(plain(name), 0) for number, name in labels.items()}
     if any(numbers.values()):
-        return Matching(labels, table, numbers, by_name=True)
+        return Matching(labels, table, numbers, "names")
     ids = {label.id for label in table}
-    return Matching(labels, table, {n: n if n in ids else 0 for n in labels}, by_name=False)
+    return Matching(labels, table, {n: n if n in ids else 0 for n in labels}, "equal numbers")
 
 
 def numbered(table: LabelTable, numbers: Sequence[int]) -> dict[int, int]:

@@ -56,6 +56,20 @@ def test_pairs_by_pattern(tmp_path):
     assert dataset["train"][0].label == tmp_path / "masks" / "one.nii.gz"
 
 
+def test_a_file_without_its_counterpart_is_a_problem(tmp_path):
+    image, labels = labelled.arrays(0)
+    for name in ("one", "two", "unlabelled"):
+        labelled.save(tmp_path / "scans" / f"{name}_t1.nii.gz", image)
+    for name in ("one", "two", "wrongly_called"):
+        labelled.save(tmp_path / "masks" / f"{name}.nii.gz", labels)
+    found = fingerprint(open_dataset(tmp_path, ["scans/*_t1.nii.gz"], "masks/*.nii.gz"))
+    assert found.problems == (
+        "unlabelled: has no file “masks/*.nii.gz”",
+        "wrongly_called: has no file “scans/*_t1.nii.gz”",
+    )
+    assert found.bad == {"unlabelled", "wrongly_called"}
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
@@ -77,6 +91,27 @@ def test_a_broken_listing_is_refused_in_words(tmp_path, text):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (
+            {"background": 0, "front": 1, "back": 2, "ignore": 3},
+            r"label 3, “ignore”, is for voxels that nobody judged.* draw what is there",
+        ),
+        ({"0": "background", "1": "front", "2": "Ignore"}, "label 2, “Ignore”, is for voxels that nobody judged"),
+        (
+            {"background": 0, "whole": [1, 2], "back": 2},
+            r"“whole” is a region of the labels 1, 2.* give every number a name of its own",
+        ),
+    ],
+)
+def test_labels_of_a_kind_that_cannot_be_trained_are_refused_in_words(tmp_path, labels, words):
+    root = labelled.write_decathlon(tmp_path)
+    change(root, labels=labels)
+    with pytest.raises(ScanError, match=words):
+        open_dataset(root)
+
+
 def test_labels_are_matched_by_name_or_else_by_number(tmp_path):
     dataset = open_dataset(labelled.write_decathlon(tmp_path))
     found = dataset.matching(LabelTable.of(["Back", "other", "FRONT"]))
@@ -89,6 +124,22 @@ def test_labels_are_matched_by_name_or_else_by_number(tmp_path):
     assert "equal numbers were taken to mean the same: 1 front → 1 x, 2 back → 2 y" in str(found)
 
 
+def test_numbers_that_were_asked_for_win_over_the_dataset_s_names(tmp_path):
+    root, table = labelled.write_decathlon(tmp_path), LabelTable.of(["front", "back"])
+    change(root, labels={"0": "background", "1": "front", "2": "back", "3": "nose"})
+    named = open_dataset(root).named(table, {2: 1, 3: 2})
+    found = named.matching(table)
+    assert found.numbers == {1: 0, 2: 1, 3: 2}
+    assert str(found) == (
+        "labels matched by the numbers given: 2 back → 1 front, 3 nose → 2 back. "
+        "not among the model's labels, and background to it: 1 front"
+    )
+    assert named.named(table, {2: 1, 3: 2}) == named
+    assert fingerprint(named).problems == ()
+    with pytest.raises(ScanError, match="none of the label numbers 17, 53 is the dataset's: 1 front, 2 back, 3 nose"):
+        open_dataset(root).named(table, {17: 1, 53: 2})
+
+
 def test_one_name_that_is_not_the_model_s_leaves_the_others_matched(tmp_path):
     root = labelled.write_decathlon(tmp_path)
     change(root, labels={"0": "background", "1": "Mandible", "2": "Brain-stem", "3": "Tumour"})
@@ -96,6 +147,52 @@ def test_one_name_that_is_not_the_model_s_leaves_the_others_matched(tmp_path):
     assert found.numbers == {1: 3, 2: 1, 3: 0}
     assert "background to it: 3 Tumour" in str(found)
     assert "left open: Spinal cord" in str(found)
+
+
+def in_folders_of_their_own(root: Path, cases: int = 4, **entries) -> Path:
+    """A listing of cases whose files all have the same names."""
+    training = []
+    for k in range(cases):
+        for name, array in zip(("image", "seg"), labelled.arrays(k), strict=True):
+            labelled.save(root / f"case{k}" / f"{name}.nii.gz", array)
+        training.append({"image": f"./case{k}/image.nii.gz", "label": f"./case{k}/seg.nii.gz"})
+    listing = {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "front", "2": "back"}, "training": training}
+    (root / "dataset.json").write_text(json.dumps(listing | entries))
+    return root
+
+
+def test_cases_in_folders_of_their_own_keep_apart(tmp_path):
+    splits = {"train": ["case0/image.nii.gz", "./case1/image.nii.gz", "case3/image"], "val": ["case2/image.nii.gz"]}
+    dataset = open_dataset(in_folders_of_their_own(tmp_path, splits=splits))
+    assert [item.name for item in dataset["train"]] == [f"case{k}/image.nii.gz" for k in (0, 1, 3)]
+    assert [item.images for item in dataset["val"]] == [(tmp_path / "case2" / "image.nii.gz",)]
+    assert fingerprint(dataset).problems == ()
+
+
+def test_a_case_that_is_listed_again_is_a_problem(tmp_path):
+    root = in_folders_of_their_own(tmp_path)
+    listed = json.loads((root / "dataset.json").read_text())["training"]
+    change(root, training=[*listed, listed[0], listed[1]])  # the fifth is held out
+    found = fingerprint(open_dataset(root))
+    assert found.problems == (
+        "case0/image.nii.gz: is in more than one split",
+        "case1/image.nii.gz: is listed more than once",
+    )
+    assert found.bad == {"case0/image.nii.gz", "case1/image.nii.gz"}
+
+
+def test_a_name_in_a_split_that_is_no_case_is_a_problem(tmp_path):
+    root = labelled.write_decathlon(tmp_path)
+    change(root, splits={"train": ["1.nii.gz", "2", "typo"], "val": ["0.nii.gz", "case_17.nii.gz"]})
+    found = fingerprint(open_dataset(root))
+    assert found.problems == (
+        "typo: is in the split “train”, and no case is called so; the first one is called “0.nii.gz”",
+        "case_17.nii.gz: is in the split “val”, and no case is called so; the first one is called “0.nii.gz”",
+    )
+    assert found.bad == {"typo", "case_17.nii.gz"}
+    change(root, splits={"train": ["1"], "val": ["image"]})
+    with pytest.raises(ScanError, match="the split “val” of the dataset is empty"):
+        open_dataset(root)["val"]
 
 
 def test_all_problems_are_found_in_one_go(tmp_path):

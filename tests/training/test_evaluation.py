@@ -141,6 +141,16 @@ def test_labels_are_matched_by_name(dataset):
     assert document["keep_ratios"][0]["mean_dice"] < 0.9
 
 
+def test_numbers_that_were_asked_for_win_over_names(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--label-numbers", "2,1"])
+    assert result.exit_code == 0, result.stderr
+    assert "numbers given: 2 part 2 → 1 part 1, 1 part 1 → 2 part 2" in result.stderr
+    assert json.loads(result.stdout)["keep_ratios"][0]["mean_dice"] < 0.9
+
+
 def test_a_name_that_the_model_lacks_does_not_unsettle_the_others(dataset):
     path = dataset / "dataset.json"
     listing = json.loads(path.read_text())
@@ -149,6 +159,15 @@ def test_a_name_that_the_model_lacks_does_not_unsettle_the_others(dataset):
     truth = next(truths(dataset))
     assert truth.known == {2}
     assert set(np.unique(truth.labels)) == {0, 2}
+
+
+def test_cases_that_are_not_there_are_named(dataset):
+    listing = json.loads((dataset / "dataset.json").read_text())
+    listing["splits"]["val"].append("case_9.nii.gz")
+    (dataset / "dataset.json").write_text(json.dumps(listing))
+    said = []
+    evaluation.read_truths(open_dataset(dataset), "val", Registry()["tiny"], on_notice=said.append)
+    assert any(line.startswith("case_9.nii.gz: is in the split “val”") for line in said)
 
 
 def test_an_unknown_split_is_refused_in_words(dataset):
@@ -208,6 +227,68 @@ def test_the_command_prints_json_or_a_table(dataset):
     assert "no split" in result.stderr
 
 
+def spoil(dataset: Path, name: str, value: float = np.nan) -> None:
+    """Write a value that is no number into a case."""
+    path = dataset / "imagesTr" / f"{name}.nii.gz"
+    voxels = np.asarray(nib.load(path).dataobj).copy()
+    voxels[3, 3, 3] = value
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def test_a_case_that_cannot_be_measured_is_named_and_the_others_are_measured(dataset):
+    from napari_sparsetok.cli import app
+
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1,0.5", "--deletion", "0.5"]
+    sound = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert sound["failed"] == []
+    listing = json.loads((dataset / "dataset.json").read_text())
+    listing["splits"]["val"].append("case_0.nii.gz")  # before the others
+    (dataset / "dataset.json").write_text(json.dumps(listing))
+    for spoilt in (lambda: spoil(dataset, "case_0"), lambda: (dataset / "imagesTr" / "case_0.nii.gz").write_bytes(b"")):
+        spoilt()
+        result = CliRunner().invoke(app, [*arguments, "--json"])
+        assert result.exit_code == 1
+        document = json.loads(result.stdout)
+        ((case, why),) = [(failed["case"], failed["why"]) for failed in document.pop("failed")]
+        assert case == "case_0.nii.gz"
+        assert why
+        assert f"case_0.nii.gz is left out: {why}" in result.stderr
+        for row in (*document["keep_ratios"], *sound["keep_ratios"]):
+            row.pop("seconds_per_case_cached_prefix", None)
+        assert document == {key: value for key, value in sound.items() if key != "failed"}
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("| keep ratio |")
+    assert "1 of 3 cases could not be measured: case_0.nii.gz" in result.stderr
+
+
+def test_a_dataset_of_which_no_case_can_be_measured_is_refused(dataset, tmp_path):
+    from napari_sparsetok.cli import app
+
+    for name in ("case_1", "case_2"):
+        (dataset / "imagesTr" / f"{name}.nii.gz").write_bytes(b"no scan")
+    arguments = ["evaluate", "tiny", str(dataset), "--plot", str(tmp_path / "dice.svg")]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert (document["cases"], document["keep_ratios"]) == (0, [])
+    assert [failed["case"] for failed in document["failed"]] == ["case_1.nii.gz", "case_2.nii.gz"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "2 of 2 cases could not be measured" in result.stderr
+
+
+def test_what_is_no_number_is_replaced_if_that_was_asked_for(dataset):
+    from napari_sparsetok.cli import app
+
+    spoil(dataset, "case_1", np.inf)
+    arguments = ["evaluate", "tiny", str(dataset), "--keep-ratios", "1", "--deletion", "0.5", "--json"]
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+    result = CliRunner().invoke(app, [*arguments, "--replace-nonfinite", "0"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["cases"] == 2
+
+
 def test_a_plot_of_no_kind_is_refused_before_the_work_and_a_full_disk_after_the_print(dataset, tmp_path):
     from napari_sparsetok.cli import app
 
@@ -244,6 +325,15 @@ def test_a_ratio_for_each_stage_and_a_threshold_are_measured_too(dataset):
     assert CliRunner().invoke(app, [*arguments[:-1], "0.5"]).exit_code == 2
 
 
+def test_a_threshold_that_is_none_is_refused_before_the_work(dataset):
+    from napari_sparsetok.cli import app
+
+    result = CliRunner().invoke(app, ["evaluate", "tiny", str(dataset), "--threshold", "-1"])
+    assert result.exit_code == 2
+    assert "a threshold must be a number of 0 or more, not -1" in result.stderr
+    assert "case_1" not in result.stderr
+
+
 def test_selections_are_compared_case_by_case(dataset):
     plan = evaluation.Plan([0.25], ("learned", "random", "oracle"))
     document = evaluation.evaluate("tiny", truths(dataset), plan)
@@ -255,6 +345,15 @@ def test_selections_are_compared_case_by_case(dataset):
     assert against["random"]["cases"] == 2
     assert "| random |" in evaluation.markdown(document)
     assert any("learned minus random" in line for line in evaluation.findings(document))
+
+
+def test_cases_of_one_name_are_compared_one_by_one(dataset):
+    plan = evaluation.Plan([0.25], ("learned", "random"))
+    namesakes = (replace(truth, name="image.nii.gz") for truth in truths(dataset))
+    (against,) = evaluation.evaluate("tiny", namesakes, plan)["learned_minus"]
+    (apart,) = evaluation.evaluate("tiny", truths(dataset), plan)["learned_minus"]
+    assert against["dice"]["cases"] == 2
+    assert against == apart
 
 
 @pytest.mark.parametrize("order", deletion.ORDERS)
@@ -270,12 +369,30 @@ def test_the_tokens_that_go_are_those_of_the_order(share, order):
 
 
 def test_the_deletion_test_without_deletion_agrees_with_dense(dataset):
-    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.0, 0.8)))
-    nothing, much = document["deletion"]
-    assert nothing["share"] == 0
-    assert nothing["worst"]["mean"] == nothing["best"]["mean"] == 1
+    segmenter = SCDSegmenter(Registry())
+    dense = segmenter.segment(next(truths(dataset)).scan, Settings("tiny", 1.0))
+    assert [one.agreement for one in deletion.delete_tokens(segmenter, dense, [0.0])] == [1, 1, 1]
+    document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.8,)))
+    (much,) = document["deletion"]
     assert much["random"]["mean"] < 1
     assert any("Without 80%" in line for line in evaluation.findings(document))
+
+
+def test_what_is_asked_for_twice_is_measured_once(dataset):
+    once = evaluation.Plan([0.25, 1.0], ("random", "learned"), (0.8, 0.5))
+    twice = evaluation.Plan([0.25, 1.0, 0.25], ("random", "learned", "random"), (0.8, 0.5, 0.8))
+    assert twice == once
+    case = [next(truths(dataset))]
+    document = evaluation.evaluate("tiny", case, evaluation.Plan([0.25, 0.25], deletion=(0.8, 0.8)))
+    (row,) = document["keep_ratios"]
+    assert row["labels"][0]["dice"]["cases"] == 1
+    assert document["deletion"][0]["random"]["cases"] == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="numbers above 0 and below 1, as in 0.5,0.9"):
+        evaluation.Plan([1.0], deletion=(0.5, share))
 
 
 def test_a_selection_that_is_none_is_refused(dataset):
