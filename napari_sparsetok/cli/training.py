@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from napari_sparsetok.cli.app import app
+from napari_sparsetok.cli.main_job import ReplaceNonfinite
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
 
 if TYPE_CHECKING:
@@ -209,9 +210,7 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     deletion: Annotated[
         str, typer.Option(metavar="S,S,…", help="Shares of the tokens to take away in the deletion test.")
     ] = "",
-    replace_nonfinite: Annotated[
-        float | None, typer.Option(metavar="VALUE", help="Put this value where a scan holds NaN or infinity.")
-    ] = None,
+    replace_nonfinite: ReplaceNonfinite = None,
     images: Images = None,
     labels: Labels = "",
     label_numbers: LabelNumbers = "",

@@ -109,8 +109,8 @@ class Recipe:
 
     about : what a person knows of it, as on its card: id, title, purpose, modality, training_data, licence, limits.
     labels : what the network tells apart, matched to the dataset's by name, else by number.
-    numbers : for a dataset that does not name its labels: from the numbers in its masks to the labels'. Empty if they
-        are the same.
+    numbers : from the numbers in a dataset's masks to the labels', whatever it calls them. Empty if its names tell, or
+        if they are the same.
     overlap, needs_region, one_piece : as on the card.
     """
 
