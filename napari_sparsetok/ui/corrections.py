@@ -24,6 +24,7 @@ from napari_sparsetok.labels import NOT_TISSUE, LabelTable, Meaning
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.overlays import OVERLAY
+from napari_sparsetok.ui.scan_choice import scan_layers
 from napari_sparsetok.ui.scan_layer import placed
 
 NOT_TISSUE_COLOR = "#FFFFFF"
@@ -113,7 +114,11 @@ class CorrectionsLayer:
         self._sheets: WeakKeyDictionary[Scan, dict[Meaning, Sheet]] = WeakKeyDictionary()
 
     def set_scan(self, scan: Scan | None) -> None:
-        """From now on this scan is corrected; the layers of others are hidden."""
+        """From now on this scan is corrected; the layers of others are hidden.
+
+        Without a scan all are: an image that is read, or cannot be, is not what they were drawn on. Where no image is
+        left they stay in sight.
+        """
         self._scan = scan
         self._hide_others()
 
@@ -123,7 +128,9 @@ class CorrectionsLayer:
         self._hide_others()
 
     def _hide_others(self) -> None:
-        for sheet in self._all() if self._scan is not None else ():
+        if self._scan is None and not scan_layers(self._viewer):
+            return
+        for sheet in self._all():
             layer = sheet.layer
             if sheet is not self.sheet and layer is not None and layer.visible:
                 sheet.mode = str(layer.mode)  # napari gives no hidden layer a mode

@@ -56,8 +56,7 @@ class ScanChoice:
 
         Of several channels each gets the layer that has its name, until a person chooses.
         """
-        self.layers = [x for x in self._viewer.layers if isinstance(x, Image) and OVERLAY not in x.metadata]
-        self.layers = [x for x in self.layers if not x.rgb and x.ndim in (3, 4)]
+        self.layers = scan_layers(self._viewer)
         ids = {layer.unique_id for layer in self.layers}
         self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
         was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
@@ -167,6 +166,12 @@ class ScanChoice:
         if kept is None or kept[0] is not data or not kept[1].is_of(layer):
             kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))
         return kept[2]
+
+
+def scan_layers(viewer: ViewerModel) -> list[Layer]:
+    """The layers that may be scans, from bottom to top."""
+    images = [layer for layer in viewer.layers if isinstance(layer, Image) and OVERLAY not in layer.metadata]
+    return [image for image in images if not image.rgb and image.ndim in (3, 4)]
 
 
 def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:

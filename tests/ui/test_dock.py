@@ -27,6 +27,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.ui import dock as dock_module
+from napari_sparsetok.ui import scan_choice
 from napari_sparsetok.ui.dock import Dock
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY
@@ -531,6 +532,62 @@ def test_each_frame_of_a_time_series_has_its_corrections_whenever_it_is_shown(de
     desk.viewer.dims.set_point(0, 0)
     assert not any(layer.visible for layer, _ in said.values())
     assert layers.array is None
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_no_stroke_lands_in_the_frame_before_while_there_is_no_scan(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    scan, go, real = make_scan(), threading.Event(), scan_choice.scan_of
+
+    def read(layer: Any, frame: int = 0) -> Any:
+        if frame == 2:
+            assert go.wait(PATIENCE)
+            if not readable:
+                raise ScanError("this frame cannot be read")
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", read)
+    frames = da.stack([da.from_array(scan.voxels + k) for k in range(3)])
+    desk.add(replace(scan, voxels=frames, leading="time", identity="series"))
+    desk.viewer.dims.set_point(0, 0)
+    desk.until(lambda: desk.state.scan is not None)
+    first = desk.state.scan
+    desk.segment()
+    desk.dock.correct_panel.start_requested.emit()
+    layer = desk.dock.correct.layers.layer
+    layer.paint((3, 4, 5), 1)
+    said = np.array(layer.data)
+
+    desk.viewer.dims.set_point(0, 2)
+    for _ in range(1 if readable else 2):  # while it is read, and once it cannot be
+        assert desk.state.scan is None
+        assert (layer.visible, str(layer.mode)) == (False, "pan_zoom")
+        layer.paint((8, 10, 6), 2)
+        np.testing.assert_array_equal(layer.data, said)
+        assert "Nothing was painted" in desk.state.message.text
+        go.set()
+        desk.until(lambda: desk.state.scan is not None or "cannot be read" in desk.panel._scan_info.text())
+
+    desk.viewer.dims.set_point(0, 0)
+    desk.until(lambda: desk.state.scan is first)
+    assert (layer.visible, str(layer.mode)) == (True, "paint")
+    layer.paint((8, 10, 6), 2)
+    assert not np.array_equal(layer.data, said)
+
+
+def test_corrections_stay_in_sight_without_their_scan_and_are_not_painted_then(desk: Desk) -> None:
+    scan_layer = desk.add(make_scan())
+    desk.segment()
+    desk.dock.correct_panel.start_requested.emit()
+    layer = desk.dock.correct.layers.layer
+    layer.paint((3, 4, 5), 1)
+    said = np.array(layer.data)
+    desk.viewer.layers.remove(scan_layer)
+    assert desk.state.scan is None
+    assert layer.visible
+    layer.paint((8, 10, 6), 2)
+    np.testing.assert_array_equal(layer.data, said)
 
 
 def test_a_scan_is_opened_by_its_file(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
