@@ -130,13 +130,15 @@ class CorrectionsLayer:
     def _hide_others(self) -> None:
         if self._scan is None and not scan_layers(self._viewer):
             return
-        for sheet in self._all():
+        for sheet in self.sheets:
             layer = sheet.layer
             if sheet is not self.sheet and layer is not None and layer.visible:
                 sheet.mode = str(layer.mode)  # napari gives no hidden layer a mode
                 layer.visible = False
 
-    def _all(self) -> list[Sheet]:
+    @property
+    def sheets(self) -> list[Sheet]:
+        """Those of all scans that somebody still has."""
         return [sheet for of_scan in self._sheets.values() for sheet in of_scan.values()]
 
     @property
@@ -156,7 +158,7 @@ class CorrectionsLayer:
 
     def has(self, layer: object) -> bool:
         """Whether a layer is one of these, of whichever scan."""
-        return any(sheet.layer is layer for sheet in self._all())
+        return any(sheet.layer is layer for sheet in self.sheets)
 
     @property
     def array(self) -> NDArray[np.uint8] | None:
@@ -224,7 +226,7 @@ class CorrectionsLayer:
 
     def let_go(self) -> None:
         """Stop listening to the arrays; the layers stay."""
-        for sheet in self._all():
+        for sheet in self.sheets:
             sheet.array.on_write = sheet.shown = None
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:

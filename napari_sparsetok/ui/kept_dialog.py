@@ -190,7 +190,20 @@ class KeptDesk(QObject):
             for one in kept:
                 store.remove(one.name)
 
-        self._session.write(work, self._refresh, "deleting kept corrections")
+        what = "deleting kept corrections"
+        self._session.write(work, lambda: None, what)
+        # In turn, and so also if the disk did not let all of them go.
+        self._session.write(lambda: None, lambda: self._keep_anew(kept), what)
+
+    def _keep_anew(self, deleted: Sequence[Kept]) -> None:
+        """It was said of the corrections that are open that they are kept safe, and so they are."""
+        sheets = [sheet for sheet in self._layers.sheets if self._keeping.holds_something(sheet)]
+        bereft = [x for x in sheets if any(self._store.goes_on(one.name, x.lineage) for one in deleted)]
+        for sheet in bereft:
+            self._keeping.soon(sheet)
+        if bereft:
+            self._session.say("Corrections that are open were kept anew, so that they stay safe.", "info")
+        self._keeping.settle(self._refresh)
 
 
 class KeptDialog(QDialog):

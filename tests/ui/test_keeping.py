@@ -161,6 +161,53 @@ def test_what_the_disk_refused_is_tried_once_more_when_the_panel_closes(room, tm
     assert everything(room) == [np.asarray(day.desk.array).tobytes()]
 
 
+def delete_all(room: Room) -> None:
+    """In the list, as a person does."""
+    room.desk.kept.show()
+    dialog = room.desk.kept.dialog
+    room.until(dialog._table.rowCount)
+    dialog._table.selectAll()
+    dialog._delete.click()
+    next(b for b in dialog.question.buttons() if "Delete" in b.text()).click()
+    room.settled()
+    room.settled()  # what was kept anew, and the list of it
+
+
+def test_what_is_on_the_screen_is_kept_anew_when_its_row_is_deleted(correcting):
+    room = correcting
+    first = room.session.state.scan
+    paint(room, (5, 10, 6), 2)
+    said = np.array(room.desk.array)
+    room.session.set_scan(make_scan((8, 9, 10), "another"))
+    room.segment()
+    room.panel.start_requested.emit()
+    paint(room, (5, 5, 6), 2)
+    room.desk.keep()
+    room.settled()
+    room.store.keep("a" * 64, np.ones((3, 3, 3), np.uint8))
+    names = {kept.name for kept in room.store.all()}
+
+    delete_all(room)
+    assert {kept.name for kept in room.store.all()} == names - {"a" * 64}
+    assert "kept anew" in room.session.state.message.text
+    assert room.desk.kept.dialog._table.rowCount() == 2
+    assert "safe on this computer" in room.panel._said.text()
+    (of_first,) = [kept for kept in room.store.all() if kept.belongs_to(first.content_hash)]
+    assert np.array_equal(room.store.give_back(of_first.name), said)
+    room.desk.kept.dialog.close()
+
+
+def test_what_was_emptied_stays_deleted(correcting):
+    room = correcting
+    paint(room, (5, 10, 6), 2)
+    room.desk.layers.layer.undo()
+    room.desk.keep()
+    room.settled()
+    delete_all(room)
+    assert not room.store.all()
+    room.desk.kept.dialog.close()
+
+
 def test_what_was_reviewed_is_offered_another_day_even_if_nothing_was_drawn(room, tmp_path):
     day = Room(room.qtbot, tmp_path / "kept")
     day.session.set_scan(make_scan())
