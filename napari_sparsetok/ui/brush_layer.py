@@ -103,6 +103,16 @@ class Labels(napari.layers.Labels):
             return
         napari.layers.Labels.mode.fset(self, mode)
 
+    def retire(self) -> None:
+        """From now on nobody keeps what is painted here, and so nothing can be."""
+        self.allowed = _nowhere
+        self._lock()
+        self.events.editable.connect(self._lock)
+
+    def _lock(self, event: Any = None) -> None:
+        """Also after each visit to 3-D, when napari unlocks it. The history of steps goes."""
+        napari.layers.Labels.editable.fset(self, False)
+
     def set_aim(self, aim: Any) -> None:
         """From now on this would be painted; None shows nothing."""
         self.aim = aim
@@ -191,6 +201,10 @@ class Labels(napari.layers.Labels):
     def _refuse(self, words: str) -> None:
         if self.refused is not None:
             self.refused(words)
+
+
+def _nowhere(places: Places, value: int) -> NDArray[np.bool_]:
+    return np.zeros(len(places[0]), dtype=bool)
 
 
 def _touches_the_edge(area: NDArray[np.bool_], axes: Sequence[int]) -> bool:

@@ -225,8 +225,11 @@ class CorrectionsLayer:
         self.apply(Edit(at, corrections[at]))
 
     def let_go(self) -> None:
-        """Stop listening to the arrays; the layers stay."""
+        """Stop listening to the arrays; the layers stay, to be looked at."""
         for sheet in self.sheets:
+            if sheet.layer is not None:
+                sheet.layer.retire()
+                sheet.layer.name = f"{sheet.layer.name} (panel closed)"
             sheet.array.on_write = sheet.shown = None
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:

@@ -948,6 +948,38 @@ def test_closing_twice_is_no_harm(desk: Desk) -> None:
     desk.dock.close()
 
 
+def test_nobody_paints_in_corrections_whose_panel_is_closed_and_a_new_one_offers_them_back(qtbot: Any) -> None:
+    viewer = ViewerModel()
+    first = Desk(viewer, qtbot, docked=False)
+    first.add(make_scan())
+    first.segment()
+    first.dock.correct_panel.start_requested.emit()
+    layer = first.dock.correct.layers.layer
+    layer.paint((5, 10, 6), 2)
+    said = np.array(layer.data)
+    first.end()
+    assert layer.name == "corrections · scan (panel closed)"
+    viewer.dims.ndisplay = 3  # after which napari would let it be edited again
+    viewer.dims.ndisplay = 2
+    layer.mode = "paint"
+    assert (layer.editable, str(layer.mode)) == (False, "pan_zoom")
+    layer.paint((9, 12, 7), 2)
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, said)
+
+    second = Desk(viewer, qtbot, docked=False)
+    second.segment()
+    correct = second.dock.correct
+    second.until(second.dock.correct_panel._offer_words.text)
+    second.dock.correct_panel.bring_back_requested.emit()
+    second.until(lambda: correct.array is not None)
+    np.testing.assert_array_equal(correct.array, said)
+    assert correct.layers.layer is not layer
+    correct.layers.layer.paint((9, 12, 7), 2)
+    assert second.dock.overlays.mask[9, 12, 7] == 2
+    second.end()
+
+
 def test_a_hidden_dock_lives_on(real: Desk, qtbot: Any) -> None:
     desk = real
     desk.dock.parentWidget().hide()
