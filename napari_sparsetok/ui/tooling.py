@@ -19,6 +19,7 @@ from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.state import Settings
 from napari_sparsetok.tool import Change, Scene, ToolRequest
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import Overlays
@@ -94,6 +95,8 @@ class Tooling(QObject):
         overlays.mask_changed.connect(self._on_mask)
         viewer.dims.events.current_step.connect(self._on_step)
         session.state.events.scan.connect(self._on_scan)
+        self._model = session.state.settings.model
+        session.state.events.settings.connect(self._on_settings)
 
     @property
     def is_working(self) -> bool:
@@ -219,6 +222,15 @@ class Tooling(QObject):
 
     def _on_scan(self, scan: object = None) -> None:
         self.drop()
+
+    def _on_settings(self, settings: Settings) -> None:
+        """Another model: its mask is another, and its numbers may mean other labels."""
+        if settings.model == self._model:
+            return
+        self._model = settings.model
+        if self._task is not None or self._shown is not None:
+            self.drop()
+            self._session.say("The tool began with the model before, and was dropped. Use it again on the new mask.")
 
 
 def _words(change: Change, work: Work) -> str:
