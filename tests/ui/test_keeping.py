@@ -50,6 +50,49 @@ def test_who_starts_first_and_brings_back_then_has_what_was_kept(room, tmp_path)
     assert np.array_equal(room.desk.array, said)
 
 
+def bring_back(room: Room) -> None:
+    room.panel.bring_back_requested.emit()
+    room.until(lambda: room.desk.kept.question is not None)
+    next(b for b in room.desk.kept.question.buttons() if "Bring" in b.text()).click()
+    room.settled()
+
+
+def test_what_was_offered_comes_back_and_not_what_was_drawn_since(room, tmp_path):
+    theirs = yesterdays(room, tmp_path / "kept")
+    room.session.set_scan(make_scan())
+    room.panel.start_requested.emit()
+    room.until(room.panel._offer_words.text)
+    paint(room, (2, 3, 3), 1)
+    own = np.array(room.desk.array)
+    room.desk.keep()  # which sets aside what was offered
+    room.settled()
+    bring_back(room)
+    assert np.array_equal(room.desk.array, theirs)
+    assert own.tobytes() in everything(room)
+    paint(room, (7, 3, 3), 1)
+    room.desk.keep()
+    room.settled()
+    assert {theirs.tobytes(), own.tobytes(), room.desk.array.tobytes()} <= set(everything(room))
+
+
+def test_what_was_offered_and_is_gone_is_said_and_nothing_else_comes_back(room, tmp_path):
+    yesterdays(room, tmp_path / "kept")
+    room.session.set_scan(make_scan())
+    room.panel.start_requested.emit()
+    room.until(room.panel._offer_words.text)
+    (kept,) = room.store.all()
+    room.store.remove(kept.name)
+    paint(room, (2, 3, 3), 1)
+    own = np.array(room.desk.array)
+    room.desk.keep()
+    room.settled()
+    room.panel.bring_back_requested.emit()
+    room.settled()
+    assert "are no longer kept" in room.session.state.message.text
+    assert room.desk.kept.question is None
+    assert np.array_equal(room.desk.array, own)
+
+
 def test_bringing_back_over_corrections_asks_and_loses_neither(room, tmp_path):
     said = yesterdays(room, tmp_path / "kept")
     room.session.set_scan(make_scan())
