@@ -178,7 +178,22 @@ class Labels(napari.layers.Labels):
         places.insert(self.across, level)
         self._put(tuple(places), new_label, True)
 
+    def undo(self) -> None:
+        """Take back the last step; not the one before a stroke that is under way."""
+        if self._is_at_rest():
+            super().undo()
+
+    def redo(self) -> None:
+        """Do again what was taken back last, but not in the middle of a stroke."""
+        if self._is_at_rest():
+            super().redo()
+
     # Details
+
+    def _is_at_rest(self) -> bool:
+        if self._block_history:
+            self._refuse("A stroke is under way: end it first, or take it back with Escape.")
+        return not self._block_history
 
     def _painted_axes(self) -> list[int]:
         return [axis for axis in range(self.ndim) if self.n_edit_dimensions == 3 or axis != self.across]
