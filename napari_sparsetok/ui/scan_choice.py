@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from psygnal import Signal
 
-from napari_sparsetok.files import OpeningStopped, resampled_to
+from napari_sparsetok.files import resampled_to
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
@@ -125,9 +125,10 @@ class ScanChoice:
         else:
             self._taken(None, None, "")
             self._session.follow(
-                lambda watch: _tried(lambda: self._read_unless_stopped(layers, frame, watch)),
+                lambda watch: _tried(lambda: self._read(layers, frame, watch)),
                 lambda found: self._hand_over(wanted, frame, found),
                 f"resampling to {layers[0].name}" if layers == self._agreed else f"reading {layers[0].name}",
+                otherwise=lambda: self._on_nothing(wanted, layers[0].name),
             )
 
     def _hand_over(self, wanted: object, frame: Frame | None, found: Scan | ScanError) -> None:
@@ -143,12 +144,11 @@ class ScanChoice:
         else:
             self._taken(found, frame, "")
 
-    def _read_unless_stopped(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
-        try:
-            return self._read(layers, frame, watch)
-        except OpeningStopped:
+    def _on_nothing(self, wanted: object, name: str) -> None:
+        """It failed, or was stopped, even before it began."""
+        if wanted is self._wanted:
             self._refused = True
-            raise
+            self._taken(None, None, f"“{name}” was not read. Choose it here again to try once more.")
 
     def _read(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]

@@ -129,6 +129,7 @@ class Tooling(QObject):
             lambda change: self._accept(task, change),
             "working on the mask",
             lane="tool",
+            otherwise=lambda: self._on_nothing(task),
         )
 
     def cancel(self) -> None:
@@ -161,14 +162,10 @@ class Tooling(QObject):
             watch.step(done, total)
             on_gui_thread(lambda: self._tell(task, done, total), self)
 
-        try:
-            work = task.work
-            # A copy, made here and not on the GUI thread; if it changes meanwhile, the result is not used.
-            mask, said = np.array(work.mask), work.corrections
-            return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
-        except BaseException:
-            on_gui_thread(lambda: self._failed(task), self)
-            raise
+        work = task.work
+        # A copy, made here and not on the GUI thread; if it changes meanwhile, the result is not used.
+        mask, said = np.array(work.mask), work.corrections
+        return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
 
     # On the GUI thread
 
@@ -176,7 +173,8 @@ class Tooling(QObject):
         if task is self._task:
             self._form.set_working(True, done, total)
 
-    def _failed(self, task: _Task) -> None:
+    def _on_nothing(self, task: _Task) -> None:
+        """It failed, or was stopped."""
         if task is self._task:
             self.drop()
 

@@ -411,6 +411,32 @@ def test_only_the_newest_of_two_slow_scans_is_taken(desk: Desk) -> None:
     assert desk.state.scan.voxels.max() == 2.0
 
 
+@pytest.mark.parametrize("why", ["stopped before it begins", "broken disk"])
+def test_a_scan_that_was_not_read_can_be_chosen_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, notices: list[Any], why: str
+) -> None:
+    go, broken, real = threading.Event(), [why == "broken disk"], scan_choice.scan_of
+
+    def read(layer: Any, frame: int = 0) -> Any:
+        if broken[0]:
+            raise OSError("no such device")
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", read)
+    desk.session.load(lambda: go.wait(PATIENCE), lambda _: None, "opening something large")
+    scan = make_scan()
+    layer = desk.add(replace(scan, voxels=da.from_array(scan.voxels), identity="lazy"))
+    if why == "stopped before it begins":
+        desk.session.cancel()
+    go.set()
+    desk.until(lambda: desk.session.wait(0.01) and desk.state.busy is None)
+    assert desk.state.scan is None
+    desk.until(lambda: "was not read" in desk.panel._scan_info.text())
+    broken[0] = False
+    desk.panel.scans_chosen.emit([layer])
+    desk.until(lambda: desk.state.scan is not None)
+
+
 def test_channels_are_stacked(desk: Desk, notices: list[Any]) -> None:
     first, second = make_scan(name="T1"), replace(make_scan(name="T2"), voxels=make_scan().voxels * 2)
     desk.add(first)

@@ -166,3 +166,24 @@ def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, 
     assert not room.desk.array.any()
     assert room.desk.tooling.preview.layer is None
     room.close()
+
+
+def test_a_tool_that_is_cancelled_while_it_waits_its_turn_ends(correcting, monkeypatch):
+    room = correcting
+    begun, go, work = threading.Event(), threading.Event(), tool.work
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(PATIENCE)
+        return work(*arguments)
+
+    monkeypatch.setattr(tool, "work", slow)
+    room.panel.tools.preview_requested.emit(SHRINK)
+    room.until(begun.is_set)
+    room.panel.tools.apply_requested.emit(EVERYWHERE)
+    room.session.cancel()
+    go.set()
+    room.settled()
+    assert not room.desk.tooling.is_working
+    assert not room.desk.array.any()
+    assert applied(room, SHRINK).any()
