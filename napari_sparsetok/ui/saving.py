@@ -136,10 +136,10 @@ class Saving(QObject):
         folder = scan.source.path.parent if scan.source else Path.home()
         frame = self.frame()
         name = scan.name if frame is None else f"{scan.name}_frame{frame.index}"
-        plain = folder / f"{name}_mask.nii.gz"
-        if plain in [saved.path for saved in self._saved.get(scan, {}).values()]:
+        plain = f"{name}_mask.nii.gz"
+        if plain in [saved.path.name for saved in self._saved.get(scan, {}).values()]:  # in whichever folder
             return folder / f"{name}_{self._session.state.settings.model}_mask.nii.gz"
-        return plain
+        return folder / plain
 
     def _write_agreed(self, typed: Path, path: Path, then: Callable[[], None]) -> None:
         """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""

@@ -221,7 +221,6 @@ def named(monkeypatch, tmp_path):
         return str(tmp_path / "scan_mask.nii.gz"), ""
 
     monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
     return suggested
 
 
