@@ -94,9 +94,21 @@ class Errands:
         self._lanes[lane].submit(lambda: self._guard(work), what)
         self._changed()
 
-    def follow(self, read: Callable[[Watch], T], then: Callable[[T], None], what: str, lane: Lane = "read") -> None:
-        """As `load`, for a function that says how far it is and can be stopped."""
+    def follow(
+        self,
+        read: Callable[[Watch], T],
+        then: Callable[[T], None],
+        what: str,
+        lane: Lane = "read",
+        otherwise: Callable[[], None] = lambda: None,
+    ) -> None:
+        """As `load`, for a function that says how far it is and can be stopped.
+
+        `otherwise` is called instead of `then`, also on the owner's thread, if it failed or was stopped, even before it
+        began.
+        """
         job = Job(lambda job: None, Busy(what, unit="%"))
+        found: list[T] = []
 
         def work() -> None:
             watch = Watch(
@@ -104,11 +116,11 @@ class Errands:
                 should_stop=lambda: job.stop.is_set() or self._guard.closed,
             )
             if not watch.should_stop():
-                found = read(watch)
-                self._tell(lambda: None if job.stop.is_set() else then(found))
+                found.append(read(watch))
 
         def run() -> None:
             self._guard(work)
+            self._tell(lambda: then(found[0]) if found and not job.stop.is_set() else otherwise())
             self._tell(lambda: self._followed.remove(job))
 
         self._followed.append(job)

@@ -108,9 +108,19 @@ class Session:
         """
         self._errands.load(read, then, what, lane)
 
-    def follow(self, read: Callable[[FileWatch], T], then: Callable[[T], None], what: str, lane: Lane = "read") -> None:
-        """As `load`, for a function that says how far it is and can be stopped: `cancel` stops it."""
-        self._errands.follow(read, then, what, lane)
+    def follow(
+        self,
+        read: Callable[[FileWatch], T],
+        then: Callable[[T], None],
+        what: str,
+        lane: Lane = "read",
+        otherwise: Callable[[], None] = lambda: None,
+    ) -> None:
+        """As `load`, for a function that says how far it is and can be stopped: `cancel` stops it.
+
+        `otherwise` is called instead of `then` if it failed or was stopped, even before it began.
+        """
+        self._errands.follow(read, then, what, lane, otherwise)
 
     def choose(self, **changes: Any) -> None:
         """Change fields of the settings other than the keep ratio. Nothing runs until `run`."""

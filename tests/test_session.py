@@ -609,10 +609,39 @@ def test_reading_that_is_followed_can_be_stopped(bench: Bench) -> None:
     go.set()
     bench.idle()
     assert bench.state.message is None
-    heard: list[int] = []
-    bench.session.follow(lambda watch: 3, heard.append, "opening a third")
+    heard: list[Any] = []
+    bench.session.follow(lambda watch: 3, heard.append, "opening a third", otherwise=lambda: heard.append("nothing"))
     bench.idle()
     assert heard == [3]
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it works", "before anybody looks", "by itself"])
+def test_what_comes_to_nothing_is_told(bench: Bench, when: str) -> None:
+    before, begun, go, heard = threading.Event(), threading.Event(), threading.Event(), []
+
+    def read(watch: Any) -> int:
+        begun.set()
+        assert go.wait(PATIENCE)
+        if when == "by itself":
+            raise ScanError("it cannot be read")
+        if when == "while it works":
+            watch.look()
+        return 3
+
+    bench.session.load(lambda: before.wait(PATIENCE), lambda _: None, "opening something large")
+    bench.session.follow(read, heard.append, "opening a folder", otherwise=lambda: heard.append("nothing"))
+    if when == "before it begins":
+        bench.session.cancel()
+    before.set()
+    if when == "while it works":
+        assert begun.wait(PATIENCE)
+        bench.session.cancel()
+    go.set()
+    if when == "before anybody looks":
+        assert bench.session.wait(PATIENCE)
+        bench.session.cancel()
+    bench.idle()
+    assert heard == ["nothing"]
 
 
 @pytest.mark.parametrize("slow", ["read", "look"])

@@ -103,6 +103,16 @@ class Labels(napari.layers.Labels):
             return
         napari.layers.Labels.mode.fset(self, mode)
 
+    def retire(self) -> None:
+        """From now on nobody keeps what is painted here, and so nothing can be."""
+        self.allowed = _nowhere
+        self._lock()
+        self.events.editable.connect(self._lock)
+
+    def _lock(self, event: Any = None) -> None:
+        """Also after each visit to 3-D, when napari unlocks it. The history of steps goes."""
+        napari.layers.Labels.editable.fset(self, False)
+
     def set_aim(self, aim: Any) -> None:
         """From now on this would be painted; None shows nothing."""
         self.aim = aim
@@ -168,7 +178,22 @@ class Labels(napari.layers.Labels):
         places.insert(self.across, level)
         self._put(tuple(places), new_label, True)
 
+    def undo(self) -> None:
+        """Take back the last step; not the one before a stroke that is under way."""
+        if self._is_at_rest():
+            super().undo()
+
+    def redo(self) -> None:
+        """Do again what was taken back last, but not in the middle of a stroke."""
+        if self._is_at_rest():
+            super().redo()
+
     # Details
+
+    def _is_at_rest(self) -> bool:
+        if self._block_history:
+            self._refuse("A stroke is under way: end it first, or take it back with Escape.")
+        return not self._block_history
 
     def _painted_axes(self) -> list[int]:
         return [axis for axis in range(self.ndim) if self.n_edit_dimensions == 3 or axis != self.across]
@@ -191,6 +216,10 @@ class Labels(napari.layers.Labels):
     def _refuse(self, words: str) -> None:
         if self.refused is not None:
             self.refused(words)
+
+
+def _nowhere(places: Places, value: int) -> NDArray[np.bool_]:
+    return np.zeros(len(places[0]), dtype=bool)
 
 
 def _touches_the_edge(area: NDArray[np.bool_], axes: Sequence[int]) -> bool:

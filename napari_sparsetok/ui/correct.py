@@ -90,6 +90,7 @@ class CorrectDesk(QObject):
         self.review = Reviewing(viewer, session, overlays, panel.review, self)
         self.looks = Looks(viewer, session, overlays, panel.looks)
         self.saving = Saving(dialogs, viewer, session, lambda: self.layers.sheet, self.remarks)
+        self.saving.frame = lambda: overlays.frame
         self.saving.guard.is_refused = lambda: self.keeping.refused
         self.saving.guard.settle = self.keeping.settle
         self.saving.saved.connect(self._write_saved)

@@ -24,6 +24,7 @@ from napari_sparsetok.labels import NOT_TISSUE, LabelTable, Meaning
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.overlays import OVERLAY
+from napari_sparsetok.ui.scan_choice import scan_layers
 from napari_sparsetok.ui.scan_layer import placed
 
 NOT_TISSUE_COLOR = "#FFFFFF"
@@ -113,7 +114,11 @@ class CorrectionsLayer:
         self._sheets: WeakKeyDictionary[Scan, dict[Meaning, Sheet]] = WeakKeyDictionary()
 
     def set_scan(self, scan: Scan | None) -> None:
-        """From now on this scan is corrected; the layers of others are hidden."""
+        """From now on this scan is corrected; the layers of others are hidden.
+
+        Without a scan all are: an image that is read, or cannot be, is not what they were drawn on. Where no image is
+        left they stay in sight.
+        """
         self._scan = scan
         self._hide_others()
 
@@ -123,13 +128,17 @@ class CorrectionsLayer:
         self._hide_others()
 
     def _hide_others(self) -> None:
-        for sheet in self._all() if self._scan is not None else ():
+        if self._scan is None and not scan_layers(self._viewer):
+            return
+        for sheet in self.sheets:
             layer = sheet.layer
             if sheet is not self.sheet and layer is not None and layer.visible:
                 sheet.mode = str(layer.mode)  # napari gives no hidden layer a mode
                 layer.visible = False
 
-    def _all(self) -> list[Sheet]:
+    @property
+    def sheets(self) -> list[Sheet]:
+        """Those of all scans that somebody still has."""
         return [sheet for of_scan in self._sheets.values() for sheet in of_scan.values()]
 
     @property
@@ -149,7 +158,7 @@ class CorrectionsLayer:
 
     def has(self, layer: object) -> bool:
         """Whether a layer is one of these, of whichever scan."""
-        return any(sheet.layer is layer for sheet in self._all())
+        return any(sheet.layer is layer for sheet in self.sheets)
 
     @property
     def array(self) -> NDArray[np.uint8] | None:
@@ -216,8 +225,11 @@ class CorrectionsLayer:
         self.apply(Edit(at, corrections[at]))
 
     def let_go(self) -> None:
-        """Stop listening to the arrays; the layers stay."""
-        for sheet in self._all():
+        """Stop listening to the arrays; the layers stay, to be looked at."""
+        for sheet in self.sheets:
+            if sheet.layer is not None:
+                sheet.layer.retire()
+                sheet.layer.name = f"{sheet.layer.name} (panel closed)"
             sheet.array.on_write = sheet.shown = None
 
     def _new_layer(self, scan: Scan, labels: LabelTable, given: NDArray[np.uint8] | None) -> Labels:

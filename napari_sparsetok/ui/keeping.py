@@ -58,6 +58,10 @@ class Keeping(QObject):
         """What there is to say of corrections that are not safe; "" if all are."""
         return REFUSED if self._refused else NOT_YET if self._changed or self._writing else ""
 
+    def holds_something(self, sheet: Sheet) -> bool:
+        """Whether there is anything on a sheet that would be lost."""
+        return bool(np.asarray(sheet.array).any() or self._notes(sheet).marks)
+
     def soon(self, sheet: Sheet) -> None:
         """It has changed."""
         scan = sheet.scan

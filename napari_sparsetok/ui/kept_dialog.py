@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files.autosave import Kept
-from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.labels import LabelTable, Meaning
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
@@ -70,6 +71,7 @@ class KeptDesk(QObject):
         self._dialogs, self._session, self._keeping, self._layers = dialogs, session, keeping, layers
         self._store = keeping.store
         self._install = install
+        self._offers: WeakKeyDictionary[Scan, dict[Meaning, Kept]] = WeakKeyDictionary()
         self.dialog: KeptDialog | None = None
         self.question: QMessageBox | None = None
 
@@ -96,6 +98,7 @@ class KeptDesk(QObject):
                 marks = f"{notes.marks} mark{'s' if notes.marks > 1 else ''}"
                 reviewed = f", {marks} of what you reviewed" if notes.marks else ""
                 words = f"Corrections of this scan were kept on {when}: {kept.voxels} voxels{reviewed}."
+                self._offers.setdefault(scan, {})[labels.meaning] = kept
                 self.offered.emit(words if kept.labels else f"{words} {_not_noted(labels)}")
 
         self._session.load(read, offer, "looking for kept corrections")
@@ -110,17 +113,35 @@ class KeptDesk(QObject):
             self._session.say(f"{words} Choose the model that draws these first, then bring them back.")
             return
 
-        def read() -> _Back:
-            found = kept or store.find(scan.content_hash, labels)
-            name = scan.content_hash if found is None else found.name
-            return _Back(scan, labels, name, store.give_back(name), Notes.from_json(store.notes(name)))
+        wanted = kept or self._offers.get(scan, {}).get(labels.meaning)
+
+        def find() -> Kept | None:
+            return store.find(scan.content_hash, labels) if wanted is None else self._now(wanted)
+
+        def read() -> _Back | None:
+            found = find()
+            while found is not None:
+                name = found.name
+                back = _Back(scan, labels, name, store.give_back(name), Notes.from_json(store.notes(name)))
+                before, found = found, find()
+                if found == before:  # and was not set aside while it was read
+                    return back
+            return None
 
         # Of what was offered it was said that its labels were not noted.
         noted = kept is None or bool(kept.labels)
         self._session.load(read, lambda back: self._on_read(back, noted), "bringing corrections back")
 
-    def _on_read(self, back: _Back, noted: bool) -> None:
+    def _now(self, wanted: Kept) -> Kept | None:
+        """The same corrections, wherever they lie now: what is drawn may have been kept in their place meanwhile."""
+        moved = (one for one in self._store.all() if one.belongs_to(wanted.name))
+        return next((one for one in moved if replace(one, name=wanted.name) == wanted), None)
+
+    def _on_read(self, back: _Back | None, noted: bool) -> None:
         sheet = self._layers.sheet
+        if back is None:
+            self._session.say("These corrections are no longer kept. “Kept corrections…” lists all that there are.")
+            return
         if not self._is_current(back.scan, back.labels):
             return
         if sheet is not None and np.asarray(sheet.array).any():
@@ -190,7 +211,20 @@ class KeptDesk(QObject):
             for one in kept:
                 store.remove(one.name)
 
-        self._session.write(work, self._refresh, "deleting kept corrections")
+        what = "deleting kept corrections"
+        self._session.write(work, lambda: None, what)
+        # In turn, and so also if the disk did not let all of them go.
+        self._session.write(lambda: None, lambda: self._keep_anew(kept), what)
+
+    def _keep_anew(self, deleted: Sequence[Kept]) -> None:
+        """It was said of the corrections that are open that they are kept safe, and so they are."""
+        sheets = [sheet for sheet in self._layers.sheets if self._keeping.holds_something(sheet)]
+        bereft = [x for x in sheets if any(self._store.goes_on(one.name, x.lineage) for one in deleted)]
+        for sheet in bereft:
+            self._keeping.soon(sheet)
+        if bereft:
+            self._session.say("Corrections that are open were kept anew, so that they stay safe.", "info")
+        self._keeping.settle(self._refresh)
 
 
 class KeptDialog(QDialog):

@@ -135,6 +135,9 @@ class Mirror:
     def _let_go(self, layer: Layer) -> None:
         for emitter, slot in self._connections.pop(layer, []):
             emitter.disconnect(slot)
+        copy = self._copies.get(layer)
+        if isinstance(copy, plane_brush.Labels):
+            copy.end_stroke()
         for kept in (self._copies, self._points):
             kept.pop(layer, None)
         self._stale.discard(layer)

@@ -193,14 +193,17 @@ class Overlays:
 
     @property
     def mask(self) -> NDArray[np.uint8] | None:
-        """What is seen: the prediction with the corrections, (z, y, x). Not to be written."""
+        """What is seen: the prediction with the corrections, (z, y, x). Not to be written.
+
+        None also back at a scan, until it is segmented: what was drawn meanwhile is not in the layer of before.
+        """
         layer = self._present("mask")
-        return None if layer is None else layer.data.reshape(layer.data.shape[-3:])
+        return None if layer is None or self._prediction is None else layer.data.reshape(layer.data.shape[-3:])
 
     @property
     def counts(self) -> NDArray[np.int64] | None:
         """Voxels of every label in the mask, by id."""
-        return self._counts if self._present("mask") is not None else None
+        return self._counts if self.mask is not None else None
 
     def _composed(self, prediction: Prediction, box: Any) -> NDArray[np.uint8]:
         if self._corrections is None:

@@ -121,11 +121,16 @@ class Painting(QObject):
         layer.keymap.clear()
 
     def _allowed_elsewhere(self, places: Places, value: int) -> NDArray[np.bool_]:
-        """In a layer that the panel does not drive: what is locked there is not known."""
-        if not self._locked():
-            return np.ones(len(places[0]), dtype=bool)
-        self._session.say("Some labels are locked. Choose the scan and the model of this layer first, or unlock them.")
-        return np.zeros(len(places[0]), dtype=bool)
+        """In a layer that the panel does not drive: what is locked there is not known, and what it lies on may go."""
+        nowhere = np.zeros(len(places[0]), dtype=bool)
+        if self._session.state.scan is None:
+            self._session.say("Nothing was painted, as there is no scan now. Choose one, or wait until it is read.")
+            return nowhere
+        if self._locked():
+            words = "Some labels are locked. Choose the scan and the model of this layer first, or unlock them."
+            self._session.say(words)
+            return nowhere
+        return ~nowhere
 
     def _bind(self, layer: Labels, keys: Mapping[str, Callable[[], None]]) -> None:
         """Keys of the layer come before napari's own, which know nothing of eraser and restore."""

@@ -30,6 +30,7 @@ class Labels(brush_layer.Labels):
     def __init__(self, source: brush_layer.Labels, viewer: ViewerModel, **arguments: Any) -> None:
         self._main_layer, self._canvas_viewer = source, viewer
         self._preview: BrushPreview | None = None
+        self._is_stroking = False
         super().__init__(source.data, **arguments)
         source.aimed.connect(self._on_aim)
         viewer.dims.events.order.connect(self._on_aim)
@@ -71,6 +72,25 @@ class Labels(brush_layer.Labels):
         with self._main_layer.block_history():
             yield
 
+    # A stroke that spans many events of the mouse, for which napari has no public names.
+
+    def _begin_stroke(self) -> None:
+        self._is_stroking = True
+        self._main_layer._begin_stroke()
+
+    def _commit_stroke(self) -> None:
+        self._is_stroking = False
+        self._main_layer._commit_stroke()
+
+    def _abort_stroke(self) -> None:
+        self._is_stroking = False
+        self._main_layer._abort_stroke()
+
+    def end_stroke(self) -> None:
+        """The canvas goes: what was painted in it is a step, or the next strokes would all belong to it."""
+        if self._is_stroking:
+            self._commit_stroke()
+
     def _on_aim(self, event: Any = None) -> None:
         """Show around this canvas's cursor what the brush would paint here."""
         aim = self._main_layer.aim
@@ -83,6 +103,7 @@ class Labels(brush_layer.Labels):
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self:
+            self.end_stroke()
             self._main_layer.aimed.disconnect(self._on_aim)
             if self._preview is not None:
                 self._preview.shut_down()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import Sheet
 from napari_sparsetok.ui.lifetime import outermost
 from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
-from napari_sparsetok.ui.scan_layer import SCAN
+from napari_sparsetok.ui.scan_layer import SCAN, Frame
 
 MARK = "● unsaved corrections – "
 """Before the window's title while a scan's corrections are in no saved mask."""
@@ -31,8 +32,20 @@ _MAY_BE_LOST = (
 )
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """Where one scan's mask by one model was saved, and what the file looked like then."""
+
+    path: Path
+    stamp: tuple[int, ...]
+
+
 class Saving(QObject):
     """Saves the current mask and knows which scans have corrections that are in no saved mask.
+
+    Attributes
+    ----------
+    frame : which frame of a series the current scan is, None if it is none; for the name that is suggested.
 
     Parameters
     ----------
@@ -56,8 +69,8 @@ class Saving(QObject):
         self._widget, self._viewer, self._session = widget, viewer, session
         self._sheet, self._remarks = sheet, remarks
         self._changes: WeakKeyDictionary[Sheet, int] = WeakKeyDictionary()  # since the last mask was saved
-        self._paths: WeakKeyDictionary[Scan, dict[str, Path]] = WeakKeyDictionary()  # of each model's mask
-        self._written: dict[Path, tuple[int, ...]] = {}  # what a mask that was saved here looked like on disk
+        self._saved: WeakKeyDictionary[Scan, dict[str, _Saved]] = WeakKeyDictionary()  # each model's mask
+        self.frame: Callable[[], Frame | None] = lambda: None
         self.guard = ClosingGuard(widget, self)
         self.question: QMessageBox | None = None
         session.state.events.scan.connect(self._write_title)
@@ -65,8 +78,13 @@ class Saving(QObject):
     @property
     def path(self) -> Path | None:
         """Where the current model's mask of the current scan was last saved."""
+        saved = self._last
+        return None if saved is None else saved.path
+
+    @property
+    def _last(self) -> _Saved | None:
         state = self._session.state
-        return None if state.scan is None else self._paths.get(state.scan, {}).get(state.settings.model)
+        return None if state.scan is None else self._saved.get(state.scan, {}).get(state.settings.model)
 
     @property
     def unsaved(self) -> list[Scan]:
@@ -81,13 +99,18 @@ class Saving(QObject):
 
     def save(self, then: Callable[[], None] = lambda: None) -> None:
         """Save where it was saved before; ask where to if it was not."""
-        path = self.path
-        if path is None:
+        last = self._last
+        if last is None:
             self.save_as(then)
-        elif self._written.get(path) not in (None, _stamp(path)) and path.exists():
-            self._ask(path, "It is not the file that you saved here: another window or program wrote it since.", then)
+        elif last.stamp != _stamp(last.path) and last.path.exists():
+            self._ask(
+                last.path,
+                "It is not this scan's mask by this model: something else was saved there since, here or by another "
+                "window or program.",
+                then,
+            )
         else:
-            self._write(path, then)
+            self._write(last.path, then)
 
     def save_as(self, then: Callable[[], None] = lambda: None) -> None:
         """Ask where to, and save there."""
@@ -95,11 +118,9 @@ class Saving(QObject):
         if prediction is None:
             self._session.say("There is no mask yet: segment the scan first.")
             return
-        source = prediction.scan.source
-        folder = source.path.parent if source else Path.home()
-        suggestion = self.path or folder / f"{prediction.scan.name}_mask.nii.gz"
+        suggestion = str(self.path or self._suggestion(prediction.scan))
         filters = mask_filters(prediction.scan)
-        path, chosen = QFileDialog.getSaveFileName(self._widget, "Save the mask", str(suggestion), filters)
+        path, chosen = QFileDialog.getSaveFileName(self._widget, "Save the mask", suggestion, filters)
         if path:
             self._write_agreed(Path(path), Path(with_ending_of(path, chosen)), then)
 
@@ -109,6 +130,16 @@ class Saving(QObject):
         self._session.state.events.scan.disconnect(self._write_title)
         self._changes.clear()
         self._write_title()
+
+    def _suggestion(self, scan: Scan) -> Path:
+        """Frames of one series have one name, and masks of several models one scan; their files must not."""
+        folder = scan.source.path.parent if scan.source else Path.home()
+        frame = self.frame()
+        name = scan.name if frame is None else f"{scan.name}_frame{frame.index}"
+        plain = f"{name}_mask.nii.gz"
+        if plain in [saved.path.name for saved in self._saved.get(scan, {}).values()]:  # in whichever folder
+            return folder / f"{name}_{self._session.state.settings.model}_mask.nii.gz"
+        return folder / plain
 
     def _write_agreed(self, typed: Path, path: Path, then: Callable[[], None]) -> None:
         """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""
@@ -143,8 +174,7 @@ class Saving(QObject):
         changes = 0 if sheet is None else self._changes.get(sheet, 0)
 
         def done() -> None:
-            self._paths.setdefault(scan, {})[model] = path
-            self._written[path] = _stamp(path)
+            self._saved.setdefault(scan, {})[model] = _Saved(path, _stamp(path))
             if sheet is not None and self._changes.get(sheet, 0) == changes:  # nothing was drawn while it was written
                 self._changes.pop(sheet, None)
             self._write_title()

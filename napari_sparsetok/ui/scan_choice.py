@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from psygnal import Signal
 
-from napari_sparsetok.files import OpeningStopped, resampled_to
+from napari_sparsetok.files import resampled_to
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
@@ -56,8 +56,7 @@ class ScanChoice:
 
         Of several channels each gets the layer that has its name, until a person chooses.
         """
-        self.layers = [x for x in self._viewer.layers if isinstance(x, Image) and OVERLAY not in x.metadata]
-        self.layers = [x for x in self.layers if not x.rgb and x.ndim in (3, 4)]
+        self.layers = scan_layers(self._viewer)
         ids = {layer.unique_id for layer in self.layers}
         self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
         was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
@@ -126,9 +125,10 @@ class ScanChoice:
         else:
             self._taken(None, None, "")
             self._session.follow(
-                lambda watch: _tried(lambda: self._read_unless_stopped(layers, frame, watch)),
+                lambda watch: _tried(lambda: self._read(layers, frame, watch)),
                 lambda found: self._hand_over(wanted, frame, found),
                 f"resampling to {layers[0].name}" if layers == self._agreed else f"reading {layers[0].name}",
+                otherwise=lambda: self._on_nothing(wanted, layers[0].name),
             )
 
     def _hand_over(self, wanted: object, frame: Frame | None, found: Scan | ScanError) -> None:
@@ -144,12 +144,11 @@ class ScanChoice:
         else:
             self._taken(found, frame, "")
 
-    def _read_unless_stopped(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
-        try:
-            return self._read(layers, frame, watch)
-        except OpeningStopped:
+    def _on_nothing(self, wanted: object, name: str) -> None:
+        """It failed, or was stopped, even before it began."""
+        if wanted is self._wanted:
             self._refused = True
-            raise
+            self._taken(None, None, f"“{name}” was not read. Choose it here again to try once more.")
 
     def _read(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
@@ -167,6 +166,12 @@ class ScanChoice:
         if kept is None or kept[0] is not data or not kept[1].is_of(layer):
             kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))
         return kept[2]
+
+
+def scan_layers(viewer: ViewerModel) -> list[Layer]:
+    """The layers that may be scans, from bottom to top."""
+    images = [layer for layer in viewer.layers if isinstance(layer, Image) and OVERLAY not in layer.metadata]
+    return [image for image in images if not image.rgb and image.ndim in (3, 4)]
 
 
 def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject
 
 from napari_sparsetok.correction import tokens_under
-from napari_sparsetok.scan import Region, Scan, Shape
+from napari_sparsetok.scan import Region, Shape
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import Forced, Settings
+from napari_sparsetok.state import Forced, Prediction, Settings
 from napari_sparsetok.ui.teach_form import TeachForm
 
 Found = tuple[NDArray[np.bool_], Shape | None]  # the tokens, and a corrected voxel to begin around
@@ -50,8 +50,7 @@ class Teaching(QObject):
             under = tokens_under(np.asarray(said), prediction.tokens, prediction.scan.geometry)
             return under, _middle(np.asarray(said))
 
-        scan, region = prediction.scan, prediction.region
-        self._session.load(read, lambda found: self._accept(scan, region, found), "finding tokens", lane="look")
+        self._session.load(read, lambda found: self._accept(prediction, found), "finding tokens", lane="look")
 
     def release(self) -> None:
         """Keep nothing by hand, and run again."""
@@ -61,10 +60,11 @@ class Teaching(QObject):
 
     # Details
 
-    def _accept(self, scan: Scan, region: Region, found: Found) -> None:
+    def _accept(self, prediction: Prediction, found: Found) -> None:
         under, middle = found
-        if scan is not self._session.state.scan:
-            return
+        state, region = self._session.state, prediction.region
+        if prediction.scan is not state.scan or prediction.settings.model != state.settings.model:
+            return  # tokens of another scan or model are others
         if not under.any():
             self._session.say("No token lies under your corrections: they are outside what was segmented.")
             return

@@ -19,6 +19,7 @@ from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.state import Settings
 from napari_sparsetok.tool import Change, Scene, ToolRequest
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import Overlays
@@ -94,6 +95,8 @@ class Tooling(QObject):
         overlays.mask_changed.connect(self._on_mask)
         viewer.dims.events.current_step.connect(self._on_step)
         session.state.events.scan.connect(self._on_scan)
+        self._model = session.state.settings.model
+        session.state.events.settings.connect(self._on_settings)
 
     @property
     def is_working(self) -> bool:
@@ -126,6 +129,7 @@ class Tooling(QObject):
             lambda change: self._accept(task, change),
             "working on the mask",
             lane="tool",
+            otherwise=lambda: self._on_nothing(task),
         )
 
     def cancel(self) -> None:
@@ -158,14 +162,10 @@ class Tooling(QObject):
             watch.step(done, total)
             on_gui_thread(lambda: self._tell(task, done, total), self)
 
-        try:
-            work = task.work
-            # A copy, made here and not on the GUI thread; if it changes meanwhile, the result is not used.
-            mask, said = np.array(work.mask), work.corrections
-            return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
-        except BaseException:
-            on_gui_thread(lambda: self._failed(task), self)
-            raise
+        work = task.work
+        # A copy, made here and not on the GUI thread; if it changes meanwhile, the result is not used.
+        mask, said = np.array(work.mask), work.corrections
+        return tool.work(task.request, mask, None if said is None else np.asarray(said), work.scene, step)
 
     # On the GUI thread
 
@@ -173,7 +173,8 @@ class Tooling(QObject):
         if task is self._task:
             self._form.set_working(True, done, total)
 
-    def _failed(self, task: _Task) -> None:
+    def _on_nothing(self, task: _Task) -> None:
+        """It failed, or was stopped."""
         if task is self._task:
             self.drop()
 
@@ -219,6 +220,15 @@ class Tooling(QObject):
 
     def _on_scan(self, scan: object = None) -> None:
         self.drop()
+
+    def _on_settings(self, settings: Settings) -> None:
+        """Another model: its mask is another, and its numbers may mean other labels."""
+        if settings.model == self._model:
+            return
+        self._model = settings.model
+        if self._task is not None or self._shown is not None:
+            self.drop()
+            self._session.say("The tool began with the model before, and was dropped. Use it again on the new mask.")
 
 
 def _words(change: Change, work: Work) -> str:

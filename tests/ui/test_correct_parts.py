@@ -705,3 +705,27 @@ def test_locks_hold_without_the_layer_of_the_mask(correcting):
         assert (said[12:] == 2).all()
     layer.paint((8, 10, 2), 1)
     assert (np.asarray(desk.desk.array)[8] == 1).any()
+
+
+def test_back_at_a_scan_locks_and_fill_go_by_what_was_drawn_until_it_is_segmented(correcting):
+    """The mask that is still on the screen is the one of before, without the newest strokes."""
+    desk = correcting
+    scan, layer = desk.session.state.scan, desk.desk.layers.layer
+    desk.session.set_scan(make_scan(name="other"))
+    desk.session.set_scan(scan)
+    assert desk.overlays.layer("mask") is not None
+    assert desk.overlays.mask is None
+    assert desk.overlays.counts is None
+    ring = np.zeros((20, 12), np.uint8)
+    ring[5:10, 3:8] = 1
+    ring[6:9, 4:7] = 0
+    layer.data[5] = ring
+    desk.panel.labels.lock_toggled.emit(1, True)
+    layer.brush_mm = 1.0
+    layer.paint((5, 5, 5), 2)
+    assert np.array_equal(layer.data[5], ring)
+    layer.fill((5, 7, 5), 2)
+    assert set(np.unique(layer.data[5][6:9, 4:7])) == {2}
+    assert np.count_nonzero(layer.data[5] == 2) == 9
+    desk.segment()
+    assert np.array_equal(desk.overlays.mask, desk.composed())

@@ -27,6 +27,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tokens import first_stage_preview
 from napari_sparsetok.ui import dock as dock_module
+from napari_sparsetok.ui import scan_choice
 from napari_sparsetok.ui.dock import Dock
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY
@@ -410,6 +411,32 @@ def test_only_the_newest_of_two_slow_scans_is_taken(desk: Desk) -> None:
     assert desk.state.scan.voxels.max() == 2.0
 
 
+@pytest.mark.parametrize("why", ["stopped before it begins", "broken disk"])
+def test_a_scan_that_was_not_read_can_be_chosen_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, notices: list[Any], why: str
+) -> None:
+    go, broken, real = threading.Event(), [why == "broken disk"], scan_choice.scan_of
+
+    def read(layer: Any, frame: int = 0) -> Any:
+        if broken[0]:
+            raise OSError("no such device")
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", read)
+    desk.session.load(lambda: go.wait(PATIENCE), lambda _: None, "opening something large")
+    scan = make_scan()
+    layer = desk.add(replace(scan, voxels=da.from_array(scan.voxels), identity="lazy"))
+    if why == "stopped before it begins":
+        desk.session.cancel()
+    go.set()
+    desk.until(lambda: desk.session.wait(0.01) and desk.state.busy is None)
+    assert desk.state.scan is None
+    desk.until(lambda: "was not read" in desk.panel._scan_info.text())
+    broken[0] = False
+    desk.panel.scans_chosen.emit([layer])
+    desk.until(lambda: desk.state.scan is not None)
+
+
 def test_channels_are_stacked(desk: Desk, notices: list[Any]) -> None:
     first, second = make_scan(name="T1"), replace(make_scan(name="T2"), voxels=make_scan().voxels * 2)
     desk.add(first)
@@ -531,6 +558,62 @@ def test_each_frame_of_a_time_series_has_its_corrections_whenever_it_is_shown(de
     desk.viewer.dims.set_point(0, 0)
     assert not any(layer.visible for layer, _ in said.values())
     assert layers.array is None
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_no_stroke_lands_in_the_frame_before_while_there_is_no_scan(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    scan, go, real = make_scan(), threading.Event(), scan_choice.scan_of
+
+    def read(layer: Any, frame: int = 0) -> Any:
+        if frame == 2:
+            assert go.wait(PATIENCE)
+            if not readable:
+                raise ScanError("this frame cannot be read")
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", read)
+    frames = da.stack([da.from_array(scan.voxels + k) for k in range(3)])
+    desk.add(replace(scan, voxels=frames, leading="time", identity="series"))
+    desk.viewer.dims.set_point(0, 0)
+    desk.until(lambda: desk.state.scan is not None)
+    first = desk.state.scan
+    desk.segment()
+    desk.dock.correct_panel.start_requested.emit()
+    layer = desk.dock.correct.layers.layer
+    layer.paint((3, 4, 5), 1)
+    said = np.array(layer.data)
+
+    desk.viewer.dims.set_point(0, 2)
+    for _ in range(1 if readable else 2):  # while it is read, and once it cannot be
+        assert desk.state.scan is None
+        assert (layer.visible, str(layer.mode)) == (False, "pan_zoom")
+        layer.paint((8, 10, 6), 2)
+        np.testing.assert_array_equal(layer.data, said)
+        assert "Nothing was painted" in desk.state.message.text
+        go.set()
+        desk.until(lambda: desk.state.scan is not None or "cannot be read" in desk.panel._scan_info.text())
+
+    desk.viewer.dims.set_point(0, 0)
+    desk.until(lambda: desk.state.scan is first)
+    assert (layer.visible, str(layer.mode)) == (True, "paint")
+    layer.paint((8, 10, 6), 2)
+    assert not np.array_equal(layer.data, said)
+
+
+def test_corrections_stay_in_sight_without_their_scan_and_are_not_painted_then(desk: Desk) -> None:
+    scan_layer = desk.add(make_scan())
+    desk.segment()
+    desk.dock.correct_panel.start_requested.emit()
+    layer = desk.dock.correct.layers.layer
+    layer.paint((3, 4, 5), 1)
+    said = np.array(layer.data)
+    desk.viewer.layers.remove(scan_layer)
+    assert desk.state.scan is None
+    assert layer.visible
+    layer.paint((8, 10, 6), 2)
+    np.testing.assert_array_equal(layer.data, said)
 
 
 def test_a_scan_is_opened_by_its_file(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -889,6 +972,38 @@ def test_closing_twice_is_no_harm(desk: Desk) -> None:
     desk.dock.shut_down()
     desk.dock.shut_down()
     desk.dock.close()
+
+
+def test_nobody_paints_in_corrections_whose_panel_is_closed_and_a_new_one_offers_them_back(qtbot: Any) -> None:
+    viewer = ViewerModel()
+    first = Desk(viewer, qtbot, docked=False)
+    first.add(make_scan())
+    first.segment()
+    first.dock.correct_panel.start_requested.emit()
+    layer = first.dock.correct.layers.layer
+    layer.paint((5, 10, 6), 2)
+    said = np.array(layer.data)
+    first.end()
+    assert layer.name == "corrections · scan (panel closed)"
+    viewer.dims.ndisplay = 3  # after which napari would let it be edited again
+    viewer.dims.ndisplay = 2
+    layer.mode = "paint"
+    assert (layer.editable, str(layer.mode)) == (False, "pan_zoom")
+    layer.paint((9, 12, 7), 2)
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, said)
+
+    second = Desk(viewer, qtbot, docked=False)
+    second.segment()
+    correct = second.dock.correct
+    second.until(second.dock.correct_panel._offer_words.text)
+    second.dock.correct_panel.bring_back_requested.emit()
+    second.until(lambda: correct.array is not None)
+    np.testing.assert_array_equal(correct.array, said)
+    assert correct.layers.layer is not layer
+    correct.layers.layer.paint((9, 12, 7), 2)
+    assert second.dock.overlays.mask[9, 12, 7] == 2
+    second.end()
 
 
 def test_a_hidden_dock_lives_on(real: Desk, qtbot: Any) -> None:

@@ -50,6 +50,49 @@ def test_who_starts_first_and_brings_back_then_has_what_was_kept(room, tmp_path)
     assert np.array_equal(room.desk.array, said)
 
 
+def bring_back(room: Room) -> None:
+    room.panel.bring_back_requested.emit()
+    room.until(lambda: room.desk.kept.question is not None)
+    next(b for b in room.desk.kept.question.buttons() if "Bring" in b.text()).click()
+    room.settled()
+
+
+def test_what_was_offered_comes_back_and_not_what_was_drawn_since(room, tmp_path):
+    theirs = yesterdays(room, tmp_path / "kept")
+    room.session.set_scan(make_scan())
+    room.panel.start_requested.emit()
+    room.until(room.panel._offer_words.text)
+    paint(room, (2, 3, 3), 1)
+    own = np.array(room.desk.array)
+    room.desk.keep()  # which sets aside what was offered
+    room.settled()
+    bring_back(room)
+    assert np.array_equal(room.desk.array, theirs)
+    assert own.tobytes() in everything(room)
+    paint(room, (7, 3, 3), 1)
+    room.desk.keep()
+    room.settled()
+    assert {theirs.tobytes(), own.tobytes(), room.desk.array.tobytes()} <= set(everything(room))
+
+
+def test_what_was_offered_and_is_gone_is_said_and_nothing_else_comes_back(room, tmp_path):
+    yesterdays(room, tmp_path / "kept")
+    room.session.set_scan(make_scan())
+    room.panel.start_requested.emit()
+    room.until(room.panel._offer_words.text)
+    (kept,) = room.store.all()
+    room.store.remove(kept.name)
+    paint(room, (2, 3, 3), 1)
+    own = np.array(room.desk.array)
+    room.desk.keep()
+    room.settled()
+    room.panel.bring_back_requested.emit()
+    room.settled()
+    assert "are no longer kept" in room.session.state.message.text
+    assert room.desk.kept.question is None
+    assert np.array_equal(room.desk.array, own)
+
+
 def test_bringing_back_over_corrections_asks_and_loses_neither(room, tmp_path):
     said = yesterdays(room, tmp_path / "kept")
     room.session.set_scan(make_scan())
@@ -159,6 +202,53 @@ def test_what_the_disk_refused_is_tried_once_more_when_the_panel_closes(room, tm
         day.until(lambda: "Not kept safe: the disk refused" in day.panel._said.text())
     day.close()
     assert everything(room) == [np.asarray(day.desk.array).tobytes()]
+
+
+def delete_all(room: Room) -> None:
+    """In the list, as a person does."""
+    room.desk.kept.show()
+    dialog = room.desk.kept.dialog
+    room.until(dialog._table.rowCount)
+    dialog._table.selectAll()
+    dialog._delete.click()
+    next(b for b in dialog.question.buttons() if "Delete" in b.text()).click()
+    room.settled()
+    room.settled()  # what was kept anew, and the list of it
+
+
+def test_what_is_on_the_screen_is_kept_anew_when_its_row_is_deleted(correcting):
+    room = correcting
+    first = room.session.state.scan
+    paint(room, (5, 10, 6), 2)
+    said = np.array(room.desk.array)
+    room.session.set_scan(make_scan((8, 9, 10), "another"))
+    room.segment()
+    room.panel.start_requested.emit()
+    paint(room, (5, 5, 6), 2)
+    room.desk.keep()
+    room.settled()
+    room.store.keep("a" * 64, np.ones((3, 3, 3), np.uint8))
+    names = {kept.name for kept in room.store.all()}
+
+    delete_all(room)
+    assert {kept.name for kept in room.store.all()} == names - {"a" * 64}
+    assert "kept anew" in room.session.state.message.text
+    assert room.desk.kept.dialog._table.rowCount() == 2
+    assert "safe on this computer" in room.panel._said.text()
+    (of_first,) = [kept for kept in room.store.all() if kept.belongs_to(first.content_hash)]
+    assert np.array_equal(room.store.give_back(of_first.name), said)
+    room.desk.kept.dialog.close()
+
+
+def test_what_was_emptied_stays_deleted(correcting):
+    room = correcting
+    paint(room, (5, 10, 6), 2)
+    room.desk.layers.layer.undo()
+    room.desk.keep()
+    room.settled()
+    delete_all(room)
+    assert not room.store.all()
+    room.desk.kept.dialog.close()
 
 
 def test_what_was_reviewed_is_offered_another_day_even_if_nothing_was_drawn(room, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -10,10 +11,11 @@ from weakref import ref
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import PATIENCE, FakeSegmenter, make_registry, make_scan
+from fakes import PATIENCE, FakeSegmenter, make_card, make_registry, make_scan
 from napari.components import ViewerModel
 from qtpy.QtCore import QCoreApplication, QEvent, Qt
 from qtpy.QtWidgets import QDockWidget, QFileDialog, QMainWindow, QWidget
+from rooms import Room
 
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.files.autosave import CorrectionStore
@@ -202,11 +204,63 @@ def test_a_mask_that_another_window_wrote_since_is_asked_about(window, tmp_path,
     out.write_bytes(b"of another window")
     window.dock.correct.layers.layer.undo()
     saving.save()
-    assert "another window or program wrote it since" in saving.question.informativeText()
+    assert "something else was saved there since" in saving.question.informativeText()
     next(b for b in saving.question.buttons() if "Cancel" in b.text()).click()
     assert window.dock.session.wait(PATIENCE)
     assert out.read_bytes() == b"of another window"
     assert window.viewer.title.startswith(MARK)
+
+
+@pytest.fixture
+def named(monkeypatch, tmp_path):
+    """What was suggested in each dialog; every one is answered with the same name."""
+    suggested = []
+
+    def answer(parent, title, suggestion, filters):
+        suggested.append(Path(suggestion).name)
+        return str(tmp_path / "scan_mask.nii.gz"), ""
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
+    return suggested
+
+
+def test_a_mask_of_another_model_under_the_same_name_is_asked_about(qtbot, tmp_path, named):
+    room = Room(qtbot, tmp_path / "kept", make_card("a"), make_card("b"))
+    room.session.set_scan(make_scan())
+    saving, out = room.desk.saving, tmp_path / "scan_mask.nii.gz"
+    for model in "ab":
+        room.session.choose(model=model)
+        room.segment()
+        saving.save()
+        room.settled()
+    of_b = out.read_bytes()
+    assert named == ["scan_mask.nii.gz", "scan_b_mask.nii.gz"]
+    saving.save()  # its own is written over without a question
+    room.settled()
+    assert saving.question is None
+    room.session.choose(model="a")
+    room.segment()
+    saving.save()
+    assert "something else was saved there since" in saving.question.informativeText()
+    next(b for b in saving.question.buttons() if "Cancel" in b.text()).click()
+    room.settled()
+    assert out.read_bytes() == of_b
+    room.close()
+
+
+def test_each_frame_has_a_name_of_its_own_suggested(window, named):
+    scan = make_scan(name="series")
+    series = replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time")
+    for data, arguments, _ in layer_data(series):
+        window.viewer.add_image(data, **arguments)
+    state = window.dock.session.state
+    for frame in (0, 2):
+        window.viewer.dims.set_point(0, frame)
+        window.dock.panel.run_requested.emit()
+        window.until(lambda: state.prediction is not None and state.busy is None)
+        window.dock.correct.saving.save()
+        window.until(lambda: window.dock.correct.saving.path is not None)
+    assert named == ["series_frame0_mask.nii.gz", "series_frame2_mask.nii.gz"]
 
 
 @pytest.mark.parametrize("answer", ["Replace", "Cancel"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
-from fakes import make_scan
+from fakes import PATIENCE, make_card, make_scan
 from rooms import Room, paint
 
 from napari_sparsetok.scan import Region
 from napari_sparsetok.state import Forced
+from napari_sparsetok.ui import teaching
 
 
 def forced(room: Room) -> Forced | None:
@@ -50,6 +53,28 @@ def test_they_are_let_go_with_their_scan_and_their_region(correcting):
         room.session.choose(forced=Forced(Region.whole(first.shape), (4, 5, 3), keep=(1, 2)))
         change()
         assert forced(room) is None
+
+
+def test_tokens_of_the_model_before_are_not_forced_on_another(qtbot, tmp_path, monkeypatch):
+    room = Room(qtbot, tmp_path / "kept", make_card("a"), make_card("b"))
+    room.session.set_scan(make_scan())
+    room.segment()
+    room.panel.start_requested.emit()
+    paint(room, (5, 10, 6), 2)
+    go, find = threading.Event(), teaching.tokens_under
+
+    def slow(*arguments):
+        assert go.wait(PATIENCE)
+        return find(*arguments)
+
+    monkeypatch.setattr(teaching, "tokens_under", slow)
+    room.panel.teach.keep_requested.emit()
+    room.session.choose(model="b")
+    go.set()
+    room.settled()
+    assert forced(room) is None
+    assert room.session.state.prediction is None
+    room.close()
 
 
 def test_nothing_under_the_corrections_says_so(correcting):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
-from fakes import make_scan
+from fakes import PATIENCE, make_card, make_scan
 from rooms import Room, paint
 
-from napari_sparsetok.labels import NOT_TISSUE
+from napari_sparsetok import tool
+from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.tool import ToolRequest
 from napari_sparsetok.ui.label_view import LabelRow
 
@@ -131,4 +134,56 @@ def test_scrolling_does_not_make_a_tool_on_the_whole_label_work_twice(correcting
     previewed(room, SHRINK)
     room.viewer.dims.set_point(0, 9.0)
     monkeypatch.setattr(room.session, "follow", lambda *_, **__: pytest.fail("it was computed already"))
+    assert applied(room, SHRINK).any()
+
+
+@pytest.mark.parametrize("names", [["liver", "spleen"], ["head", "tail"]])
+@pytest.mark.parametrize("apply", [True, False])
+def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, apply):
+    """Number 1 may be another label by then, and even of the same labels the mask is another."""
+    room = Room(qtbot, tmp_path / "kept", make_card("a"), make_card("b", labels=LabelTable.of(names)))
+    room.session.set_scan(make_scan())
+    room.segment()
+    room.panel.start_requested.emit()
+    begun, go, work = threading.Event(), threading.Event(), tool.work
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(PATIENCE)
+        return work(*arguments)
+
+    monkeypatch.setattr(tool, "work", slow)
+    (room.panel.tools.apply_requested if apply else room.panel.tools.preview_requested).emit(SHRINK)
+    room.until(begun.is_set)
+    room.session.choose(model="b")
+    assert not room.desk.tooling.is_working
+    assert "began with the model before" in room.session.state.message.text
+    room.session.run()
+    room.until(lambda: room.session.state.prediction is not None)
+    room.panel.start_requested.emit()
+    go.set()
+    room.settled()
+    assert not room.desk.array.any()
+    assert room.desk.tooling.preview.layer is None
+    room.close()
+
+
+def test_a_tool_that_is_cancelled_while_it_waits_its_turn_ends(correcting, monkeypatch):
+    room = correcting
+    begun, go, work = threading.Event(), threading.Event(), tool.work
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(PATIENCE)
+        return work(*arguments)
+
+    monkeypatch.setattr(tool, "work", slow)
+    room.panel.tools.preview_requested.emit(SHRINK)
+    room.until(begun.is_set)
+    room.panel.tools.apply_requested.emit(EVERYWHERE)
+    room.session.cancel()
+    go.set()
+    room.settled()
+    assert not room.desk.tooling.is_working
+    assert not room.desk.array.any()
     assert applied(room, SHRINK).any()

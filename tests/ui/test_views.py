@@ -307,6 +307,61 @@ def test_what_may_not_be_painted_may_not_be_painted_anywhere(painting: Painting)
     assert not len(painting.painted)
 
 
+def encircle(layer: Any, steps: int) -> None:
+    """As napari paints while an area is encircled with the right button: over many events."""
+    layer.mode = "paint"
+    layer._begin_stroke()
+    for k in range(steps):
+        layer._draw(1 + k % 2, (3, 4, 5), (3, 4, 5))
+
+
+def test_encircling_in_a_further_canvas_is_one_step_and_escape_takes_it_back(painting: Painting) -> None:
+    stroke(painting.own, (1, 2, 2))
+    first = np.array(painting.corrections.array)
+    encircle(painting.copy, 120)  # more than napari remembers steps
+    assert not np.array_equal(painting.corrections.array, first)
+    painting.copy._abort_stroke()
+    np.testing.assert_array_equal(painting.corrections.array, first)
+    encircle(painting.copy, 120)
+    painting.copy._commit_stroke()
+    painting.own.undo()
+    np.testing.assert_array_equal(painting.corrections.array, first)
+    painting.own.undo()
+    assert not len(painting.painted)
+
+
+@pytest.mark.parametrize("end", ["the copy goes", "the canvas goes"])
+def test_a_canvas_that_goes_ends_its_stroke(painting: Painting, end: str) -> None:
+    encircle(painting.copy, 3)
+    if end == "the copy goes":
+        painting.target.layers.remove(painting.copy)
+    else:
+        painting.mirror.shut_down()
+    painted = np.array(painting.corrections.array)
+    stroke(painting.own, (7, 8, 9))
+    painting.own.undo()
+    np.testing.assert_array_equal(painting.corrections.array, painted)
+
+
+@pytest.mark.parametrize("layer", ["own", "copy"])
+def test_undo_and_redo_wait_for_the_end_of_a_stroke(painting: Painting, layer: str) -> None:
+    stroke(painting.own, (1, 2, 2))
+    first = np.array(painting.corrections.array)
+    painted = getattr(painting, layer)
+    encircle(painted, 1)
+    under_way = np.array(painting.corrections.array)
+    for again in (painted.undo, painted.redo, painting.own.undo):
+        again()
+        np.testing.assert_array_equal(painting.corrections.array, under_way)
+    painted._commit_stroke()
+    painted.undo()
+    np.testing.assert_array_equal(painting.corrections.array, first)
+    with painted.block_history():
+        painted.paint((3, 4, 5), 2)
+        painted.undo()
+    assert not np.array_equal(painting.corrections.array, first)
+
+
 def test_filling_and_polygons_go_the_same_way(painting: Painting) -> None:
     painting.own.seen = None
     painting.own.data[2:5, 2:6, 5] = 1
