@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import Colormap, DirectLabelColormap, ensure_colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
@@ -308,7 +308,7 @@ class Overlays:
         return Image(
             scores,
             name=self._name("importance"),
-            colormap="inferno",
+            colormap=_glow(),
             contrast_limits=(0.0, 1.0),
             blending=_blending(self._viewer.dims.ndisplay == 3),
             opacity=0.2,
@@ -347,6 +347,14 @@ def _limits(tokens: TokenMap) -> tuple[float, float]:
     """From no to full colour; some rules score beyond 1."""
     beyond = tokens.selection in ("norm", "attention") and np.isfinite(tokens.importance[0]).any()
     return (0.0, float(np.nanmax(tokens.importance[0]))) if beyond else (0.0, 1.0)
+
+
+@cache
+def _glow() -> Colormap:
+    """From nothing over red to yellow: what does not matter is not darkened."""
+    colors = ensure_colormap("inferno").colors.copy()
+    colors[:, 3] = np.linspace(0, 1, len(colors))
+    return Colormap(colors, name="importance")
 
 
 def _blending(in_3d: bool) -> str:

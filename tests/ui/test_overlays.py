@@ -392,6 +392,7 @@ def test_tissue_stays_in_sight_where_tokens_were_kept(scan: Scan) -> None:
         assert layer.blending.startswith("translucent")
         alpha = layer.opacity * color[3]
         seen = alpha * color[:3] + (1 - alpha) * seen
+    assert importance.colormap.map(np.array([0.0]))[0][3] == 0  # and what does not matter is not covered at all
     assert seen.max() < 1
     assert np.ptp(seen.mean(axis=1)) > 0.6 * np.ptp(grey.mean(axis=1))
 
