@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from napari_sparsetok import batch
-from napari_sparsetok.engine import selection
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import report as make_report
 from napari_sparsetok.files.token_arrays import save_tokens
@@ -72,10 +71,13 @@ def inspect_file(
     region = batch.region_of(order.region, order.around, scan, card)
     reference = None if order.reference is None else Reference(batch.mask_on_grid(order.reference, scan))
     settings = replace(order.settings, reference=reference if order.settings.selection == "oracle" else None)
+
+    # These load torch: only once the input is known to be good.
+    from napari_sparsetok.engine import selection
+    from napari_sparsetok.engine.segmenter import SCDSegmenter
+
     selection.check(settings, scan, card.stages)
     _make(order.out)
-
-    from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
 
     segmenter = SCDSegmenter(registry)
     device = segmenter.prepare(settings)
