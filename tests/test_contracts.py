@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -20,13 +21,14 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
 """
 
 
-def loaded_by(module: str) -> set[str]:
+@cache
+def loaded_by(module: str) -> frozenset[str]:
     """Top-level names of everything in memory after `module` alone was imported."""
     run = subprocess.run([sys.executable, "-c", PROBE, module], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found, names = json.loads(run.stdout.splitlines()[-1])
     assert found, f"there is no module {module}"
-    return set(names)
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("module", LIGHT)
