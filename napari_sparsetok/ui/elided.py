@@ -5,8 +5,6 @@ from __future__ import annotations
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QComboBox, QStyle, QStyleOptionComboBox, QStylePainter, QToolTip
 
-_MARGIN = 2  # pixels that Qt leaves free beside the text
-
 
 class _Elided(QObject):
     """Paints a box; names of scans often differ in their ends, so both ends are kept. The tooltip has all of it."""
@@ -37,7 +35,7 @@ def elided(box: QComboBox) -> QComboBox:
 def fitting(box: QComboBox) -> str:
     """What of the chosen name the box has room for."""
     room = box.style().subControlRect(QStyle.CC_ComboBox, _option(box), QStyle.SC_ComboBoxEditField, box).width()
-    return str(box.fontMetrics().elidedText(box.currentText(), Qt.ElideMiddle, room - _MARGIN))
+    return str(box.fontMetrics().elidedText(box.currentText(), Qt.ElideMiddle, room))
 
 
 def _option(box: QComboBox) -> QStyleOptionComboBox:

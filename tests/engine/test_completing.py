@@ -70,9 +70,7 @@ def test_rules_under_which_others_than_the_lowest_may_be_pruned_share_nothing(ru
     assert not SharedCompletion(make()[0]).fits(rule)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"class_token": True}, {"completion": "mask"}, {"completion_depth": 0}]
-)
+@pytest.mark.parametrize("changes", [{"class_token": True}, {"completion": "mask"}, {"completion_depth": 0}])
 def test_networks_that_share_nothing_are_run_as_they_are(changes):
     assert not SharedCompletion(SCD(replace(CONFIG, **changes))).fits(LEARNED)
 
