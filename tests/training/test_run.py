@@ -342,15 +342,16 @@ def test_two_processes_train_one_model(tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_cases_only(tmp_path):
-    root, out = labelled.write_decathlon(tmp_path / "data"), tmp_path / "run"
+    root = labelled.write_decathlon(tmp_path / "data", splits={"train": [1, 2], "val": [0]})
+    out = tmp_path / "run"
     arguments = ["train", root, "--out", out, "--config", config(tmp_path, steps=1)]
     assert call(*arguments).exit_code == 0
     before = (out / "model" / "mine.safetensors").read_bytes()
     result = call(*arguments)
     assert result.exit_code == 0
     assert "was finished before: nothing is trained" in result.stderr
-    for splits in ({"train": [0, 1], "val": [2]}, {"train": [1, 2], "val": [0]}):
-        labelled.write_decathlon(root, splits=splits)
+    for learnt, held_out in (([0, 1], [2]), ([1], [0]), ([1, 2], [3])):
+        labelled.write_decathlon(root, splits={"train": learnt, "val": held_out})
         result = call(*arguments)
         assert result.exit_code == 2
         assert "was begun with other cases, or they were split otherwise" in result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import make_card, make_scan
+from fakes import PATCH, make_card, make_scan
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, QPoint, Qt
 from qtpy.QtGui import QColor
@@ -377,6 +377,15 @@ def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
     assert "66\u00a0tokens of\u00a08\u00a0×\u00a04\u00a0×\u00a04\u00a0mm, 6.3" in texts(ratio)
     ratio.set_left(())
     assert "tokens" not in texts(ratio)
+
+
+def test_a_token_is_as_large_as_the_chosen_model_says(panel: Panel) -> None:
+    panel.set_card(make_card(spacing=(1.5, 1.5, 1.5)))
+    panel.ratio.set_left((100, 25))
+    assert f"25\u00a0tokens of\u00a0{1.5 * PATCH:g}\u00a0mm" in texts(panel.ratio)
+    panel.set_card(None)
+    panel.ratio.set_left((100, 25))
+    assert "25\u00a0tokens, 25" in texts(panel.ratio)
 
 
 def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
