@@ -116,10 +116,7 @@ class Session:
         lane: Lane = "read",
         otherwise: Callable[[], None] = lambda: None,
     ) -> None:
-        """As `load`, for a function that says how far it is and can be stopped: `cancel` stops it.
-
-        `otherwise` is called instead of `then` if it failed or was stopped, even before it began.
-        """
+        """As `load`, for what `cancel` can stop. If it fails or is stopped, `otherwise` is called, and not `then`."""
         self._errands.follow(read, then, what, lane, otherwise)
 
     def choose(self, **changes: Any) -> None:

@@ -226,7 +226,7 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     """
     from napari_sparsetok.batch import numbers
     from napari_sparsetok.state import Selection
-    from napari_sparsetok.training import evaluation
+    from napari_sparsetok.training import evaluation, evaluation_words
     from napari_sparsetok.training.dataset import open_dataset
     from napari_sparsetok.training.plan import Plan
     from napari_sparsetok.weights import Registry
@@ -252,8 +252,8 @@ def evaluate(  # noqa: PLR0913 - options of a command line
     if as_json:
         print_json(document)
     elif document["cases"]:
-        typer.echo(evaluation.markdown(document))
-        for line in evaluation.findings(document):
+        typer.echo(evaluation_words.markdown(document))
+        for line in evaluation_words.findings(document):
             typer.echo(f"\n{line}" if as_markdown else line)
     if plot is not None and document["cases"]:  # last: what was measured is out, whatever the disk says
         plot_dice(document, plot)

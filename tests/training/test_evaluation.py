@@ -18,7 +18,7 @@ from napari_sparsetok.inspection.ladder import gmac_of
 from napari_sparsetok.model.flops import count_cost
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Prediction, Settings
-from napari_sparsetok.training import deletion, evaluation
+from napari_sparsetok.training import deletion, evaluation, evaluation_words
 from napari_sparsetok.training.dataset import open_dataset
 from napari_sparsetok.training.evaluation import Truth
 from napari_sparsetok.training.plan import Pruning
@@ -119,8 +119,8 @@ def test_missed_labels_stand_in_the_document_and_the_table(dataset):
     assert (second["missed_cases"], second["invented_cases"]) == (0, 2)
     assert second["surface_dice"]["mean"] == 0
     assert second["hd95"]["cases"] == 0
-    assert "| missed, invented |" in evaluation.markdown(document)
-    assert "| 0, 2 |" in evaluation.markdown(document)
+    assert "| missed, invented |" in evaluation_words.markdown(document)
+    assert "| 0, 2 |" in evaluation_words.markdown(document)
 
 
 def test_labels_that_were_not_drawn_are_left_out(dataset):
@@ -343,8 +343,8 @@ def test_selections_are_compared_case_by_case(dataset):
     assert set(against) == {"random", "oracle"}
     assert against["random"]["mean"] == pytest.approx(learned - random)
     assert against["random"]["cases"] == 2
-    assert "| random |" in evaluation.markdown(document)
-    assert any("learned minus random" in line for line in evaluation.findings(document))
+    assert "| random |" in evaluation_words.markdown(document)
+    assert any("learned minus random" in line for line in evaluation_words.findings(document))
 
 
 def test_cases_of_one_name_are_compared_one_by_one(dataset):
@@ -375,7 +375,7 @@ def test_the_deletion_test_without_deletion_agrees_with_dense(dataset):
     document = evaluation.evaluate("tiny", truths(dataset), evaluation.Plan([1.0], deletion=(0.8,)))
     (much,) = document["deletion"]
     assert much["random"]["mean"] < 1
-    assert any("Without 80%" in line for line in evaluation.findings(document))
+    assert any("Without 80%" in line for line in evaluation_words.findings(document))
 
 
 def test_what_is_asked_for_twice_is_measured_once(dataset):

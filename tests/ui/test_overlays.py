@@ -378,11 +378,9 @@ def test_in_3d_the_first_stage_does_not_hide_the_others():
 
 
 def test_tissue_stays_in_sight_where_tokens_were_kept(scan: Scan) -> None:
-    _, overlays = shown(scan)
+    viewer, overlays = shown(scan)
     draw(overlays, make_prediction(scan, HALF))
-    importance, tokens = overlays.layer("importance"), overlays.layer("tokens")
-    assert importance is not None
-    assert tokens is not None
+    importance, tokens = viewer.layers["importance · scan"], viewer.layers["tokens · scan"]
     grey = np.array([[0.55] * 3, [0.85] * 3])  # two bright tissues, as the hippocampus and what is beside it
     seen = grey
     for layer, color in (
@@ -400,9 +398,7 @@ def test_tissue_stays_in_sight_where_tokens_were_kept(scan: Scan) -> None:
 def test_in_3d_scores_glow_and_kept_tokens_are_solid(scan: Scan) -> None:
     viewer, overlays = shown(scan)
     draw(overlays, make_prediction(scan, HALF))
-    importance, tokens = overlays.layer("importance"), overlays.layer("tokens")
-    assert importance is not None
-    assert tokens is not None
+    importance, tokens = viewer.layers["importance · scan"], viewer.layers["tokens · scan"]
     kept = int(tokens.data.max())
     viewer.dims.ndisplay = 3
     assert importance.blending == "additive"

@@ -137,14 +137,8 @@ def test_scrolling_does_not_make_a_tool_on_the_whole_label_work_twice(correcting
     assert applied(room, SHRINK).any()
 
 
-@pytest.mark.parametrize("names", [["liver", "spleen"], ["head", "tail"]])
-@pytest.mark.parametrize("apply", [True, False])
-def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, apply):
-    """Number 1 may be another label by then, and even of the same labels the mask is another."""
-    room = Room(qtbot, tmp_path / "kept", make_card("a"), make_card("b", labels=LabelTable.of(names)))
-    room.session.set_scan(make_scan())
-    room.segment()
-    room.panel.start_requested.emit()
+def slowed(monkeypatch):
+    """From now on a tool says that it has begun, and waits until it may go on."""
     begun, go, work = threading.Event(), threading.Event(), tool.work
 
     def slow(*arguments):
@@ -153,6 +147,18 @@ def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, 
         return work(*arguments)
 
     monkeypatch.setattr(tool, "work", slow)
+    return begun, go
+
+
+@pytest.mark.parametrize("names", [["liver", "spleen"], ["head", "tail"]])
+@pytest.mark.parametrize("apply", [True, False])
+def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, apply):
+    """Number 1 may be another label by then, and even of the same labels the mask is another."""
+    room = Room(qtbot, tmp_path / "kept", make_card("a"), make_card("b", labels=LabelTable.of(names)))
+    room.session.set_scan(make_scan())
+    room.segment()
+    room.panel.start_requested.emit()
+    begun, go = slowed(monkeypatch)
     (room.panel.tools.apply_requested if apply else room.panel.tools.preview_requested).emit(SHRINK)
     room.until(begun.is_set)
     room.session.choose(model="b")
@@ -170,14 +176,7 @@ def test_a_tool_does_not_outlive_its_model(qtbot, tmp_path, monkeypatch, names, 
 
 def test_a_tool_that_is_cancelled_while_it_waits_its_turn_ends(correcting, monkeypatch):
     room = correcting
-    begun, go, work = threading.Event(), threading.Event(), tool.work
-
-    def slow(*arguments):
-        begun.set()
-        assert go.wait(PATIENCE)
-        return work(*arguments)
-
-    monkeypatch.setattr(tool, "work", slow)
+    begun, go = slowed(monkeypatch)
     room.panel.tools.preview_requested.emit(SHRINK)
     room.until(begun.is_set)
     room.panel.tools.apply_requested.emit(EVERYWHERE)
