@@ -193,22 +193,30 @@ def _multiscales(document: Mapping[str, Any]) -> list[Any]:
 
 def _opened(path: Path) -> _Image:
     try:
-        import ome_zarr_models  # noqa: F401
+        import ome_zarr  # noqa: F401
         import zarr
     except ImportError:
         raise ScanError(
-            'what reads OME-Zarr (zarr, ome-zarr-models) is not installed; pip install "napari-sparsetok[zarr]"'
+            'what reads OME-Zarr (ome-zarr, zarr) is not installed; pip install "napari-sparsetok[zarr]"'
         ) from None
+    from ome_zarr.format import FormatV04, FormatV05, detect_format
+    from ome_zarr.io import ZarrLocation
+
     from napari_sparsetok.files.zarr_blocks import BoundedStore
 
     document = _document(path)
-    scale = _checked(document)
+    scale = _first(document)
+    fallback = FormatV05() if "ome" in document.get("attributes", document) else FormatV04()
+    version = detect_format({"multiscales": [{"version": fallback.version, **scale}]}, fallback)
+    # Told the version, ome-zarr keeps to the store that it is given.
     store = BoundedStore(str(path))
-    group = zarr.open_group(store, mode="r")
-    whole = scale.coordinateTransformations or ()
-    axes = tuple(axis.model_dump() for axis in scale.axes)
+    location = ZarrLocation(store, mode="r", fmt=version)
+    group = zarr.open_group(location.store, mode="r")
+    image = _checked(_modern(scale, version, group), version)
+    whole = image.coordinateTransformations or ()
+    axes = tuple(axis.model_dump() for axis in image.axes)
     levels = []
-    for data in scale.datasets:
+    for data in image.datasets:
         check_documents(path / _inside(data.path))
         array = group[data.path]
         store.bound(array)
@@ -216,26 +224,50 @@ def _opened(path: Path) -> _Image:
     return _Image(tuple(levels), axes, json.dumps(document, sort_keys=True))
 
 
-def _checked(document: Mapping[str, Any]) -> Any:
-    """The first image of the metadata, as the models of OME-Zarr 0.4 or 0.5 understand it."""
+def _first(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The first image of the metadata, as it is written there."""
+    scales = _multiscales(document)
+    if not scales or not isinstance(scales[0], dict):
+        raise ScanError("this folder is no OME-Zarr image; choose the folder that holds the image's levels")
+    if max(len(scales[0].get(k) or ()) for k in ("datasets", "axes")) > _MOST_LEVELS:
+        raise ScanError(f"this OME-Zarr says that it has more than {_MOST_LEVELS} levels or axes; export it again")
+    return scales[0]
+
+
+def _modern(scale: dict[str, Any], version: Any, group: Any) -> dict[str, Any]:
+    """An image of version 0.1 to 0.3, which had neither units nor spacing, in the words of 0.4; others as they are."""
+    from ome_zarr.axes import Axes
+    from ome_zarr.format import FormatV04
+
+    if version.version not in ("0.1", "0.2", "0.3"):
+        return scale
+    try:
+        axes = Axes(scale.get("axes"), fmt=version).to_list()
+        paths = [_inside(data["path"]) for data in scale["datasets"]]
+        steps = FormatV04().generate_coordinate_transformations([group[path].shape for path in paths])
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
+        raise ScanError("this OME-Zarr contradicts the version of the format that it names; export it again") from None
+    datasets = [
+        {"path": path, "coordinateTransformations": step} for path, step in zip(paths, steps or (), strict=True)
+    ]
+    return {"version": "0.4", "axes": axes, "datasets": datasets}
+
+
+def _checked(scale: Mapping[str, Any], version: Any) -> Any:
+    """The image as the models of OME-Zarr 0.4 or 0.5 understand it."""
     from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
     from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
     from pydantic import ValidationError
 
-    scales = _multiscales(document)
-    if not scales:
-        raise ScanError("this folder is no OME-Zarr image; choose the folder that holds the image's levels")
-    if isinstance(scales[0], dict) and max(len(scales[0].get(k) or ()) for k in ("datasets", "axes")) > _MOST_LEVELS:
-        raise ScanError(f"this OME-Zarr says that it has more than {_MOST_LEVELS} levels or axes; export it again")
     try:
-        if "ome" in document.get("attributes", document):
-            return Multiscale05.model_validate(scales[0])
-        return Multiscale04.model_validate({"version": "0.4", **scales[0]})  # its version may be left out
+        if version.version == "0.5":
+            return Multiscale05.model_validate(scale)
+        return Multiscale04.model_validate({"version": "0.4", **scale})  # its version may be left out
     except ValidationError as error:
         where = ", ".join(dict.fromkeys(str(part) for problem in error.errors() for part in problem["loc"][:1]))
         raise ScanError(
-            f"the metadata of this OME-Zarr do not follow version 0.4 or 0.5 of the format ({where or 'multiscales'}); "
-            "export it again"
+            f"the metadata of this OME-Zarr do not follow version {version.version} of the format "
+            f"({where or 'multiscales'}); export it again"
         ) from None
 
 

@@ -27,7 +27,7 @@ _CHUNK = 1 << 24  # bytes between two looks at whether to stop
 _LOOK = 0.05  # seconds between two looks, while a library reads in one step
 T = TypeVar("T")
 
-_TALKATIVE = ("pydicom", "tifffile", "nibabel.global", "highdicom")
+_TALKATIVE = ("pydicom", "tifffile", "nibabel.global", "highdicom", "ome_zarr.io", "ome_zarr.format")
 
 DEFLATE = 1032
 """Nothing deflated unpacks to more than this many times its length."""

@@ -667,7 +667,47 @@ def test_ome_zarr_metadata_that_break_their_own_rules_are_named(field, value, wr
     document = json.loads((path / "zarr.json").read_text())
     document["attributes"]["ome"]["multiscales"][0][field] = value
     (path / "zarr.json").write_text(json.dumps(document))
-    assert f"do not follow version 0.4 or 0.5 of the format ({field})" in refused(path)
+    assert f"do not follow version 0.5 of the format ({field})" in refused(path)
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3"])
+def test_ome_zarrs_before_units_and_spacing(version, write_zarr):
+    """Their levels are told apart by their sizes alone; ome-zarr knows what axes they have."""
+    array = voxels((1, 1, 12, 10, 8)) if version != "0.3" else voxels((12, 10, 8))
+    path = write_zarr(array, axes="zyx" if version == "0.3" else "tczyx", version=2)
+    document = json.loads((path / ".zattrs").read_text())
+    image = document["multiscales"][0]
+    image |= {"version": version, "datasets": [{"path": data["path"]} for data in image["datasets"]]}
+    del image["axes"]
+    if version == "0.3":
+        image["axes"] = list("zyx")
+    (path / ".zattrs").write_text(json.dumps(document))
+    assert [(x.shape, x.spacing) for x in find_series(path)] == [
+        ((12, 10, 8), (1.0, 1.0, 1.0)),
+        ((6, 5, 4), (2.0, 2.0, 2.0)),
+    ]
+    scan = open_scan(path)
+    np.testing.assert_array_equal(np.asarray(scan.voxels), array.reshape(12, 10, 8))
+    assert len(scan.notes) == 2  # neither sides nor units are known
+    assert any("millimetres were taken" in note for note in scan.notes)
+    for wrong in ({"axes": ["z", "x"]}, {"axes": 7}, {"datasets": [{"path": 7}]}, {"datasets": [{}]}, {"datasets": 7}):
+        (path / ".zattrs").write_text(json.dumps({"multiscales": [image | wrong]}))
+        assert "export it again" in refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler")  # which ome-zarr's own writer makes
+def test_an_ome_zarr_as_ome_zarr_itself_writes_and_reads_it(tmp_path):
+    from ome_zarr import OMEZarrImage, OMEZarrMultiscale
+
+    array, unit = voxels((12, 10, 8)), "micrometer"
+    image = OMEZarrImage(array, "zyx", {"z": 3000.0, "y": 2000.0, "x": 1000.0}, dict.fromkeys("zyx", unit))
+    OMEZarrMultiscale(image, scale_factors=[2]).to_ome_zarr(str(tmp_path / "a.zarr"))
+    oracle = OMEZarrMultiscale.from_ome_zarr(str(tmp_path / "a.zarr"))
+    for level, (found, expected) in enumerate(zip(find_series(tmp_path / "a.zarr"), oracle.images, strict=True)):
+        scan = open_scan(tmp_path / "a.zarr", series=found)
+        np.testing.assert_array_equal(np.asarray(scan.voxels), expected.data.compute())
+        np.testing.assert_allclose(scan.geometry.spacing, [expected.scale[k] / 1000 for k in "zyx"])
+        assert level or np.array_equal(np.asarray(scan.voxels), array)
 
 
 def test_archives_that_hold_no_scan_to_be_seen(tmp_path):
