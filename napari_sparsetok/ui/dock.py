@@ -35,6 +35,7 @@ from napari_sparsetok.ui.preferences import preferences
 from napari_sparsetok.ui.scan_choice import ScanChoice
 from napari_sparsetok.ui.scan_layer import Frame, LayerData, layer_data
 from napari_sparsetok.ui.showing import Showing
+from napari_sparsetok.ui.style import BELOW_TITLE, SHEET
 
 _SAY = {"info": show_info, "warning": show_warning, "error": show_error}
 _BUSY_LATER_MS = 200  # while the slider moves
@@ -103,14 +104,13 @@ class Dock(QWidget):
         self.session.close()
 
     def _lay_out(self) -> None:
+        self.setStyleSheet(SHEET)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(0, BELOW_TITLE, 0, 0)
         layout.setSpacing(2)
         tabs = QTabWidget()
-        tabs.tabBar().setStyleSheet("QTabBar::tab { padding: 5px 12px; min-height: 16px; }")  # napari's cuts the words
-        tabs.addTab(self.panel, "Segment")
-        tabs.addTab(self.correct_panel, "Correct")
-        tabs.addTab(self.inspect_panel, "Inspect")
+        for tab, name in ((self.panel, "Segment"), (self.correct_panel, "Correct"), (self.inspect_panel, "Inspect")):
+            tabs.addTab(tab, name)
         layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
         layout.addWidget(self.showing.bar)
         layout.addWidget(self.panel.status)

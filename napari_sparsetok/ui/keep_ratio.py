@@ -121,16 +121,16 @@ class KeepRatioBox(QWidget):
         if timing is None:
             self._cost.setText("")
             return
-        windows = f"{timing.windows}\u00a0window{'s' if timing.windows != 1 else ''}"
+        several = timing.windows != 1
+        windows = f"all\u00a0{timing.windows}\u00a0windows" if several else "1\u00a0window"
         if timing.recalled:
-            text = f"mask at hand · {windows} took {duration(timing.total)}"
+            text = f"mask at hand; {windows} took {duration(timing.total)}"
         else:
-            text = f"mask in {duration(timing.first)} · {windows} in {duration(timing.total)}"
-            text += f" · {100 * timing.cached:.0f}\u00a0% cached"
-        if timing.entered:
-            text += f" · {timing.passed} of\u00a0{timing.entered}\u00a0tokens computed"
-        if timing.memory:
-            text += f" · {timing.memory / 2**30:.1f}\u00a0GiB"
+            whole = f"{windows} in {duration(timing.total)}, " if several else ""
+            text = f"mask in {duration(timing.first)}, {whole}{100 * timing.cached:.0f}\u00a0% cached"
+        more = [f"{timing.passed} of\u00a0{timing.entered}\u00a0tokens computed"] if timing.entered else []
+        more += [f"{timing.memory / 2**30:.1f}\u00a0GiB"] if timing.memory else []
+        text = "\n".join([text, ", ".join(more)]) if more else text
         self._cost.setText(text)
         self._cost.setToolTip(
             "Time to the first part of the mask, time for all windows, and the share of the windows\n"

@@ -50,6 +50,7 @@ class ViewBar(QWidget):
         for widget in (self._views, self._info, ask):
             row.addWidget(widget)
         self._readout = _readout_label()
+        self._readout.setContentsMargins(5, 0, 0, 0)  # as far in as the lines below
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 0)
         layout.addLayout(row)
