@@ -292,7 +292,7 @@ def _unseen_of(
     pieces, _ = ndimage.label(shape & completed, around)
     structures, count = ndimage.label(shape, around)
     seen = np.zeros(count + 1, dtype=bool)
-    seen[np.unique(structures[shape & ~completed])] = True
+    seen[np.unique(structures[shape & (stage == stages + 1)])] = True
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         at = np.argwhere(pieces[box] == number)
         nearest = at[np.square(at - at.mean(axis=0)).sum(axis=1).argmin()] + [side.start for side in box]
