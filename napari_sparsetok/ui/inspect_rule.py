@@ -6,7 +6,9 @@ from typing import Any
 
 from napari_sparsetok import batch
 from napari_sparsetok.inspection.ladder import Sweep
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Prediction, Settings
+from napari_sparsetok.tokens import stage_ratios
 from napari_sparsetok.ui.rule_form import RuleRequest
 
 
@@ -27,17 +29,23 @@ def same_rule(one: Settings, other: Settings) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
-def changes_of(request: RuleRequest) -> dict[str, Any]:
-    """What a request changes of the settings, but for what ranks.
+def changes_of(request: RuleRequest, stages: int) -> dict[str, Any]:
+    """What a request changes of the settings of a model of so many stages, but for what ranks.
 
     Raises
     ------
-    ScanError : what was written is no number.
+    ScanError : what was written is no number, or cannot be meant.
     """
     changes: dict[str, Any] = {"stage_ratios": None, "threshold": None}
     hint = "write numbers, as 0.5, 0.25"
     if request.keep_by == "stages":
-        changes["stage_ratios"] = tuple(batch.numbers(request.values, ",", None, hint))
+        try:
+            changes["stage_ratios"] = stage_ratios(batch.numbers(request.values, ",", None, hint), stages)
+        except ValueError as error:
+            raise ScanError(str(error)) from None
     elif request.keep_by == "threshold":
-        changes["threshold"] = batch.numbers(request.values, ",", 1, "write one number as the threshold, as 0.5")[0]
+        (threshold,) = batch.numbers(request.values, ",", 1, "write one number as the threshold, as 0.5")
+        if threshold < 0:
+            raise ScanError(f"a threshold must be a number of 0 or more, not {threshold:g}")
+        changes["threshold"] = threshold
     return changes

@@ -305,7 +305,7 @@ class InspectDesk(QObject):
 
     def _on_rule(self, request: RuleRequest) -> None:
         try:
-            changes = changes_of(request)
+            changes = changes_of(request, self._session.card.stages if self._session.card else 0)
         except ScanError as error:
             self._session.say(str(error))
             return

@@ -285,14 +285,18 @@ def test_another_rule_ends_the_comparison_and_its_doubt(desk):
     [
         (RuleRequest("norm", "threshold", "a, b"), "write one number"),
         (RuleRequest("norm", "stages", ""), "write numbers"),
+        (RuleRequest("norm", "stages", "0.5"), "this model prunes 2 times"),
+        (RuleRequest("norm", "stages", "0.5, 2"), "above 0 and at most 1"),
+        (RuleRequest("norm", "threshold", "-1"), "0 or more"),
         (RuleRequest("oracle", "share", ""), "Choose a labels layer"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_said_and_not_run(desk, request_, sentence):
     desk.segment()
-    before = len(desk.engine.runs)
+    before, settings = len(desk.engine.runs), desk.session.state.settings
     desk.panel.rule.chosen.emit(request_)
     desk.settle()
+    assert desk.session.state.settings == settings  # what is asked for next is not refused as well
     assert sentence.casefold() in desk.session.state.message.text.casefold()
     assert len(desk.engine.runs) == before
 
