@@ -144,9 +144,17 @@ def _case_table(cases: list[dict[str, Any]]) -> Table:
     for case in cases:
         changed, odds = case["changed_by_stage"], case["odds"]
         often = "–" if odds is None else f"{odds:.2f}"
-        cells = (case["record"], case["model"], case["keep_ratio"], sum(changed), sum(changed[1:-1]), often)
+        cells = (case["record"], case["model"], _kept_by(case), sum(changed), sum(changed[1:-1]), often)
         found.add_row(*(Text(str(cell)) for cell in cells))
     return found
+
+
+def _kept_by(case: dict[str, Any]) -> Any:
+    """What said how many tokens were kept, in a cell."""
+    ratios, threshold = case["stage_ratios"], case["threshold"]
+    if threshold is not None:
+        return f"above {threshold}"
+    return ", ".join(map(str, ratios)) if isinstance(ratios, list) else case["keep_ratio"]
 
 
 def _verdict(odds: float | None) -> str:

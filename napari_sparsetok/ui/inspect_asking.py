@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 from superqt.utils import qthrottled
 
 from napari_sparsetok.engine.contract import Probing, Reach, Segmenter, Watch
+from napari_sparsetok.inspection.heads import in_a_window
 from napari_sparsetok.scan import Region, ScanError, Shape
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
@@ -204,7 +205,7 @@ class Asking(QObject):
         prediction = self._prediction
         if prediction is None:
             return
-        voxel = self._asked or _middle(prediction)
+        voxel = in_a_window(prediction, self._asked or _middle(prediction))
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Found], None]) -> Found:
             probe, _ = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
