@@ -210,6 +210,14 @@ class Lattice:
             axes.append(np.where((index >= 0) & (index < tokens.stage.shape[k]), index, -1))
         return cls((axes[0], axes[1], axes[2]), tuple(tokens.stage.shape))
 
+    def within(self, region: Region) -> Lattice:
+        """The same of the voxels of a region alone: its last tokens may reach beyond it."""
+        axes = []
+        for axis, start, stop in zip(self.axes, region.start, region.stop, strict=True):
+            at = np.arange(len(axis))
+            axes.append(np.where((at >= start) & (at < stop), axis, -1))
+        return Lattice((axes[0], axes[1], axes[2]), self.grid)
+
     def token(self, voxel: Sequence[int]) -> Shape | None:
         """The token of a voxel (z, y, x); None beside the grid."""
         z, y, x = (int(axis[v]) for axis, v in zip(self.axes, voxel, strict=True))

@@ -248,3 +248,14 @@ def test_a_name_that_is_no_text_is_audited(tmp_path):
     (tmp_path / name).write_text(json.dumps(record(Settings("fake", 0.25))))
     run("audit", tmp_path)
     run("audit", tmp_path, "--json")
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (1, 2, 3)])
+def test_a_record_counts_the_voxels_of_the_box_that_was_segmented(start):
+    scan = make_scan()
+    box = Region(start, (10, 11, 9))
+    corrections = np.ones(scan.shape, np.uint8)
+    document = report(make_prediction(scan, Settings("fake", 0.3), region=box), make_card(), corrections)
+    assert sum(document["tokens"]["voxels_by_stage"]) == np.prod(box.shape)
+    changed = document["corrections"]["voxels_changed_by_stage"]
+    assert all(n <= m for n, m in zip(changed, document["tokens"]["voxels_by_stage"], strict=True))
