@@ -18,7 +18,7 @@ from napari_sparsetok.engine.contract import Segmenter, Watch
 from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
 from napari_sparsetok.review import Doubt
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction, Reference, Settings, TokenMap
 from napari_sparsetok.tokens import LADDER, Lattice, Unseen, unseen
@@ -27,9 +27,8 @@ from napari_sparsetok.ui.inspect_asking import BUSY, Asking
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_painting import TokenPainting
 from napari_sparsetok.ui.inspect_panel import InspectPanel
-from napari_sparsetok.ui.inspect_rule import changes_of, ratio_of, same_question, same_rule
+from napari_sparsetok.ui.inspect_rule import Ruling, ratio_of, rung_of, same_question, same_rule
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
-from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import lies_on
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
@@ -66,6 +65,7 @@ class InspectDesk(QObject):
         self._blink.timeout.connect(self._on_blink)
         self.asking = Asking(viewer, session, overlays, self.layers, panel)
         self.painting = TokenPainting(viewer, session, self.layers, panel)
+        self.ruling = Ruling(session, panel, self._reference)
         self.shortcuts = Shortcuts(self._keys())
         self.shortcuts.follow(viewer)
         self._connect_panel()
@@ -97,7 +97,6 @@ class InspectDesk(QObject):
         panel.shown.stage_chosen.connect(lambda stage: self._show_layers())
         panel.shown.against_chosen.connect(self._show_layers)
         panel.shown.opacity_chosen.connect(self.layers.set_opacity)
-        panel.rule.chosen.connect(self._on_rule)
 
     def _connect(self) -> list[tuple[Any, Any]]:
         events, viewer = self._session.state.events, self._viewer
@@ -262,9 +261,9 @@ class InspectDesk(QObject):
         if found is None:
             self.panel.sweep.set_rungs((), (), "")
             return
-        now = ratio_of(self._session.state.settings)
-        here = [say.against_dense(rung) for rung in found.rungs if rung.keep_ratio == now]
-        self.panel.sweep.set_rungs(found.rungs, found.settled, self._sweep_words(found) + "".join(here))
+        rung = rung_of(found, self._session.state.settings)
+        here = "" if rung is None else say.against_dense(rung)
+        self.panel.sweep.set_rungs(found.rungs, found.settled, self._sweep_words(found) + here)
 
     def _sweep_words(self, found: Sweep) -> str:
         least = self.panel.sweep.least
@@ -302,19 +301,6 @@ class InspectDesk(QObject):
                 lambda: self._session.say(f"Saved the comparison as {name}.", "info"),
                 f"saving {name}",
             )
-
-    def _on_rule(self, request: RuleRequest) -> None:
-        try:
-            changes = changes_of(request, self._session.card.stages if self._session.card else 0)
-        except ScanError as error:
-            self._session.say(str(error))
-            return
-        reference = self._reference() if request.selection == "oracle" else None
-        if request.selection == "oracle" and reference is None:
-            self._session.say("Choose a labels layer on the scan's voxels as the reference first.")
-            return
-        self._session.choose(selection=request.selection, reference=reference, **changes)
-        self._session.run()
 
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QComboBox
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.scan import Region
+from napari_sparsetok.state import Forced
 from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_part import choose_among
 from napari_sparsetok.ui.rule_form import RuleRequest
@@ -293,3 +294,49 @@ def test_an_entry_of_a_choice_that_is_written_anew_keeps_it_only_if_it_was_renam
     for names, kept in ((["none", "c", "b"], "c"), (["none", "b", "c"], "c"), (["none", "b"], "none")):
         choose_among(choice, names)
         assert choice.currentText() == kept
+
+
+def test_the_reference_of_one_scan_ranks_no_tokens_of_another(desk):
+    desk.segment()
+    desk.viewer.add_layer(Labels(expected_mask(desk.scan, 0.5), name="drawn"))
+    desk.panel.rule._reference.setCurrentText("drawn")
+    desk.panel.rule.chosen.emit(RuleRequest("oracle", "share", ""))
+    desk.settle()
+    desk.session.set_scan(make_scan(name="another"))
+    desk.segment()
+    settings = desk.engine.runs[-1][0]
+    assert (settings.selection, settings.reference) == ("learned", None)
+    assert "reference" in desk.session.state.message.text
+
+
+def test_ratios_of_more_stages_than_the_next_model_has_are_let_go(desk):
+    card = desk.session.card
+    config = {**card.config, "prune_after": [1]}
+    desk.session.registry.cards["other"] = replace(card, id="other", config=config)
+    desk.segment()
+    desk.panel.rule.chosen.emit(RuleRequest("learned", "stages", "0.5, 0.25"))
+    desk.settle()
+    desk.session.choose(model="other")
+    assert desk.session.state.settings.stage_ratios is None
+    assert desk.session.state.settings.keep_ratio == 0.3
+
+
+def test_a_mask_without_tokens_that_must_go_is_not_told_to_be_the_one_that_keeps_all(desk):
+    desk.session.set_keep_ratio(1.0)
+    desk.segment()
+    signs = np.zeros(GRID, np.int8)
+    signs[0, 0, 0] = -1
+    desk.session.choose(forced=Forced.of(Region.whole(desk.scan.shape), signs))
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    assert "At 1 against" not in desk.panel.sweep._words.text()
+
+
+def test_tokens_are_not_painted_on_after_the_panel_is_closed(qtbot, no_cost):
+    desk = Desk(qtbot, Probed(free=True))
+    desk.segment()
+    desk.panel.paint_requested.emit("must")
+    layer = desk.shown("forced")
+    desk.let_go()
+    assert layer not in desk.viewer.layers or not layer.editable
