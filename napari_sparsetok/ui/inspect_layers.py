@@ -25,6 +25,9 @@ MUST, NEVER = 1, 2
 _HEAT = Colormap(
     [[0.84, 0.37, 0.0, 0.0], [0.84, 0.37, 0.0, 0.65], [1.0, 0.93, 0.35, 0.95]], name="heat that lets the scan through"
 )
+HEAT_ENDS = ("#D65E00", "#FFED59")
+"""The colours of little and of much, in the layers that have them."""
+
 DIFFERENCE = {
     1: ("#D55E00", "only here"),
     2: ("#56B4E9", "only where all is kept"),

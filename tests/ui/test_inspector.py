@@ -375,6 +375,8 @@ def test_one_opacity_and_a_legend_for_what_is_on(desk):
     desk.panel.shown.toggle("stage")
     assert desk.shown("stage").opacity == pytest.approx(0.4)
     desk.panel.shown.toggle("boxes")
+    assert desk.panel.shown._legend.accessibleName() == "low score, high score"
+    desk.panel.shown.toggle("stage")
     assert desk.panel.shown._legend.isHidden()
 
 
