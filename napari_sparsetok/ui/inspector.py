@@ -23,6 +23,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction, Reference, Settings, TokenMap
 from napari_sparsetok.tokens import LADDER, Lattice, Unseen, unseen
 from napari_sparsetok.ui import inspect_words as say
+from napari_sparsetok.ui.export_formats import EXPORTS, with_ending_of
 from napari_sparsetok.ui.inspect_asking import BUSY, Asking
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_painting import TokenPainting
@@ -219,9 +220,13 @@ class InspectDesk(QObject):
         state, card = self._session.state, self._session.card
         if state.scan is None or card is None:
             return
+        shown = state.prediction
+        if shown is not None and not same_rule(shown.settings, state.settings):
+            self._session.say("Segment the scan by the rule that is set first; then compare its keep ratios.", "info")
+            return
         ladder = tuple(sorted({*LADDER, state.settings.keep_ratio}, reverse=True))
         reference = self._reference()
-        region = state.region if state.prediction is None else state.prediction.region  # of what is shown
+        region = state.region if shown is None else shown.region
         question = Question(state.scan, state.settings, card, region, reference, ladder)
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Sweep], None]) -> Sweep:
@@ -292,15 +297,19 @@ class InspectDesk(QObject):
         found = self.sweep
         if found is None:
             return
-        filters = "Table (*.csv);;All numbers (*.json);;Picture (*.png);;Drawing (*.svg)"
-        path, _ = QFileDialog.getSaveFileName(self.panel, "Export the comparison", "keep_ratios.csv", filters)
-        if path:
-            name = Path(path).name
-            self._session.write(
-                lambda: save_sweep(found, Path(path)),
-                lambda: self._session.say(f"Saved the comparison as {name}.", "info"),
-                f"saving {name}",
-            )
+        filters = ";;".join(EXPORTS)
+        path, chosen = QFileDialog.getSaveFileName(self.panel, "Export the comparison", "keep_ratios.csv", filters)
+        if not path:
+            return
+        target = Path(with_ending_of(path, chosen))
+        if target != Path(path) and target.exists():  # of which the dialog did not ask
+            self._session.say(f"There is a {target.name} already; write that name in the dialog to replace it.")
+            return
+        self._session.write(
+            lambda: save_sweep(found, target),
+            lambda: self._session.say(f"Saved the comparison as {target.name}.", "info"),
+            f"saving {target.name}",
+        )
 
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""

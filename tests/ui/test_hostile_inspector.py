@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from desks import GRID, Desk, Probed
 from fakes import expected_mask, make_scan
 from napari.layers import Labels
-from qtpy.QtWidgets import QComboBox
+from qtpy.QtWidgets import QComboBox, QFileDialog
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.scan import Region
@@ -340,3 +342,75 @@ def test_tokens_are_not_painted_on_after_the_panel_is_closed(qtbot, no_cost):
     layer = desk.shown("forced")
     desk.let_go()
     assert layer not in desk.viewer.layers or not layer.editable
+
+
+def test_a_rule_that_was_set_and_not_run_is_not_compared_with_what_is_shown(desk):
+    desk.segment()
+    desk.session.choose(selection="norm")
+    desk.desk.compare()
+    desk.settle()
+    assert desk.desk.sweep is None
+    assert "first" in desk.session.state.message.text
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen", "written"),
+    [
+        ("ratios", "Picture (*.png)", "ratios.png"),
+        ("keep_ratios.csv", "Drawing (*.svg)", "keep_ratios.svg"),
+        ("head.v2", "All numbers (*.json)", "head.v2.json"),
+        ("ratios.JSON", "All numbers (*.json)", "ratios.JSON"),
+        ("ratios.png", "", "ratios.png"),
+    ],
+)
+def test_a_comparison_is_exported_in_the_format_that_was_chosen(desk, tmp_path, monkeypatch, given, chosen, written):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / given), chosen))
+    desk.panel.sweep.export_requested.emit()
+    desk.settle()
+    assert [path.name for path in tmp_path.iterdir()] == [written]
+
+
+def test_what_the_dialog_did_not_ask_about_is_not_written_over(desk, tmp_path, monkeypatch):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+    (tmp_path / "ratios.svg").write_text("mine")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "ratios.csv"), "Drawing (*.svg)"))
+    desk.panel.sweep.export_requested.emit()
+    desk.settle()
+    assert (tmp_path / "ratios.svg").read_text() == "mine"
+    assert "ratios.svg" in desk.session.state.message.text
+
+
+def test_a_full_disk_while_exporting_is_said_and_leaves_nothing(desk, tmp_path, monkeypatch):
+    desk.segment()
+    desk.desk.compare()
+    desk.settle()
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "a.csv"), "Table (*.csv)"))
+    desk.panel.sweep.export_requested.emit()
+    desk.settle()
+    assert "No space left on device" in desk.session.state.message.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_legend_is_of_every_layer_that_is_drawn_and_of_no_other(desk):
+    desk.segment()
+    form = desk.panel.shown
+    form.toggle("stage")
+    assert "score" in form._legend.accessibleName()
+    form.toggle("stage")
+    form.set_layer("lowest", True)
+    form.set_layer("difference", True)
+    assert form._legend.accessibleName() == ""  # nothing was compared yet
+    desk.desk.compare()
+    desk.settle()
+    assert "steady" in form._legend.accessibleName()
+    assert "only here" in form._legend.accessibleName()
