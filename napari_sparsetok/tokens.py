@@ -67,7 +67,8 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     left, rows = _expected_left(tokens, keep_ratio)
     if tokens.forced is not None:  # what a person chose holds whatever the share
         stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
-        must, never = (int(np.count_nonzero(chosen)) for chosen in (tokens.forced > 0, tokens.forced < 0))
+        times = np.where(tokens.rank < 0, 0, 1 if tokens.windows is None else tokens.windows)  # that it is counted
+        must, never = (int(times[chosen].sum()) for chosen in (tokens.forced > 0, tokens.forced < 0))
         left[1:] = [min(max(n, must), left[0] - never) for n in left[1:]]
     stage[tokens.rank < 0] = 0
     return replace(tokens, stage=stage, left=tuple(left), left_by_window=rows, passed=None)
