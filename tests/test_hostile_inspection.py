@@ -259,3 +259,11 @@ def test_a_record_counts_the_voxels_of_the_box_that_was_segmented(start):
     assert sum(document["tokens"]["voxels_by_stage"]) == np.prod(box.shape)
     changed = document["corrections"]["voxels_changed_by_stage"]
     assert all(n <= m for n, m in zip(changed, document["tokens"]["voxels_by_stage"], strict=True))
+
+
+@pytest.mark.parametrize("title", ["A [/tiny] model", "A [red]tiny[/red] model"])
+def test_a_title_of_a_real_model_is_plain_text(folder, title):
+    tiny.write_model(folder / "models", title=title)
+    scan = save(folder / "scan.nii.gz", noise())
+    result = run("inspect", scan, "--model", "tiny", "--out", folder / "out", "--keep-ratios", "1")
+    assert title in " ".join(result.stdout.split())

@@ -94,10 +94,10 @@ def inspect(  # noqa: PLR0913 - options of a command line
 
 def _sweep_table(document: dict[str, Any]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
-    found = Table(
-        "keep ratio", "tokens", "GMAC", "seconds", "lowest agreement", title=document["model"]["title"], box=None
-    )
+    title = Text(document["model"]["title"])
+    found = Table("keep ratio", "tokens", "GMAC", "seconds", "lowest agreement", title=title, box=None)
     for row in document["sweep"]["rungs"]:
         left = " → ".join(map(str, row["left"]))
         worst = row["worst_agreement"]
