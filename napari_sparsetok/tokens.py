@@ -67,7 +67,8 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     left, rows = _expected_left(tokens, keep_ratio)
     if tokens.forced is not None:  # what a person chose holds whatever the share
         stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
-        must, never = (int(np.count_nonzero(chosen)) for chosen in (tokens.forced > 0, tokens.forced < 0))
+        times = np.where(tokens.rank < 0, 0, 1 if tokens.windows is None else tokens.windows)  # that it is counted
+        must, never = (int(times[chosen].sum()) for chosen in (tokens.forced > 0, tokens.forced < 0))
         left[1:] = [min(max(n, must), left[0] - never) for n in left[1:]]
     stage[tokens.rank < 0] = 0
     return replace(tokens, stage=stage, left=tuple(left), left_by_window=rows, passed=None)
@@ -210,6 +211,14 @@ class Lattice:
             axes.append(np.where((index >= 0) & (index < tokens.stage.shape[k]), index, -1))
         return cls((axes[0], axes[1], axes[2]), tuple(tokens.stage.shape))
 
+    def within(self, region: Region) -> Lattice:
+        """The same of the voxels of a region alone: its last tokens may reach beyond it."""
+        axes = []
+        for axis, start, stop in zip(self.axes, region.start, region.stop, strict=True):
+            at = np.arange(len(axis))
+            axes.append(np.where((at >= start) & (at < stop), axis, -1))
+        return Lattice((axes[0], axes[1], axes[2]), self.grid)
+
     def token(self, voxel: Sequence[int]) -> Shape | None:
         """The token of a voxel (z, y, x); None beside the grid."""
         z, y, x = (int(axis[v]) for axis, v in zip(self.axes, voxel, strict=True))
@@ -292,7 +301,7 @@ def _unseen_of(
     pieces, _ = ndimage.label(shape & completed, around)
     structures, count = ndimage.label(shape, around)
     seen = np.zeros(count + 1, dtype=bool)
-    seen[np.unique(structures[shape & ~completed])] = True
+    seen[np.unique(structures[shape & (stage == stages + 1)])] = True
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         at = np.argwhere(pieces[box] == number)
         nearest = at[np.square(at - at.mean(axis=0)).sum(axis=1).argmin()] + [side.start for side in box]

@@ -267,7 +267,9 @@ def test_channels_on_other_voxels_and_missing_numbers_can_be_inspected_and_repla
     out = tmp_path / "out"
     order = ["inspect", scan, coarse, "--model", "pair", "--out", out, "--keep-ratios", "1,0.5"]
     assert "--resample-channels" in refused(*order)
-    assert "--replace-nonfinite 0" in refused(*order, "--resample-channels")
+    note, *_, sentence = run(*order, "--resample-channels", code=2).stderr.strip().splitlines()
+    assert "was resampled" in note
+    assert "--replace-nonfinite 0" in sentence
     run(*order, "--resample-channels", "--replace-nonfinite", 0)
     again = ["replay", out / "report.json", scan, coarse, "--json"]
     assert "--resample-channels" in refused(*again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import dicom_maker as make
+import nibabel as nib
 import numpy as np
 import pytest
 from dicom_maker import Series
@@ -99,3 +100,9 @@ def test_channels_are_resampled_only_when_asked(tmp_path):
     scan = batch.opened(files(first, second, resample_channels=True))
     assert scan.voxels.shape == (2, 6, 8, 10)
     np.testing.assert_allclose(scan.geometry.spacing, (2.0, 0.5, 0.75))
+
+
+def test_a_name_that_looks_like_markup_is_told_as_it_is(tmp_path):
+    path = tmp_path / "a[red]b.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), path)
+    assert "a[red]b" in info(path).stdout

@@ -259,6 +259,14 @@ def test_what_rests_only_on_completed_tokens_is_found_and_sorted() -> None:
     assert unseen(mask, tokens, lattice) == []
 
 
+def test_what_reaches_beyond_all_windows_is_not_taken_for_looked_at() -> None:
+    tokens, lattice = row_of_tokens([3, 1])  # nothing beyond z = 3
+    mask = np.zeros((8, 4, 6), np.uint8)
+    mask[2:8, 0, 0] = 1
+    (piece,) = unseen(mask, tokens, lattice)
+    assert (piece.voxels, piece.whole) == (2, True)
+
+
 def test_the_way_to_the_nearest_kept_token() -> None:
     tokens, lattice = row_of_tokens([1, 2, 3, 1])
     mask = np.zeros((8, 4, 6), np.uint8)

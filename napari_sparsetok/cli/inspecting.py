@@ -94,10 +94,10 @@ def inspect(  # noqa: PLR0913 - options of a command line
 
 def _sweep_table(document: dict[str, Any]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
-    found = Table(
-        "keep ratio", "tokens", "GMAC", "seconds", "lowest agreement", title=document["model"]["title"], box=None
-    )
+    title = Text(document["model"]["title"])
+    found = Table("keep ratio", "tokens", "GMAC", "seconds", "lowest agreement", title=title, box=None)
     for row in document["sweep"]["rungs"]:
         left = " → ".join(map(str, row["left"]))
         worst = row["worst_agreement"]
@@ -144,9 +144,17 @@ def _case_table(cases: list[dict[str, Any]]) -> Table:
     for case in cases:
         changed, odds = case["changed_by_stage"], case["odds"]
         often = "–" if odds is None else f"{odds:.2f}"
-        cells = (case["record"], case["model"], case["keep_ratio"], sum(changed), sum(changed[1:-1]), often)
+        cells = (case["record"], case["model"], _kept_by(case), sum(changed), sum(changed[1:-1]), often)
         found.add_row(*(Text(str(cell)) for cell in cells))
     return found
+
+
+def _kept_by(case: dict[str, Any]) -> Any:
+    """What said how many tokens were kept, in a cell."""
+    ratios, threshold = case["stage_ratios"], case["threshold"]
+    if threshold is not None:
+        return f"above {threshold}"
+    return ", ".join(map(str, ratios)) if isinstance(ratios, list) else case["keep_ratio"]
 
 
 def _verdict(odds: float | None) -> str:

@@ -32,7 +32,7 @@ def table(title: str, rows: list[tuple[str, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None, pad_edge=False)
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     return table

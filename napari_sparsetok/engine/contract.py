@@ -62,7 +62,7 @@ class Reach:
     edges : (bins + 1,) mm.
     share : (blocks, heads, bins) share of the attention that goes so far; NaN, as `mean`, where no token was left.
     mean : (blocks, heads) mm, weighted by attention.
-    even : (bins,) the share if attention were spread evenly over the window's tokens.
+    even : (bins,) the share if attention were spread evenly over the window's tokens, as far as they entered.
     """
 
     edges: NDArray[np.float32]

@@ -142,9 +142,11 @@ class Probe:
 
     def rollout(self, place: Shape) -> NDArray[np.float32]:
         """How much of each patch came to a token through all blocks that it passed: (d, h, w), sums to 1 but for what
-        the class token carries.
+        the class token carries. All NaN if the token never entered.
         """
-        last = max(b for b in range(self.blocks) if self._index(b, place) is not None)
+        last = max((b for b in range(self.blocks) if self._index(b, place) is not None), default=-1)
+        if last < 0:
+            return np.full(self.grid, np.nan, dtype=np.float32)
         weights = torch.zeros(len(self._there(last)), device=self._o.image.device)
         weights[self._index(last, place)] = 1.0
         with torch.inference_mode():
@@ -173,7 +175,7 @@ class Probe:
             shares.append(share.cpu().numpy())
             means.append(mean.cpu().numpy())
             on_progress(block + 1, self.blocks)
-        return Reach(edges, np.stack(shares), np.stack(means), _evenly(at, edges))
+        return Reach(edges, np.stack(shares), np.stack(means), _evenly(at[self.stage.ravel() > 0], edges))
 
     def masked_heads(
         self,

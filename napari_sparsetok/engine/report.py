@@ -79,7 +79,8 @@ def _by_stage(prediction: Prediction) -> dict[str, list[int]]:
 
 
 def _lattice(prediction: Prediction) -> Lattice:
-    return Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
+    lattice = Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
+    return lattice.within(prediction.region)
 
 
 def _corrected(prediction: Prediction, corrections: NDArray[np.uint8]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def check(settings: Settings, scan: Scan, stages: int) -> None:
 
     Raises
     ------
-    ScanError : a ratio, a threshold or a reference that does not fit.
+    ScanError : a ratio, a threshold, a seed or a reference that does not fit.
     """
     if not 0 < settings.keep_ratio <= 1:
         raise ScanError(f"the keep ratio must be above 0 and at most 1, not {settings.keep_ratio:g}")
@@ -153,6 +153,8 @@ def check(settings: Settings, scan: Scan, stages: int) -> None:
             raise ScanError(str(error)) from None
     if settings.threshold is not None and not 0 <= settings.threshold < float("inf"):
         raise ScanError(f"a threshold must be a number of 0 or more, not {settings.threshold}")
+    if settings.seed < 0:
+        raise ScanError(f"the seed of a draw is a whole number of 0 or more, not {settings.seed}")
     if settings.selection == "oracle" and settings.reference is None:
         raise ScanError("ranking by a reference needs a reference mask; open one first, or choose another rule")
     if settings.reference is not None and settings.reference.mask.shape != scan.shape:

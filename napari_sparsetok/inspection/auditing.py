@@ -33,7 +33,7 @@ def audit(folder: Path) -> dict[str, Any]:
     without = 0
     unreadable: list[str] = []
     for path in sorted(path for path in folder.rglob("*.json") if not path.is_dir()):
-        name = path.relative_to(folder).as_posix()
+        name = path.relative_to(folder).as_posix().encode(errors="replace").decode()  # a name may be no text
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -69,14 +69,17 @@ def stage_words(stages: int) -> list[str]:
 
 def _case(name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
     changed = _counts(_part(document, "corrections").get("voxels_changed_by_stage"))
-    tokens = _part(document, "tokens")
+    tokens, settings = _part(document, "tokens"), _part(document, "settings")
+    by_one_ratio = settings.get("stage_ratios") is None and settings.get("threshold") is None
     voxels = _counts(tokens.get("voxels_by_stage"))
     if not changed or len(changed) != len(voxels):
         return None
     return {
         "record": name,
         "model": _part(document, "model").get("id", ""),
-        "keep_ratio": _part(document, "settings").get("keep_ratio"),
+        "keep_ratio": settings.get("keep_ratio") if by_one_ratio else None,
+        "stage_ratios": settings.get("stage_ratios"),
+        "threshold": settings.get("threshold"),
         "ranked_by": tokens.get("ranked_by", "learned"),
         "changed_by_stage": changed,
         "voxels_by_stage": voxels,

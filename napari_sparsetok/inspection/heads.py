@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_sparsetok.engine.contract import Probing, Reach, Segmenter
 from napari_sparsetok.scan import Shape
 from napari_sparsetok.state import Prediction
+from napari_sparsetok.tokens import Lattice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,6 +72,19 @@ class Heads:
         return figure
 
 
+def in_a_window(prediction: Prediction, voxel: Shape) -> Shape:
+    """A voxel, or the middle of the nearest token that a window holds: no window lies in the air around a body."""
+    geometry, tokens = prediction.scan.geometry, prediction.tokens
+    place = Lattice.of(tokens, geometry, prediction.scan.shape).token(voxel)
+    if place is not None and tokens.covered[place]:
+        return voxel
+    held = np.argwhere(tokens.covered) * tokens.spacing + tokens.origin
+    nearest = held[np.square(held - (np.asarray(voxel) * geometry.spacing + geometry.origin)).sum(axis=1).argmin()]
+    at = np.round((nearest - geometry.origin) / geometry.spacing).astype(int)
+    z, y, x = np.clip(at, prediction.region.start, np.asarray(prediction.region.stop) - 1).tolist()
+    return z, y, x
+
+
 def heads_of(
     segmenter: Segmenter,
     prediction: Prediction,
@@ -92,6 +106,6 @@ def heads_of(
     inside = np.argwhere(prediction.mask > 0)
     region = prediction.region
     middle = inside.mean(axis=0) if len(inside) else (np.asarray(region.start) + region.stop) / 2
-    at = (int(middle[0]), int(middle[1]), int(middle[2]))
+    at = in_a_window(prediction, (int(middle[0]), int(middle[1]), int(middle[2])))
     probe, _ = segmenter.probe(prediction.scan, prediction.settings, at, prediction.region)
     return Heads(at, probe.reach(), probe.masked_heads(on_progress) if weigh else None)

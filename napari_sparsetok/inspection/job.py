@@ -68,6 +68,8 @@ def inspect_file(
     registry = Registry()
     card = registry[order.settings.model]
     scan = batch.opened(order.source)
+    for note in scan.notes:
+        on_notice(note)
     region = batch.region_of(order.region, order.around, scan, card)
     reference = None if order.reference is None else Reference(batch.mask_on_grid(order.reference, scan))
     settings = replace(order.settings, reference=reference if order.settings.selection == "oracle" else None)

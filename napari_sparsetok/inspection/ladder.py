@@ -34,7 +34,7 @@ class Rung:
         of a scan fills the cache.
     memory : most bytes that the process held in main memory while it ran, as sampled.
     agreement : with the dense prediction, label by label.
-    reference : with the reference mask, if there is one.
+    reference : with the reference mask, if there is one, within the region.
     """
 
     keep_ratio: float
@@ -60,12 +60,12 @@ class Rung:
 class Sweep:
     """What is known of one scan over keep ratios.
 
-    settings : of all runs, but for the ratio.
+    settings : of all runs, but for the ratio; without threshold or ratios of stages, as every run has one ratio.
     dense : the prediction that prunes nothing.
     rungs : from the highest ratio down.
     lowest : (z, y, x) float32, see `napari_sparsetok.tokens.stability`.
     kept_from : (d, h, w) float32, the lowest ratio such that at it, and at every higher one that was tried, the token
-        is kept to the end; NaN where no window looked.
+        is kept to the end; NaN where no window looked, or where a person said that it must go.
     settled : for each rung, the voxels of the region whose label is steady from there up, and not from further down.
     complete : False while rungs are still to come.
     """
@@ -100,6 +100,7 @@ class Sweep:
             "device": self.dense.timing.device,
             "windows": self.dense.timing.windows,
             "rungs": rows,
+            "complete": self.complete,
             "smallest_ratio_that_agrees_0.99": self.auto(),
         }
 
@@ -156,12 +157,15 @@ def sweep(
     lowest = next(known)
     settled: tuple[int, ...] = (math.prod(dense.region.shape),)
     kept = dense.tokens.stage > 0
+    if q.settings.forced is not None:  # no ratio keeps what must go, though the dense run, which obeys nobody, did
+        kept &= q.settings.forced.signs() >= 0
     kept_from = np.where(kept, np.float32(1), np.float32(np.nan))
-    so_far = Sweep(q.scan, q.settings, dense.region, dense, tuple(rungs), lowest, kept_from, settled, len(ratios) == 1)
+    rule = replace(q.settings, stage_ratios=None, threshold=None)
+    so_far = Sweep(q.scan, rule, dense.region, dense, tuple(rungs), lowest, kept_from, settled, len(ratios) == 1)
     on_rung(so_far)
     for done, ratio in enumerate(ratios[1:], start=2):
         watch.on_progress(done - 1, len(ratios))
-        settings = replace(q.settings, keep_ratio=ratio, stage_ratios=None, threshold=None)
+        settings = replace(rule, keep_ratio=ratio)
         found, seconds, memory = measured(segmenter, q.scan, settings, q.region, quiet)
         rungs.append(_rung(q, found, dense, seconds, memory))
         masks.waiting.append((ratio, found.mask))
@@ -211,7 +215,8 @@ def gmac_of(prediction: Prediction, card: Card) -> float:
 
 
 def _rung(q: Question, found: Prediction, dense: Prediction, seconds: float, memory: int) -> Rung:
-    spacing = q.scan.geometry.spacing
+    spacing, box = q.scan.geometry.spacing, found.region.slices  # what lies beside it nobody was asked for
+    reference = None if q.reference is None else q.reference.mask[box]
     return Rung(
         keep_ratio=found.settings.keep_ratio,
         left=found.tokens.left,
@@ -219,7 +224,7 @@ def _rung(q: Question, found: Prediction, dense: Prediction, seconds: float, mem
         seconds=seconds,
         memory=memory,
         agreement=compare(found.mask, dense.mask, spacing, found.labels),
-        reference=compare(found.mask, q.reference.mask, spacing, found.labels) if q.reference is not None else (),
+        reference=() if reference is None else compare(found.mask[box], reference, spacing, found.labels),
     )
 
 

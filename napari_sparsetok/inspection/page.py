@@ -83,10 +83,13 @@ def _auto_words(auto: float | None) -> str:
 
 
 def _unseen(pieces: Sequence[Unseen], prediction: Prediction) -> str:
+    if not prediction.mask.any():
+        return "<p>The mask is empty.</p>"
     if not pieces:
-        return "<p>Every part of the mask holds a token that was kept to the end.</p>"
+        return "<p>All of the mask lies in tokens that were kept to the end.</p>"
+    gone = "pruned on the way, or never entered," if prediction.tokens.empty else "pruned on the way"
     words = (
-        f"<p>{len(pieces)} pieces of the mask rest only on tokens that were pruned on the way and completed "
+        f"<p>{len(pieces)} pieces of the mask rest only on tokens that were {gone} and completed "
         f"afterwards. The largest {min(_MOST, len(pieces))}:</p>"
     )
     return words + _table(*unseen_table(pieces[:_MOST], prediction))

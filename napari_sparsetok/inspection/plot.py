@@ -42,12 +42,13 @@ def sweep_figure(sweep: Sweep) -> Figure:
     ratios = [rung.keep_ratio for rung in sweep.rungs]
     for k, label in enumerate(sweep.dense.labels):
         colour = label.color
-        upper.plot(ratios, [r.agreement[k].dice for r in sweep.rungs], "o-", color=colour, label=f"{label.name}: dense")
+        upper.plot(ratios, [r.agreement[k].dice for r in sweep.rungs], "o-", color=colour, label=f"dense: {label.name}")
         if sweep.rungs[0].reference:
             found = [r.reference[k].dice for r in sweep.rungs]
-            upper.plot(ratios, found, "s--", color=colour, alpha=0.7, label=f"{label.name}: reference")
+            upper.plot(ratios, found, "s--", color=colour, alpha=0.7, label=f"reference: {label.name}")
     upper.set_ylabel("Dice with")
-    upper.legend(fontsize=7)
+    for text in upper.legend(fontsize=7).get_texts():
+        text.set_parse_math(False)  # a name of a label is no formula
     full = sweep.rungs[0]
     lower.plot(
         ratios, [r.left[-1] / r.left[0] for r in sweep.rungs], "o-", color="#009E73", label="tokens kept to the end"
@@ -72,7 +73,8 @@ def slice_figure(prediction: Prediction, sweep: Sweep) -> Figure:
     lattice = Lattice.of(tokens, scan.geometry, scan.shape)
     voxels = scan.voxels if not scan.leading else scan.voxels[0]
     image, mask = np.asarray(voxels[region.slices], dtype=np.float32), prediction.mask[region.slices]
-    low, high = np.percentile(image, [1, 99])
+    finite = image[np.isfinite(image)]  # the network was given something else where it is not
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
     at = [int(v) for v in np.argwhere(mask > 0).mean(axis=0)] if mask.any() else [n // 2 for n in region.shape]
     colors = ["#00000000", *(STAGE_COLORS[k % 4] for k in range(tokens.stages)), KEPT_COLOR]
     first = np.nan_to_num(tokens.importance[0]) if tokens.stages else np.zeros(tokens.stage.shape)
@@ -87,7 +89,7 @@ def slice_figure(prediction: Prediction, sweep: Sweep) -> Figure:
         ("first scores", lattice.spread(first)[region.slices], {"cmap": "inferno", "alpha": 0.55}),
         (
             "lowest steady keep ratio",
-            np.where(lowest > lowest.min(), lowest, np.nan),
+            np.where(lowest > np.float32(sweep.rungs[-1].keep_ratio), lowest, np.nan),
             {"cmap": "cividis", "vmin": 0, "vmax": 1, "alpha": 0.8},
         ),
     ]

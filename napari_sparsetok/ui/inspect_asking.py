@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 from superqt.utils import qthrottled
 
 from napari_sparsetok.engine.contract import Probing, Reach, Segmenter, Watch
+from napari_sparsetok.inspection.heads import in_a_window
 from napari_sparsetok.scan import Region, ScanError, Shape
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
@@ -139,10 +140,9 @@ class Asking(QObject):
         if prediction is None or lattice is None:
             return
         self.ask(voxel)
-        token = lattice.token(voxel)
-        if token is None or (prediction.complete and not prediction.tokens.stage[token]):
-            return  # no window looked there, as the story says
         self._asked = voxel
+        if not self._may_know(prediction, lattice, voxel):
+            return  # the network did not look there, as the story says
         scan, settings, region = prediction.scan, prediction.settings, prediction.region
         looked = self._looked if self._layers.get("attention") is not None else None
         looks: list[tuple[NDArray[np.float32], tuple[int, ...]]] = []
@@ -173,12 +173,17 @@ class Asking(QObject):
         if prediction is None or voxel is None:
             self._session.say("Switch on “Ask where I point” and click on the scan first.", "info")
             return
+        if self._lattice is None or not self._may_know(prediction, self._lattice, voxel):
+            self._session.say("The network did not look at the token that you clicked, so it looked nowhere.", "info")
+            return
 
         def work(segmenter: Segmenter, watch: Watch, show: Any) -> tuple[NDArray[np.float32], tuple[int, ...]]:
             probe, place = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
             return _attention(probe, place, block, head), probe.box.start
 
         def then(found: tuple[NDArray[np.float32], tuple[int, ...]]) -> None:
+            if not self._is_of_now(prediction):
+                return
             self._looked = (block, head)
             self._overlays.make_way()
             self._show_attention(prediction, *found, block, head)
@@ -189,7 +194,7 @@ class Asking(QObject):
         self, prediction: Prediction, values: NDArray[np.float32], start: tuple[int, ...], block: int, head: int
     ) -> None:
         if np.isnan(values).all():
-            self._session.say("This token was pruned before that block, so it looked nowhere there.", "info")
+            self._session.say("This token did not get as far as that block, so it looked nowhere there.", "info")
             return
         name = "all blocks" if block < 0 else f"block {block + 1}, {'all heads' if head < 0 else f'head {head + 1}'}"
         words = f"where the token looked · {name}, {say.share(prediction.settings)}"
@@ -200,7 +205,7 @@ class Asking(QObject):
         prediction = self._prediction
         if prediction is None:
             return
-        voxel = self._asked or _middle(prediction)
+        voxel = in_a_window(prediction, self._asked or _middle(prediction))
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Found], None]) -> Found:
             probe, _ = _probing(segmenter).probe(prediction.scan, prediction.settings, voxel, prediction.region)
@@ -209,13 +214,25 @@ class Asking(QObject):
             return probe.masked_heads(watch.on_progress, watch.should_stop), reach
 
         def then(found: Found) -> None:
-            if self._prediction is not None and self._prediction.scan is prediction.scan:
+            if self._is_of_now(prediction):
                 self._asked = self._asked or voxel
-                self.panel.heads.set_heads(*found)
+                self.panel.heads.set_heads(*found, say.share(prediction.settings))
 
         self._compute(work, then, "silencing heads")
 
     # Details
+
+    def _may_know(self, prediction: Prediction, lattice: Lattice, voxel: Shape) -> bool:
+        """Whether the network looked at a voxel's token, or may have, as windows are still to come."""
+        token = lattice.token(voxel)
+        return token is not None and (not prediction.complete or bool(prediction.tokens.stage[token]))
+
+    def _is_of_now(self, prediction: Prediction) -> bool:
+        """Whether what was asked of a prediction is of the scan, the model and the part that are shown by now."""
+        now = self._prediction
+        if now is None or now.scan is not prediction.scan or now.region != prediction.region:
+            return False
+        return now.settings.model == prediction.settings.model
 
     def _compute(self, work: Any, then: Any, what: str) -> None:
         if not self._session.inspect(work, then, what):

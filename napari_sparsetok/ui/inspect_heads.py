@@ -39,16 +39,19 @@ class HeadMap(QWidget):
         )
         self.set_heads(None, None)
 
-    def set_heads(self, loss: NDArray[np.float32] | None, mean: NDArray[np.float32] | None) -> None:
-        """(blocks, heads): loss of agreement without the head, None until it is known; mean distance in mm."""
-        self._loss, self._mean = loss, mean
+    def set_heads(self, loss: NDArray[np.float32] | None, mean: NDArray[np.float32] | None, when: str = "") -> None:
+        """(blocks, heads): loss of agreement without the head, None until it is known; mean distance in mm.
+
+        `when` says how many tokens were kept: the slider may have moved on since.
+        """
+        self._loss, self._mean, self._when = loss, mean, when
         self.setVisible(mean is not None)
         self.setMinimumHeight(20 if mean is None else min(180, 17 * len(mean)))
         self.set_at(0, 0)
 
     def knows(self, block: int, head: int) -> bool:
         """Whether there is something to say of a head."""
-        return self._mean is not None and block < self._mean.shape[0] and head < self._mean.shape[1]
+        return self._mean is not None and 0 <= block < self._mean.shape[0] and 0 <= head < self._mean.shape[1]
 
     def set_at(self, block: int, head: int) -> None:
         """The head with the frame."""
@@ -63,7 +66,7 @@ class HeadMap(QWidget):
         far = f"it looks {mean:.0f} mm far on average" if np.isfinite(mean) else "no token is left for it to look from"
         if self._loss is not None:
             far = f"without it {self._loss[block, head]:.1%} of the labels change; {far}"
-        return f"Block {block + 1}, head {head + 1}: {far}"
+        return f"Block {block + 1}, head {head + 1}{f', {self._when}' if self._when else ''}: {far}"
 
     def paintEvent(self, event: QEvent | None) -> None:
         """Draw."""
@@ -148,7 +151,7 @@ class ReachPlot(QWidget):
 
     def set_reach(self, reach: Reach | None) -> None:
         """Show how far heads look; None empties it."""
-        self._reach = reach
+        self._reach, self._at = reach, (0, 0)
         self.setVisible(reach is not None)
         self.setMinimumHeight(110)
         self.update()
@@ -266,9 +269,9 @@ class HeadsForm(QWidget):
         self._block.setMaximum(blocks)
         self._head.setMaximum(heads)
 
-    def set_heads(self, loss: NDArray[np.float32] | None, reach: Reach | None) -> None:
-        """(blocks, heads): what changes without a head, None until that is known; and how far heads look."""
-        self.map.set_heads(loss, None if reach is None else reach.mean)
+    def set_heads(self, loss: NDArray[np.float32] | None, reach: Reach | None, when: str = "") -> None:
+        """(blocks, heads): what changes without a head, None until that is known; how far heads look; see `HeadMap`."""
+        self.map.set_heads(loss, None if reach is None else reach.mean, when)
         self.plot.set_reach(reach)
         self._words.setText("")
         if reach is None:
@@ -281,15 +284,16 @@ class HeadsForm(QWidget):
         self._words.setText("Most: " + self.map.words(block, head))
 
     def _on_pointed(self, block: int, head: int) -> None:
-        self.plot.set_at(block, head)
-        self._words.setText(self.map.words(block, head))
+        known = self.map.knows(block, head)  # not of all blocks, or of the mean of the heads
+        if known:
+            self.plot.set_at(block, head)
+        self._words.setText(self.map.words(block, head) if known else "")
 
     def _on_number(self) -> None:
-        """The frame is always around the head whose numbers stand there, and which would be shown."""
+        """The frame is always around the head whose numbers stand there, and which would be shown, if it is one."""
         block, head = self._block.value() - 1, self._head.value() - 1
-        if self.map.knows(block, head):
-            self.map.set_at(block, head)
-            self._on_pointed(block, head)
+        self.map.set_at(block, head)
+        self._on_pointed(block, head)
 
     def _choose(self, block: int, head: int) -> None:
         self._block.setValue(block + 1)

@@ -10,6 +10,7 @@ from napari.layers import Image, Labels, Layer, Points
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_sparsetok.inspection.ladder import Sweep
 from napari_sparsetok.scan import AXIS_LABELS, Scan
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.ui.outline import set_outline
@@ -24,6 +25,9 @@ MUST, NEVER = 1, 2
 _HEAT = Colormap(
     [[0.84, 0.37, 0.0, 0.0], [0.84, 0.37, 0.0, 0.65], [1.0, 0.93, 0.35, 0.95]], name="heat that lets the scan through"
 )
+HEAT_ENDS = ("#D65E00", "#FFED59")
+"""The colours of little and of much, in the layers that have them."""
+
 DIFFERENCE = {
     1: ("#D55E00", "only here"),
     2: ("#56B4E9", "only where all is kept"),
@@ -140,9 +144,10 @@ class InspectLayers:
         if layer is not None:
             layer.name = words
 
-    def show_lowest(self, lowest: NDArray[np.float32], scan: Scan) -> None:
-        """The lowest keep ratio from which each voxel's label stays; nothing where it always did."""
-        values = np.where(lowest > lowest.min(), lowest, 0).astype(np.float32)
+    def show_lowest(self, found: Sweep) -> None:
+        """The lowest keep ratio from which each voxel's label stays; nothing where it does down to the lowest tried."""
+        tried = np.float32(found.rungs[-1].keep_ratio)
+        values = np.where(found.lowest > tried, found.lowest, 0).astype(np.float32)
         layer = self.get("lowest")
         if layer is not None and layer.data.shape[-3:] == values.shape:
             layer.data[...] = values
@@ -151,7 +156,7 @@ class InspectLayers:
         self._put("lowest", Image(
             self._lifted(values), colormap=_HEAT, contrast_limits=(0.0, 1.0),
             blending="translucent_no_depth", opacity=self._opacity,
-            interpolation2d="nearest", **self._placed(placed(scan.geometry)),
+            interpolation2d="nearest", **self._placed(placed(found.scan.geometry)),
         ))  # fmt: skip
 
     def show_difference(self, prediction: Prediction, other: NDArray[Any], of_reference: bool = False) -> None:
@@ -189,16 +194,15 @@ class InspectLayers:
     def _image(self, kind: str, values: NDArray[Any], tokens: TokenMap, top: float | None = None) -> None:
         shown = np.nan_to_num(values).astype(np.float32)
         top = top or float(shown.max()) or 1.0
-        layer = self.get(kind)
+        layer, place = self.get(kind), _place(tokens.spacing, tokens.origin)
         if layer is not None and layer.data.shape[-3:] == shown.shape:
-            layer.data[...] = shown
             layer.contrast_limits = (0.0, top)
-            redraw(self._viewer, layer)
+            self._rewrite(layer, shown, place)
             return
         self._put(kind, Image(
             self._lifted(shown), colormap=_HEAT, contrast_limits=(0.0, top),
             blending="translucent_no_depth", opacity=self._opacity,
-            interpolation2d="nearest", **self._placed(_place(tokens.spacing, tokens.origin)),
+            interpolation2d="nearest", **self._placed(place),
         ))  # fmt: skip
 
     def _labels(
@@ -211,17 +215,20 @@ class InspectLayers:
         locked: bool = True,
     ) -> None:
         layer = self.get(kind)
-        if (
-            layer is not None
-            and layer.data.shape[-3:] == values.shape
-            and np.allclose(layer.scale[-3:], place["scale"])
-        ):
-            layer.data[...] = values
-            redraw(self._viewer, layer)
+        if layer is not None and layer.data.shape[-3:] == values.shape:
+            self._rewrite(layer, values, place)
             return
         layer = Labels(self._lifted(values), colormap=colors, opacity=opacity, **self._placed(place))
         self._put(kind, layer)
         layer.editable = not locked
+
+    def _rewrite(self, layer: Layer, values: NDArray[Any], place: dict[str, Any]) -> None:
+        """Other values in a layer of this size, perhaps elsewhere: a box that was moved is as large as before."""
+        place = self._placed(place)
+        if not (np.allclose(layer.scale, place["scale"]) and np.allclose(layer.translate, place["translate"])):
+            layer.scale, layer.translate = place["scale"], place["translate"]
+        layer.data[...] = values
+        redraw(self._viewer, layer)
 
     def _put(self, kind: str, layer: Layer) -> None:
         self.drop(kind)

@@ -35,8 +35,9 @@ class TokenPainting(QObject):
         session.state.events.settings.connect(self._on_settings)
 
     def shut_down(self) -> None:
-        """Let go."""
+        """Let go. What is painted from now on would be obeyed by nobody."""
         self._stroke.stop()
+        self._layers.drop("forced")
 
     def _on_scan(self, scan: Scan | None) -> None:
         self._stroke.stop()

@@ -164,7 +164,10 @@ class InspectPanel(QWidget):
         self._set_of()
 
     def _set_of(self) -> None:
+        before = self._of.currentText()
         choose_among(self._of, ["in the mask", *(f"in {name}" for name in self._labels), *self._references])
+        if self._of.currentText() != before:
+            self.unfolded.emit()  # the list was of what is no more
 
     @property
     def unseen_of(self) -> tuple[int, int]:

@@ -79,10 +79,12 @@ def narrow(choice: QComboBox) -> QComboBox:
 
 
 def choose_among(choice: QComboBox, names: Sequence[str]) -> None:
-    """Other entries; what was chosen stays if it is among them, else the first is. Nobody is told."""
-    now = choice.currentText()
+    """Other entries; what was chosen stays if it is among them, or was renamed, else the first is. Nobody is told."""
+    now, at = choice.currentText(), choice.currentIndex()
+    before = [choice.itemText(k) for k in range(choice.count())]
+    renamed = [*before[:at], *before[at + 1 :]] == [*names[:at], *names[at + 1 :]] and len(before) == len(names)
     choice.blockSignals(True)
     choice.clear()
     choice.addItems(list(names))
-    choice.setCurrentIndex(max(0, choice.findText(now)))
+    choice.setCurrentIndex(at if renamed else max(0, choice.findText(now)))
     choice.blockSignals(False)

@@ -162,10 +162,15 @@ def millimetres(far: float) -> str:
     return "–" if math.isnan(far) else f"{far:.1f}"
 
 
-def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask") -> str:
-    """One sentence over the list of pieces, of a mask of so many voxels."""
+def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask", beside: int = 0) -> str:
+    """A sentence or two over the list of pieces, of a mask of so many voxels, and more where no window was run."""
     if not voxels:
-        return f"{of[:1].upper()}{escape(of[1:])} is empty."
+        return f"{escape(of[:1].upper() + of[1:])} {'lies where no window was run' if beside else 'is empty'}."
+    told = _unseen_share(pieces, voxels, of if not beside else f"what of {of} lies in the part that was segmented")
+    return f"{told} {beside / (voxels + beside):.0%} of {escape(of)} lies where no window was run." if beside else told
+
+
+def _unseen_share(pieces: Sequence[Unseen], voxels: int, of: str) -> str:
     if not pieces:
         return f"All of {escape(of)} lies in tokens that were kept to the end."
     completed = sum(piece.voxels for piece in pieces)

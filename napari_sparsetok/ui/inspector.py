@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,22 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog
 
-from napari_sparsetok import batch
 from napari_sparsetok.engine.contract import Segmenter, Watch
 from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.inspection.ladder import Question, Sweep, sweep
 from napari_sparsetok.review import Doubt
-from napari_sparsetok.scan import Scan, ScanError
+from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction, Reference, Settings, TokenMap
 from napari_sparsetok.tokens import LADDER, Lattice, Unseen, unseen
 from napari_sparsetok.ui import inspect_words as say
+from napari_sparsetok.ui.export_formats import EXPORTS, with_ending_of
 from napari_sparsetok.ui.inspect_asking import BUSY, Asking
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_painting import TokenPainting
 from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.inspect_rule import Ruling, ratio_of, rung_of, same_question, same_rule
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
-from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.scan_layer import lies_on
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
 
@@ -55,6 +56,8 @@ class InspectDesk(QObject):
         self._tokens: TokenMap | None = None  # of the prediction, not of a preview
         self._pieces: list[Unseen] = []
         self._references: list[Labels] = []
+        self._doubted: tuple[Sweep, float] | None = None  # what was last told to be in doubt, and above which ratio
+        self._mask_was_shown = True  # before blinking
         self._blink, self._rest = QTimer(self), QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
@@ -63,6 +66,7 @@ class InspectDesk(QObject):
         self._blink.timeout.connect(self._on_blink)
         self.asking = Asking(viewer, session, overlays, self.layers, panel)
         self.painting = TokenPainting(viewer, session, self.layers, panel)
+        self.ruling = Ruling(session, panel, self._reference)
         self.shortcuts = Shortcuts(self._keys())
         self.shortcuts.follow(viewer)
         self._connect_panel()
@@ -71,7 +75,7 @@ class InspectDesk(QObject):
 
     def shut_down(self) -> None:
         """Let go."""
-        self._blink.stop()
+        self.panel.sweep.blink_button.setChecked(False)
         self._rest.stop()
         self.asking.shut_down()
         self.painting.shut_down()
@@ -86,7 +90,7 @@ class InspectDesk(QObject):
         panel.piece_chosen.connect(self._on_piece)
         panel.unfolded.connect(self._rest.start)
         panel.sweep.compare_requested.connect(self.compare)
-        panel.sweep.ratio_chosen.connect(lambda ratio: self._session.set_keep_ratio(ratio))
+        panel.sweep.ratio_chosen.connect(self._take)
         panel.sweep.auto_requested.connect(self._on_auto)
         panel.sweep.export_requested.connect(self._on_export)
         panel.sweep.blink_toggled.connect(self._on_blink_toggled)
@@ -94,7 +98,6 @@ class InspectDesk(QObject):
         panel.shown.stage_chosen.connect(lambda stage: self._show_layers())
         panel.shown.against_chosen.connect(self._show_layers)
         panel.shown.opacity_chosen.connect(self.layers.set_opacity)
-        panel.rule.chosen.connect(self._on_rule)
 
     def _connect(self) -> list[tuple[Any, Any]]:
         events, viewer = self._session.state.events, self._viewer
@@ -106,6 +109,7 @@ class InspectDesk(QObject):
             (viewer.dims.events.ndisplay, self._on_order),
             (viewer.layers.events.inserted, self._on_layers),
             (viewer.layers.events.removed, self._on_layers),
+            (viewer.layers.events.renamed, self._on_layers),
         ]
         for emitter, slot in connections:
             emitter.connect(slot)
@@ -132,7 +136,9 @@ class InspectDesk(QObject):
 
     def _on_settings(self, settings: Settings) -> None:
         self._show_sweep()
-        self.panel.sweep.plot.set_now(settings.keep_ratio)
+        now = ratio_of(settings)
+        self.panel.sweep.plot.set_now(math.nan if now is None else now)
+        self._tell_doubt()
         self.panel.set_rule(settings)
         card = self._session.card
         if card is not None:
@@ -145,7 +151,7 @@ class InspectDesk(QObject):
         if prediction is None:
             self._forget()
             return
-        if self.sweep is not None and not _same_question(self.sweep, prediction):
+        if self.sweep is not None and not same_question(self.sweep, prediction):
             self._set_sweep(None)
         self._tokens = prediction.tokens
         self._lattice = Lattice.of(prediction.tokens, prediction.scan.geometry, prediction.scan.shape)
@@ -166,19 +172,20 @@ class InspectDesk(QObject):
         given, label = self._drawn(drawn), prediction.labels.labels[at] if at >= 0 else None
         of = "the reference" if given is not None else "the mask" if label is None else label.name
 
-        def found(known: tuple[list[Unseen], int]) -> None:
+        def found(known: tuple[list[Unseen], int, int]) -> None:
             if self._session.state.prediction is not prediction:
                 return
-            self._pieces, voxels = known
+            self._pieces, voxels, beside = known
             geometry = prediction.scan.geometry
             lines = [say.unseen_line(piece, prediction.labels, geometry) for piece in self._pieces[:100]]
-            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, of), lines)
+            self.panel.set_unseen(say.unseen_summary(self._pieces, voxels, of, beside), lines)
 
-        def look() -> tuple[list[Unseen], int]:
+        def look() -> tuple[list[Unseen], int, int]:
             mask = prediction.mask if given is None else given
             if label is not None:
                 mask = np.where(mask == label.id, mask, 0)
-            return unseen(mask, prediction.tokens, lattice), int(np.count_nonzero(mask))
+            voxels = int(lattice.count(mask > 0)[prediction.tokens.covered].sum())
+            return unseen(mask, prediction.tokens, lattice), voxels, int(np.count_nonzero(mask)) - voxels
 
         self._session.load(look, found, "looking for what was not looked at")
 
@@ -201,8 +208,9 @@ class InspectDesk(QObject):
         geometry = scan.geometry
         world = [o + v * s for o, v, s in zip(geometry.origin, at, geometry.spacing, strict=True)]
         dims = self._viewer.dims
-        dims.point = (*dims.point[:-3], *world)
-        self._viewer.scene.camera.center = tuple(world)
+        point = (*dims.point[:-3], *world)
+        dims.point = point
+        self._viewer.scene.camera.center = (0.0, *(point[axis] for axis in dims.displayed))[-3:]
         self.asking.ask(at)
 
     # Over ratios and rules
@@ -212,16 +220,20 @@ class InspectDesk(QObject):
         state, card = self._session.state, self._session.card
         if state.scan is None or card is None:
             return
+        shown = state.prediction
+        if shown is not None and not same_rule(shown.settings, state.settings):
+            self._session.say("Segment the scan by the rule that is set first; then compare its keep ratios.", "info")
+            return
         ladder = tuple(sorted({*LADDER, state.settings.keep_ratio}, reverse=True))
         reference = self._reference()
-        region = state.region if state.prediction is None else state.prediction.region  # of what is shown
+        region = state.region if shown is None else shown.region
         question = Question(state.scan, state.settings, card, region, reference, ladder)
 
         def work(segmenter: Segmenter, watch: Watch, show: Callable[[Sweep], None]) -> Sweep:
             return sweep(segmenter, question, watch, show)
 
         def then(found: Sweep) -> None:
-            if found.scan is self._session.state.scan and _same_rule(found.settings, self._session.state.settings):
+            if found.scan is self._session.state.scan and same_rule(found.settings, self._session.state.settings):
                 self._set_sweep(found)
 
         if not self._session.inspect(work, then, "comparing keep ratios"):
@@ -233,12 +245,20 @@ class InspectDesk(QObject):
             self.panel.sweep.blink_button.setChecked(False)
             self.layers.drop("lowest", "difference", "dense")
             self._show_sweep()
-            self.doubt_changed.emit(None)
+        else:
+            self._show_sweep()
+            self._show_layers()
+        self._tell_doubt()
+
+    def _tell_doubt(self) -> None:
+        """What changes at the ratio that is set, or above it, is in doubt. What is known so far takes nothing back."""
+        found, ratio = self.sweep, ratio_of(self._session.state.settings)
+        if found is not None and not found.complete:
             return
-        self._show_sweep()
-        self._show_layers()
-        if found.complete:  # what changes at the ratio that is set, or above it, is in doubt
-            self.doubt_changed.emit(Doubt(found.lowest, above=self._session.state.settings.keep_ratio))
+        doubted = None if found is None or ratio is None else (found, ratio)
+        if doubted != self._doubted:
+            self._doubted = doubted
+            self.doubt_changed.emit(Doubt(doubted[0].lowest, above=doubted[1]) if doubted else None)
 
     def _show_sweep(self) -> None:
         found = self.sweep
@@ -246,9 +266,9 @@ class InspectDesk(QObject):
         if found is None:
             self.panel.sweep.set_rungs((), (), "")
             return
-        now = self._session.state.settings.keep_ratio
-        here = [say.against_dense(rung) for rung in found.rungs if rung.keep_ratio == now]
-        self.panel.sweep.set_rungs(found.rungs, found.settled, self._sweep_words(found) + "".join(here))
+        rung = rung_of(found, self._session.state.settings)
+        here = "" if rung is None else say.against_dense(rung)
+        self.panel.sweep.set_rungs(found.rungs, found.settled, self._sweep_words(found) + here)
 
     def _sweep_words(self, found: Sweep) -> str:
         least = self.panel.sweep.least
@@ -266,34 +286,30 @@ class InspectDesk(QObject):
         if auto is None:
             self._session.say(f"No keep ratio that was tried agrees with keeping all tokens by {least:g}.", "info")
         else:
-            self._session.set_keep_ratio(auto)
+            self._take(auto)
+
+    def _take(self, ratio: float) -> None:
+        """One ratio for all stages; also if it is the one that was set before a threshold, or a ratio for each."""
+        self._session.choose(stage_ratios=None, threshold=None)
+        self._session.set_keep_ratio(ratio)
 
     def _on_export(self) -> None:
         found = self.sweep
         if found is None:
             return
-        filters = "Table (*.csv);;All numbers (*.json);;Picture (*.png);;Drawing (*.svg)"
-        path, _ = QFileDialog.getSaveFileName(self.panel, "Export the comparison", "keep_ratios.csv", filters)
-        if path:
-            name = Path(path).name
-            self._session.write(
-                lambda: save_sweep(found, Path(path)),
-                lambda: self._session.say(f"Saved the comparison as {name}.", "info"),
-                f"saving {name}",
-            )
-
-    def _on_rule(self, request: RuleRequest) -> None:
-        try:
-            changes = _rule_changes(request)
-        except ScanError as error:
-            self._session.say(str(error))
+        filters = ";;".join(EXPORTS)
+        path, chosen = QFileDialog.getSaveFileName(self.panel, "Export the comparison", "keep_ratios.csv", filters)
+        if not path:
             return
-        reference = self._reference() if request.selection == "oracle" else None
-        if request.selection == "oracle" and reference is None:
-            self._session.say("Choose a labels layer on the scan's voxels as the reference first.")
+        target = Path(with_ending_of(path, chosen))
+        if target != Path(path) and target.exists():  # of which the dialog did not ask
+            self._session.say(f"There is a {target.name} already; write that name in the dialog to replace it.")
             return
-        self._session.choose(selection=request.selection, reference=reference, **changes)
-        self._session.run()
+        self._session.write(
+            lambda: save_sweep(found, target),
+            lambda: self._session.say(f"Saved the comparison as {target.name}.", "info"),
+            f"saving {target.name}",
+        )
 
     def _on_layers(self, event: Any = None) -> None:
         """Labels layers that may serve as a reference."""
@@ -335,7 +351,7 @@ class InspectDesk(QObject):
             "boxes": lambda: self.layers.show_boxes(tokens),
             "stage": (lambda: self.layers.show_scores(tokens, panel.shown.stage)) if tokens.stages else None,
             "share": (lambda: self.layers.show_share(tokens)) if _overlap(tokens) else None,
-            "lowest": (lambda: self.layers.show_lowest(found.lowest, found.scan)) if found else None,
+            "lowest": (lambda: self.layers.show_lowest(found)) if found else None,
             "difference": self._difference(prediction),
         }
         for kind, show in shows.items():
@@ -353,12 +369,14 @@ class InspectDesk(QObject):
 
     def _on_blink_toggled(self, on: bool) -> None:
         if on and self.sweep is not None:
+            mask = self._overlays.layer("mask")
+            self._mask_was_shown = mask is None or bool(mask.visible)
             self.layers.show_dense(self.sweep.dense)
             self._blink.start()
             return
         self._blink.stop()
         self.layers.drop("dense")
-        self._overlays.set_visible("mask", True)
+        self._overlays.set_visible("mask", self._mask_was_shown)
 
     def _on_blink(self) -> None:
         dense = self.layers.get("dense")
@@ -372,25 +390,3 @@ class InspectDesk(QObject):
 def _overlap(tokens: TokenMap) -> bool:
     """Whether a token lies in more than one window."""
     return tokens.windows is not None and bool((tokens.windows > 1).any())
-
-
-def _same_question(known: Sweep, prediction: Prediction) -> bool:
-    """Whether a comparison is of this prediction's scan, model, region and rule."""
-    same_place = prediction.scan is known.scan and prediction.region == known.region
-    return same_place and _same_rule(prediction.settings, known.settings)
-
-
-def _same_rule(one: Settings, other: Settings) -> bool:
-    """Whether two differ at most in how many tokens they keep."""
-    fields = ("model", "selection", "seed", "reference", "forced")
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
-
-
-def _rule_changes(request: RuleRequest) -> dict[str, Any]:
-    changes: dict[str, Any] = {"stage_ratios": None, "threshold": None}
-    hint = "write numbers, as 0.5, 0.25"
-    if request.keep_by == "stages":
-        changes["stage_ratios"] = tuple(batch.numbers(request.values, ",", None, hint))
-    elif request.keep_by == "threshold":
-        changes["threshold"] = batch.numbers(request.values, ",", 1, "write one number as the threshold, as 0.5")[0]
-    return changes

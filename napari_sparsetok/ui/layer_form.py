@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparsetok.ui.inspect_layers import difference_colors
+from napari_sparsetok.ui.inspect_layers import HEAT_ENDS, difference_colors
 from napari_sparsetok.ui.inspect_part import choose_among, narrow
 from napari_sparsetok.ui.legend import Legend
 from napari_sparsetok.ui.style import stage_color, stage_name
@@ -45,6 +45,11 @@ LAYERS = (
 
 
 _ALL = "keeping all"
+_HEAT_WORDS = {
+    "stage": ("low score", "high score"),
+    "share": ("kept by few windows", "kept by all windows"),
+    "lowest": ("steady from a low ratio", "steady from a high ratio"),
+}
 
 
 class LayerForm(QWidget):
@@ -121,12 +126,12 @@ class LayerForm(QWidget):
         self._compared = compared
         self._toggles["lowest"].setEnabled(compared)
         self._toggles["difference"].setEnabled(compared or self.against >= 0)
+        self._show_legend()
 
     def set_references(self, names: Sequence[str]) -> None:
         """Labels layers on the scan's voxels."""
         choose_among(self._against, [_ALL, *names])
         self.set_compared(self._compared)
-        self._show_legend()
 
     @property
     def against(self) -> int:
@@ -136,6 +141,7 @@ class LayerForm(QWidget):
     def set_overlapping(self, overlapping: bool) -> None:
         """Whether windows overlap anywhere."""
         self._toggles["share"].setEnabled(overlapping)
+        self._show_legend()
 
     def set_layer(self, kind: str, on: bool) -> None:
         """Whether a layer is asked for."""
@@ -162,7 +168,6 @@ class LayerForm(QWidget):
 
     def _on_against(self) -> None:
         self.set_compared(self._compared)
-        self._show_legend()
         self.against_chosen.emit()
 
     def _on_toggled(self, kind: str, on: bool) -> None:
@@ -171,9 +176,12 @@ class LayerForm(QWidget):
 
     def _show_legend(self) -> None:
         colors: list[tuple[str, str]] = []
-        if self.wanted("boxes"):
+        drawn = [kind for kind, toggle in self._toggles.items() if toggle.isChecked() and toggle.isEnabledTo(self)]
+        for kind in drawn:
+            colors += zip(HEAT_ENDS, _HEAT_WORDS.get(kind, ()), strict=False)
+        if "boxes" in drawn:
             stages = range(1, self._stages + 2)
             colors += [(stage_color(k, self._stages), stage_name(k, self._stages)) for k in stages]
-        if self.wanted("difference"):
+        if "difference" in drawn:
             colors += difference_colors(self.against >= 0)
         self._legend.set_colors(colors)

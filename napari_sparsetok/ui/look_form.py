@@ -63,6 +63,11 @@ class LookForm(QWidget):
         """Whether the mask blinks."""
         return bool(self._blink.isChecked())
 
+    @property
+    def is_different(self) -> bool:
+        """Whether only what was changed is drawn."""
+        return bool(self._difference.isChecked())
+
     def set_difference(self, on: bool) -> None:
         """Tick or clear the box, as if the person had."""
         self._difference.setChecked(on)

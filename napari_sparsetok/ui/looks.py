@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.state import Prediction
 from napari_sparsetok.ui.guest import Guest
 from napari_sparsetok.ui.look_form import LookForm
 from napari_sparsetok.ui.outline import set_outline
@@ -42,6 +43,7 @@ class Looks(QObject):
         form.difference_toggled.connect(self.set_difference)
         overlays.mask_changed.connect(self._on_mask)
         session.state.events.scan.connect(self._on_scan)
+        session.state.events.prediction.connect(self._on_prediction)
 
     @property
     def difference(self) -> Labels | None:
@@ -132,8 +134,12 @@ class Looks(QObject):
         self._form.set_blinking(False)
         self._layer = None
 
+    def _on_prediction(self, prediction: Prediction | None) -> None:
+        if prediction is None:  # of another model, or none: there is nothing to differ from
+            self._form.set_difference(False)
+
     def _show_difference(self, scan: Scan, found: NDArray[np.uint8]) -> None:
-        if scan is not self._session.state.scan:
+        if scan is not self._session.state.scan or not self._form.is_different:  # no more by now
             return
         self._drop_difference()
         layer = Labels(

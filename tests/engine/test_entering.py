@@ -189,3 +189,16 @@ def test_what_keep_ratios_share_in_completion_is_the_network_to_rounding(ratios,
             expected = model.complete(parts, ids, window.prefix.grid)
             assert got.shape == expected.shape
             assert torch.allclose(got, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.95])
+def test_tokens_that_must_go_are_counted_in_every_window_that_holds_them_and_only_where_they_entered(segmenter, ratio):
+    scan = make_scan()
+    whole = segmenter.segment(scan, Settings("airless", 0.5))
+    signs = np.zeros(whole.tokens.stage.shape, np.int8)
+    signs.reshape(-1)[::3] = -1
+    chosen = Settings("airless", 0.5, forced=Forced.of(whole.region, signs))
+    before = segmenter.segment(scan, chosen).tokens
+    after = segmenter.segment(scan, replace(chosen, keep_ratio=ratio)).tokens
+    assert (before.windows > 1).any()
+    assert first_stage_preview(before, ratio).left[:2] == after.left[:2]

@@ -548,6 +548,27 @@ def test_only_the_difference_is_drawn_and_follows_every_stroke(correcting):
     assert desk.overlays.layer("mask").visible
 
 
+def test_a_difference_that_is_not_wanted_any_more_when_it_is_known_is_not_drawn(correcting):
+    desk = correcting
+    desk.panel.looks._difference.setChecked(True)
+    desk.panel.looks._difference.setChecked(False)
+    desk.settled()
+    assert desk.desk.looks.difference is None
+    assert desk.overlays.layer("mask").visible
+
+
+def test_the_difference_from_another_models_mask_goes_with_it(correcting):
+    desk = correcting
+    desk.session.registry.cards["other"] = replace(desk.session.card, id="other")
+    paint(desk, (5, 10, 6), NOT_TISSUE)
+    desk.panel.looks._difference.setChecked(True)
+    desk.until(lambda: desk.desk.looks.difference is not None)
+    desk.session.choose(model="other")
+    assert desk.desk.looks.difference is None
+    desk.segment()
+    assert desk.overlays.layer("mask").visible
+
+
 # Volumes
 
 

@@ -6,14 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import LABELS, PATCH, FakeSegmenter, Mailbox, expected_mask, make_prediction, make_registry, make_scan
+from desks import GRID, Desk, Probed
+from fakes import LABELS, FakeSegmenter, expected_mask, make_prediction, make_scan
 from matplotlib.colors import to_hex
-from napari.components import ViewerModel
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 
@@ -22,104 +22,15 @@ from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Region, ScanError
-from napari_sparsetok.session import Session
-from napari_sparsetok.state import Forced, Settings
+from napari_sparsetok.state import Forced
 from napari_sparsetok.tokens import LADDER
 from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
 from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
-from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspect_plot import rung_words
-from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.layer_form import LAYERS
-from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.rule_form import RuleRequest
-from napari_sparsetok.ui.scan_layer import layer_data
 from napari_sparsetok.ui.style import KEPT
-
-GRID = (4, 5, 3)  # tokens of the fake's scan
-
-
-class FakeProbe:
-    """Says what can be checked: the voxel's number as its probability, the block as its attention."""
-
-    box = Region((0, 0, 0), GRID)
-    probabilities = np.stack([np.full((16, 20, 12), p, np.float32) for p in (0.25, 0.75, 0.0)])
-
-    def get_ready(self, should_stop: Any) -> None:
-        pass
-
-    def kept_from(self, place: Any) -> float:
-        return 0.3
-
-    def attention(self, block: int, place: Any, head: int | None) -> np.ndarray:
-        values = np.full(GRID, np.nan, np.float32)
-        if block < 2:
-            values[0] = block + 1
-        return values
-
-    def rollout(self, place: Any) -> np.ndarray:
-        return np.full(GRID, 1 / np.prod(GRID), np.float32)
-
-    def masked_heads(self, on_progress: Any, should_stop: Any) -> np.ndarray:
-        on_progress(1, 2)
-        return np.array([[0.1, 0.0], [0.3, 0.2]], np.float32)
-
-    def reach(self, on_progress: Any) -> Reach:
-        share = np.array([[[0.7, 0.3], [0.5, 0.5]], [[0.9, 0.1], [0.2, 0.8]]], np.float32)
-        edges, even = np.array([0, 10, 30], np.float32), np.array([0.4, 0.6], np.float32)
-        return Reach(edges, share, np.full((2, 2), 9, np.float32), even)
-
-
-@dataclass
-class Probed(FakeSegmenter):
-    """The fake, which lets itself be looked into."""
-
-    probed: list[Any] = field(default_factory=list)
-
-    def probe(self, scan: Any, settings: Settings, voxel: Any, region: Any = None) -> tuple[FakeProbe, Any]:
-        self.probed.append((settings, tuple(voxel)))
-        return FakeProbe(), tuple(v // PATCH for v in voxel)
-
-
-class Desk:
-    def __init__(self, qtbot: Any, engine: FakeSegmenter) -> None:
-        self.engine, self.mail = engine, Mailbox()
-        self.session = Session(lambda: engine, make_registry(), Settings(keep_ratio=0.3), deliver=self.mail.deliver)
-        self.viewer = ViewerModel()
-        self.overlays = Overlays(self.viewer)
-        self.panel = InspectPanel()
-        qtbot.addWidget(self.panel)
-        self.desk = InspectDesk(self.viewer, self.session, self.overlays, self.panel)
-        self.scan = make_scan()
-        for data, arguments, _ in layer_data(self.scan):
-            self.viewer.add_image(data, **arguments)
-        events = self.session.state.events
-        events.tokens.connect(self._on_tokens)
-        events.prediction.connect(self._on_prediction)
-        self.overlays.set_scan(self.scan)
-        self.session.set_scan(self.scan)
-
-    def _on_tokens(self, tokens: Any) -> None:
-        if tokens is not None:
-            self.overlays.show_tokens(tokens)
-
-    def _on_prediction(self, prediction: Any) -> None:
-        if prediction is not None:
-            self.overlays.show_mask(prediction)
-
-    def settle(self) -> None:
-        assert self.session.wait(20)
-        self.mail.empty()
-        assert self.session.wait(20)
-        self.mail.empty()
-
-    def segment(self) -> None:
-        self.session.run()
-        self.settle()
-
-    def shown(self, kind: str) -> Any:
-        return self.desk.layers.get(kind)
 
 
 @pytest.fixture
@@ -197,7 +108,7 @@ def test_attention_is_laid_where_the_window_lies(desk):
     assert not desk.overlays.layer("importance").visible  # it would cover it
     desk.panel.heads.attention_requested.emit(2, -1)
     desk.settle()
-    assert "pruned before that block" in desk.session.state.message.text
+    assert "did not get as far as that block" in desk.session.state.message.text
     desk.panel.heads.attention_requested.emit(-1, -1)
     desk.settle()
     assert "all blocks" in desk.shown("attention").name
@@ -207,7 +118,7 @@ def test_heads_are_drawn_and_the_worst_is_named(desk):
     desk.segment()
     desk.panel.heads.heads_requested.emit()
     desk.settle()
-    assert "Block 2, head 1: without it 30.0%" in desk.panel.heads._words.text()
+    assert "Block 2, head 1, at 0.3: without it 30.0%" in desk.panel.heads._words.text()
     desk.panel.heads.map.head_chosen.emit(0, 1)
     desk.settle()
     assert "block 1, head 2" in desk.shown("attention").name
@@ -374,14 +285,18 @@ def test_another_rule_ends_the_comparison_and_its_doubt(desk):
     [
         (RuleRequest("norm", "threshold", "a, b"), "write one number"),
         (RuleRequest("norm", "stages", ""), "write numbers"),
+        (RuleRequest("norm", "stages", "0.5"), "this model prunes 2 times"),
+        (RuleRequest("norm", "stages", "0.5, 2"), "above 0 and at most 1"),
+        (RuleRequest("norm", "threshold", "-1"), "0 or more"),
         (RuleRequest("oracle", "share", ""), "Choose a labels layer"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_said_and_not_run(desk, request_, sentence):
     desk.segment()
-    before = len(desk.engine.runs)
+    before, settings = len(desk.engine.runs), desk.session.state.settings
     desk.panel.rule.chosen.emit(request_)
     desk.settle()
+    assert desk.session.state.settings == settings  # what is asked for next is not refused as well
     assert sentence.casefold() in desk.session.state.message.text.casefold()
     assert len(desk.engine.runs) == before
 
@@ -460,6 +375,8 @@ def test_one_opacity_and_a_legend_for_what_is_on(desk):
     desk.panel.shown.toggle("stage")
     assert desk.shown("stage").opacity == pytest.approx(0.4)
     desk.panel.shown.toggle("boxes")
+    assert desk.panel.shown._legend.accessibleName() == "low score, high score"
+    desk.panel.shown.toggle("stage")
     assert desk.panel.shown._legend.isHidden()
 
 
