@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QSpinBox, QToolTip, QWidget
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.ui.inspect_part import button_of, column, words_of
+from napari_sparsetok.ui.style import share as per_cent
 
 _COST, _FAR = QColor("#D55E00"), QColor("#56B4E9")
 _MARGIN = (8, 6, 8, 18)  # left, top, right, bottom
@@ -65,7 +66,7 @@ class HeadMap(QWidget):
         mean = float(self._mean[block, head])
         far = f"it looks {mean:.0f} mm far on average" if np.isfinite(mean) else "no token is left for it to look from"
         if self._loss is not None:
-            far = f"without it {self._loss[block, head]:.1%} of the labels change; {far}"
+            far = f"without it {per_cent(self._loss[block, head], 1)} of the labels change; {far}"
         return f"Block {block + 1}, head {head + 1}{f', {self._when}' if self._when else ''}: {far}"
 
     def paintEvent(self, event: QEvent | None) -> None:
@@ -208,8 +209,8 @@ class ReachPlot(QWidget):
         if np.isnan(reach.share[block, head, number]):
             return
         words = (
-            f"Block {block + 1}, head {head + 1}: {reach.share[block, head, number]:.1%} of its attention goes "
-            f"{low:.0f} to {high:.0f} mm far; {reach.even[number]:.1%} if it were spread evenly"
+            f"Block {block + 1}, head {head + 1}: {per_cent(reach.share[block, head, number], 1)} of its attention goes "
+            f"{low:.0f} to {high:.0f} mm far; {per_cent(reach.even[number], 1)} if it were spread evenly"
         )
         QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
 

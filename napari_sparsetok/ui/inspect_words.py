@@ -15,6 +15,7 @@ from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Geometry, Shape
 from napari_sparsetok.state import Prediction, Settings, TokenMap
 from napari_sparsetok.tokens import Lattice, StageStory, Unseen, story
+from napari_sparsetok.ui.style import share as per_cent
 
 RULES = {
     "learned": ("the model's own scores", "What the model learned: how much a token matters for the mask"),
@@ -101,10 +102,10 @@ def _label(prediction: Prediction, lattice: Lattice, voxel: Shape, place: Shape)
     inside = prediction.mask[box]
     names = {label.id: label.name for label in prediction.labels}
     number = int(prediction.mask[voxel])
-    share = np.count_nonzero(inside == number if number else inside) / max(1, inside.size)
+    alike = np.count_nonzero(inside == number if number else inside)
     what = escape(names.get(number, "")) if number else "background"
     kind = "the mask" if not number else "this label"
-    return f"The voxel is {what}; {share:.0%} of its token is {kind}."
+    return f"The voxel is {what}; {per_cent(alike, inside.size)} of its token is {kind}."
 
 
 def _span(axis: NDArray[np.intp], at: int) -> tuple[int, int]:
@@ -118,7 +119,7 @@ def probed(probabilities: Sequence[float] | None, labels: LabelTable, lowest: fl
     if probabilities is not None:
         names = ["background", *(label.name for label in labels)]
         order = np.argsort(probabilities)[::-1][:3]
-        shares = ", ".join(f"{escape(names[k])} {probabilities[k]:.0%}" for k in order)
+        shares = ", ".join(f"{escape(names[k])} {per_cent(probabilities[k], 1)}" for k in order)
         parts.append(f"<p>Here the model says: {shares}.</p>")
     if asked:
         words = (
@@ -167,7 +168,7 @@ def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask", 
     if not voxels:
         return f"{escape(of[:1].upper() + of[1:])} {'lies where no window was run' if beside else 'is empty'}."
     told = _unseen_share(pieces, voxels, of if not beside else f"what of {of} lies in the part that was segmented")
-    return f"{told} {beside / (voxels + beside):.0%} of {escape(of)} lies where no window was run." if beside else told
+    return f"{told} {per_cent(beside, voxels + beside)} of {escape(of)} lies where no window was run." if beside else told
 
 
 def _unseen_share(pieces: Sequence[Unseen], voxels: int, of: str) -> str:
@@ -177,7 +178,7 @@ def _unseen_share(pieces: Sequence[Unseen], voxels: int, of: str) -> str:
     whole = sum(piece.whole for piece in pieces)
     more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
     plural = "" if len(pieces) == 1 else "s"
-    share = f"{completed / voxels:.0%} of {escape(of)}, in {len(pieces)} piece{plural},"
+    share = f"{per_cent(completed, voxels)} of {escape(of)}, in {len(pieces)} piece{plural},"
     return f"{share} was completed without looking to the end.{more}"
 
 
@@ -185,7 +186,8 @@ def unseen_line(piece: Unseen, labels: LabelTable, geometry: Geometry) -> str:
     """One piece in a list."""
     name = next((label.name for label in labels if label.id == piece.label), f"label {piece.label}")
     ml = piece.voxels * float(np.prod(geometry.spacing)) / 1000
-    return f"{ml:.2f} mL of {name}{', a piece of its own' if piece.whole else ''}"
+    large = f"{ml:.2f} mL" if ml >= 0.005 else f"{piece.voxels} voxel{'' if piece.voxels == 1 else 's'}"
+    return f"{large} of {name}{', a piece of its own' if piece.whole else ''}"
 
 
 def share(settings: Settings) -> str:

@@ -87,7 +87,7 @@ def test_a_click_asks_the_network_once(desk):
     desk.desk.asking.ask_network((4, 4, 4))
     desk.settle()
     more = desk.panel._more.text()
-    assert "head 75%, background 25%" in more
+    assert "head 75\u00a0%, background 25\u00a0%" in more
     assert "kept to the end from a keep ratio of 0.3" in more
     assert [voxel for _, voxel in desk.engine.probed] == [(4, 4, 4)]
     assert "·" in desk.panel._story.text()
@@ -118,7 +118,7 @@ def test_heads_are_drawn_and_the_worst_is_named(desk):
     desk.segment()
     desk.panel.heads.heads_requested.emit()
     desk.settle()
-    assert "Block 2, head 1, at 0.3: without it 30.0%" in desk.panel.heads._words.text()
+    assert "Block 2, head 1, at 0.3: without it 30\u00a0%" in desk.panel.heads._words.text()
     desk.panel.heads.map.head_chosen.emit(0, 1)
     desk.settle()
     assert "block 1, head 2" in desk.shown("attention").name
@@ -222,7 +222,7 @@ def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
     desk.settle()
     (piece,) = desk.desk._pieces
     assert (piece.label, piece.voxels, piece.stage, piece.whole) == (2, 8, 1, True)
-    assert desk.panel._unseen_words.text().startswith("100% of the reference, in 1 piece,")
+    assert desk.panel._unseen_words.text().startswith("100\u00a0% of the reference, in 1 piece,")
 
 
 def test_keep_ratios_are_compared_step_by_step_and_one_is_taken(desk):
@@ -735,11 +735,11 @@ def test_the_story_follows_the_slider(desk):
     desk.desk.asking.ask_network((5, 0, 0))
     desk.settle()
     assert "stopped looking" in desk.panel._story.text()
-    assert "head 75%" in desk.panel._more.text()
+    assert "head 75\u00a0%" in desk.panel._more.text()
     desk.session.set_keep_ratio(1.0)
     desk.settle()
     assert "looked here to the end" in desk.panel._story.text()
-    assert "head 75%" not in desk.panel._more.text()  # it was said at another ratio
+    assert "head 75\u00a0%" not in desk.panel._more.text()  # it was said at another ratio
 
 
 def test_in_3d_it_says_that_pointing_needs_slices(desk, qtbot):
