@@ -221,6 +221,17 @@ def test_partial_results_lead_to_the_last_one(segmenter, monkeypatch):
     assert [p.complete for p in [*partial, final]] == [False] * (total - 1) + [True]
 
 
+@pytest.mark.parametrize("spacing", [0.37, 0.5, 0.8, 1.0, 1.5])
+def test_what_is_drawn_by_changed_boxes_is_the_mask_at_any_spacing(segmenter, monkeypatch, spacing):
+    monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
+    scan, shown = make_scan((50, 60, 40), (spacing,) * 3), []
+    last = segmenter.segment(scan, SETTINGS, watch=Watch(on_partial=shown.append))
+    drawn = np.zeros(scan.shape, np.uint8)
+    for now in [*shown, last]:
+        drawn[now.changed.slices] = now.mask[now.changed.slices]
+        assert np.array_equal(drawn, now.mask)
+
+
 def test_stopping_ends_between_windows(segmenter):
     seen = []
     watch = Watch(should_stop=lambda: len(seen) == 3, on_progress=lambda done, total: seen.append(done))
