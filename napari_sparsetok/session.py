@@ -191,6 +191,7 @@ class Session:
         expected = pace.seconds_at(ratio) or 0.0
         if expected > seconds:
             self.say(f"Even at {ratio:g} a part of the mask takes about {1000 * expected:.0f} ms on this machine.")
+        self.choose(stage_ratios=None, threshold=None)  # also where the ratio is the same
         self.set_keep_ratio(ratio)
 
     def run(self) -> None:

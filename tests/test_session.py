@@ -801,6 +801,20 @@ def test_the_dial_picks_the_ratio_from_the_times_that_were_measured(bench: Bench
     assert "Even at 0.01" in bench.state.message.text
 
 
+@pytest.mark.parametrize("rule", [{"threshold": 0.5}, {"stage_ratios": (1.0, 1.0)}])
+def test_the_dial_leaves_no_other_rule_in_force(bench: Bench, rule: dict[str, Any]) -> None:
+    bench.session.set_scan(make_scan())
+    bench.session.warm_up()
+    pace = bench.session._ready.pace(bench.state.settings, stages=2)
+    for ratio in (0.1, 0.5, 1.0):
+        pace.add(ratio, 0.1 + 0.2 * (ratio + ratio**2) / 2)
+    bench.session.stay_under(0.15)
+    dialled = bench.state.settings
+    bench.session.choose(**rule)
+    bench.session.stay_under(0.15)  # the same ratio, but it is not that which picks the tokens
+    assert bench.state.settings == dialled
+
+
 def test_the_panel_loads_no_library_that_only_a_scan_or_a_model_needs() -> None:
     code = """
 import sys

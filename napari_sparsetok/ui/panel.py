@@ -320,18 +320,15 @@ class Panel(QWidget):
     # Slots
 
     def _on_run(self) -> None:
-        (self.cancel_requested if self._can_cancel else self.run_requested).emit()
-
-    @property
-    def _can_cancel(self) -> bool:
-        return self._busy is not None and self._busy.can_cancel
+        (self.cancel_requested if self._cancels else self.run_requested).emit()
 
     def _write_run(self) -> None:
-        words = "&Cancel" if self._can_cancel else "&Segment"
+        self._cancels = self._busy is not None and self._busy.can_cancel  # until the button says something else
+        words = "&Cancel" if self._cancels else "&Segment"
         if self._run.text() != words:
             self._run.setText(words)
-            self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
-        self._run.setEnabled(self._can_cancel or self._can_run)
+            self._run.setToolTip(_CANCEL if self._cancels else _RUN)
+        self._run.setEnabled(self._cancels or self._can_run)
 
     def _on_about(self) -> None:
         if self._card is not None:

@@ -166,6 +166,18 @@ def test_run_and_cancel_are_one_button(panel: Panel, qtbot: Any) -> None:
     assert run.text() == "&Segment"
 
 
+def test_the_button_does_what_it_says_while_something_brief_is_computed(panel: Panel, qtbot: Any) -> None:
+    panel.set_can_run(True)
+    run = button(panel, "Segment")
+    panel.set_busy(Busy("segmenting", brief=True))
+    assert run.text() == "&Segment"
+    with qtbot.waitSignal(panel.run_requested, timeout=500):
+        run.click()
+    qtbot.waitUntil(lambda: run.text() == "&Cancel")
+    with qtbot.waitSignal(panel.cancel_requested, timeout=500):
+        run.click()
+
+
 def test_progress_is_painted_with_all_the_rest_and_not_at_once(qtbot: Any) -> None:
     """A progress bar that is told something paints before it returns, and with it the whole window and the canvas."""
     status = Status()
