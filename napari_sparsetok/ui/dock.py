@@ -245,7 +245,7 @@ class Dock(QWidget):
             self.session.set_region(region)
             if region is not None:
                 self.panel.set_region(region, scan)
-        else:
+        elif where != "cursor":  # a click will say; until then the slider stays in the part that is shown
             self.session.set_region(None)
         self._write_where()
 

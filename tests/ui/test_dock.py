@@ -835,6 +835,20 @@ def test_a_click_is_left_to_a_brush_and_to_3d(desk: Desk) -> None:
     assert desk.state.region is None
 
 
+def test_the_slider_stays_in_the_box_until_a_click_chooses_another_part(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.panel.where_chosen.emit("box")
+    region = Region((0, 0, 0), (8, 8, 8))
+    desk.panel.region_edited.emit(region)
+    desk.segment()
+    desk.panel.where_chosen.emit("cursor")
+    desk.engine.free = True
+    desk.panel.keep_ratio_moved.emit(0.8, False)
+    desk.idle()
+    assert desk.state.prediction.settings.keep_ratio == 0.8
+    assert desk.state.prediction.region == region
+
+
 def test_a_box_is_edited_and_segmented(desk: Desk) -> None:
     desk.add(make_scan())
     desk.panel.where_chosen.emit("box")
