@@ -229,7 +229,7 @@ class Dock(QWidget):
     def _on_click(self, voxel: Shape, scan: Scan) -> None:
         """What lies there comes first, and alone if the person chose "around a click"."""
         self.session.set_focus(voxel)
-        if self._where == "cursor":
+        if self._where == "cursor" and not self._scans.were_written():
             self.session.set_region(places.region_around(voxel, scan, self.session.card))
             self.session.run()
         elif self.session.is_segmenting:  # go on there instead; what was computed already is not computed again
@@ -250,6 +250,8 @@ class Dock(QWidget):
         self._write_where()
 
     def _on_run(self) -> None:
+        if self._scans.were_written():  # it was said that they are another scan now, and no part of it is chosen yet
+            return
         if self._where == "cursor" and self.session.state.region is None:
             self.session.say("Click on the structure in a slice of the scan: what lies around the click is segmented.")
             return
@@ -387,9 +389,7 @@ class Dock(QWidget):
 
     def _around_view(self) -> Region | None:
         scan, middle = self.session.state.scan, self._gaze.middle
-        if scan is None or middle is None:
-            return None
-        return places.region_around(middle, scan, self.session.card)
+        return None if middle is None else places.region_around(middle, scan, self.session.card)
 
 
 def _timer(parent: QWidget, milliseconds: int, slot: Callable[[], None]) -> QTimer:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_sparsetok.files import resampled_to
@@ -42,7 +46,9 @@ class ScanChoice:
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
         self._scans: dict[tuple[Any, ...], tuple[Any, Place, Scan]] = {}
-        self._watch = LayerWatch(self._on_replaced, self._on_held)
+        self._stamps: dict[Layer, tuple[Any, int]] = {}  # voxels, and what told them from others when last looked at
+        self._written: set[Layer] = set()  # whose voxels are no more what their scan's file held
+        self._watch = LayerWatch(self._on_replaced, self._on_held, self._on_drawn_anew)
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
@@ -59,6 +65,8 @@ class ScanChoice:
         self.layers = scan_layers(self._viewer)
         ids = {layer.unique_id for layer in self.layers}
         self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
+        self._stamps = {layer: stamp for layer, stamp in self._stamps.items() if layer in self.layers}
+        self._written &= set(self.layers)
         was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
         self._by_hand &= len(channels) == len(self.chosen)
         if len(channels) == 1 and was_opened:
@@ -97,6 +105,30 @@ class ScanChoice:
         """The viewer's sliders moved; with a time axis that may be another scan."""
         if self._frame is not None and self._frame_now() != self._frame:
             self._take()
+
+    def were_written(self) -> bool:
+        """Whether voxels were written in place since this was last asked; then they are taken anew, as another scan.
+
+        napari tells nobody of it. Looking through 100 MB takes some 50 ms.
+        """
+        written = [layer for layer in self.chosen if layer is not None and self._was_written(layer)]
+        for layer in written:
+            self._scans = {key: kept for key, kept in self._scans.items() if key[0] != layer.unique_id}
+            self._written.add(layer)
+            self._on_replaced(layer)
+        return bool(written)
+
+    def _was_written(self, layer: Layer) -> bool:
+        data = layer.data
+        if type(data) is not np.ndarray:  # what lies on disk would have to be read
+            return False
+        before, stamp = self._stamps.get(layer), _stamp(data)
+        self._stamps[layer] = data, stamp
+        return before is not None and before[0] is data and before[1] != stamp
+
+    def _on_drawn_anew(self, layer: Layer) -> None:
+        if layer in self._stamps:
+            self.were_written()
 
     def _on_replaced(self, layer: Layer) -> None:
         scan = self._session.state.scan
@@ -164,7 +196,9 @@ class ScanChoice:
         key, data = (layer.unique_id, frame, *map(str, layer.units)), layer.data
         kept = self._scans.get(key)
         if kept is None or kept[0] is not data or not kept[1].is_of(layer):
-            kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))
+            scan = scan_of(layer, frame)
+            made = replace(scan) if layer in self._written else scan  # what is known of the voxels is known anew
+            kept = self._scans[key] = (data, Place.of(layer), made)
         return kept[2]
 
 
@@ -172,6 +206,14 @@ def scan_layers(viewer: ViewerModel) -> list[Layer]:
     """The layers that may be scans, from bottom to top."""
     images = [layer for layer in viewer.layers if isinstance(layer, Image) and OVERLAY not in layer.metadata]
     return [image for image in images if not image.rgb and image.ndim in (3, 4)]
+
+
+def _stamp(voxels: NDArray[Any]) -> int:
+    """A number that is another, most likely, once any voxel is."""
+    stamp, turned = 1, voxels.transpose(np.argsort([-abs(step) for step in voxels.strides]))  # as they lie in memory
+    for part in turned:
+        stamp = zlib.adler32(np.ascontiguousarray(part), stamp)
+    return stamp
 
 
 def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:

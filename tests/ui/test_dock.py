@@ -289,6 +289,32 @@ def test_the_same_voxels_set_again_change_nothing(desk: Desk, notices: list[Any]
     assert notices == []
 
 
+@pytest.mark.parametrize("told", ["by nobody", "by setting them again"])
+def test_voxels_written_in_place_are_another_scan_when_it_is_segmented_again(
+    desk: Desk, notices: list[Any], told: str
+) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    before, old, hash_before = desk.state.scan, desk.dock.overlays.layer("mask"), desk.state.scan.content_hash
+    layer.data[2:5] += 50
+    if told == "by nobody":
+        layer.refresh()
+        desk.panel.run_requested.emit()
+    else:
+        layer.data = layer.data
+    assert desk.state.prediction is None
+    desk.segment()
+    assert desk.state.scan is not before
+    assert desk.state.scan.content_hash != hash_before
+    assert not old.visible
+    assert "earlier voxels" in old.name
+    assert "other voxels" in notices[-1][1]
+    scan, mask = desk.state.scan, desk.dock.overlays.layer("mask")
+    desk.segment()  # nothing changed since
+    assert desk.state.scan is scan
+    assert desk.dock.overlays.layer("mask") is mask
+
+
 def test_corrections_of_voxels_that_were_replaced_are_kept_and_not_laid_on_others(desk: Desk) -> None:
     layer = desk.add(make_scan())
     desk.segment()
