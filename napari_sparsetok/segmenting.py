@@ -96,6 +96,15 @@ class Segmenting:
         """Nothing is asked for any more."""
         self._asked = self._expected = None
 
+    def tell_what_is_left(self, shown: Prediction | None, settings: Settings) -> None:
+        """Before a person's stop: what they see then may not be what the panel says."""
+        if self._expected is None or shown is None:
+            return
+        if not shown.complete:
+            self._computing.notice("Cancelled: the mask is not finished. Segment again for all of it.")
+        elif shown.settings != settings:
+            self._computing.notice("Cancelled: the mask is still that of the settings before.")
+
     def forget(self) -> None:
         """The scan or the model is another: the next result builds on nothing."""
         self._latest = None

@@ -149,8 +149,7 @@ class Session:
         the place of a threshold, or of a ratio for each.
         """
         if keep_ratio != self.state.settings.keep_ratio:
-            settings = replace(self.state.settings, keep_ratio=keep_ratio, stage_ratios=None, threshold=None)
-            self.state.settings = settings
+            self.state.settings = replace(self.state.settings, keep_ratio=keep_ratio, stage_ratios=None, threshold=None)
             if self.state.tokens is not None:
                 self.state.tokens = first_stage_preview(self.state.tokens, keep_ratio)
         now = time.monotonic()
@@ -210,6 +209,7 @@ class Session:
 
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
+        self._segmenting.tell_what_is_left(self.state.prediction, self.state.settings)
         self._stop_computing()
         self._errands.cancel()
         self._refresh_busy()

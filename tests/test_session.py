@@ -252,6 +252,31 @@ def test_cancel_ends_it_and_idle_follows() -> None:
     end(bench)
 
 
+def test_what_a_cancelled_run_leaves_behind_is_said() -> None:
+    bench = Bench(windows=4)
+    bench.session.run()
+    bench.engine.await_window()
+    bench.engine.let()
+    bench.mailbox.until(lambda: bench.state.prediction is not None)
+    bench.session.cancel()
+    assert "not finished" in bench.state.message.text
+    bench.engine.let(3)
+    bench.idle()
+    bench.session.run()
+    bench.engine.let(4)
+    bench.idle()
+    bench.session.set_keep_ratio(0.1)
+    bench.session.cancel()
+    bench.engine.let(4)
+    bench.idle()
+    assert bench.state.settings.keep_ratio == 0.1
+    assert "settings before" in bench.state.message.text
+    said = len(bench.of("message"))
+    bench.session.cancel()  # nothing is computed
+    assert len(bench.of("message")) == said
+    end(bench)
+
+
 def test_a_result_that_comes_after_cancel_is_dropped(bench: Bench) -> None:
     bench.session.run()
     bench.engine.await_window()
