@@ -185,7 +185,7 @@ class Session:
         pace = None if card is None else self._ready.pace(settings, card.stages)
         ratio = None if pace is None else pace.ratio_for(seconds)
         if pace is None or ratio is None:
-            self.say("Nothing was measured yet: segment the scan first.")
+            self.say("Nothing was measured yet: segment the scan first, then move the slider once.")
             return
         expected = pace.seconds_at(ratio) or 0.0
         if expected > seconds:

@@ -272,8 +272,7 @@ def _usable(base: Prediction | None, scan: Scan, settings: Settings, region: Reg
 
 def _is_time_to_show(progress: _Progress) -> bool:
     now = time.perf_counter()
-    if not progress.first or now - progress.shown >= SHOW_EVERY:
-        progress.first = progress.first or now - progress.started
+    if not progress.shown or now - progress.shown >= SHOW_EVERY:
         progress.shown = now
         return True
     return False
@@ -286,8 +285,9 @@ def _prediction(
     serial, builds_on = next(_SERIALS), canvas.builds_on
     canvas.builds_on = serial
     now = time.perf_counter() - progress.started
+    progress.first = progress.first or now
     timing = Timing(
-        first=progress.first or now,
+        first=progress.first,
         total=now,
         cached=progress.cached / max(1, progress.done),
         windows=progress.done,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from napari_sparsetok.engine import device as devices
 from napari_sparsetok.engine import layout
 from napari_sparsetok.engine import segmenter as engine
+from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
 from napari_sparsetok.engine.intensity import apply_rule
 from napari_sparsetok.engine.network import Network
@@ -231,6 +233,20 @@ def test_what_is_drawn_by_changed_boxes_is_the_mask_at_any_spacing(segmenter, mo
     for now in [*shown, last]:
         drawn[now.changed.slices] = now.mask[now.changed.slices]
         assert np.array_equal(drawn, now.mask)
+
+
+def test_the_time_to_the_first_part_is_that_to_its_mask(segmenter, monkeypatch):
+    real = Canvas.mask
+
+    def slow(canvas):
+        time.sleep(0.3)
+        return real(canvas)
+
+    monkeypatch.setattr(Canvas, "mask", slow)
+    shown = []
+    last = segmenter.segment(make_scan((40, 24, 16)), SETTINGS, watch=Watch(on_partial=shown.append))
+    assert shown[0].timing.first >= 0.3
+    assert last.timing.first == shown[0].timing.first
 
 
 def test_stopping_ends_between_windows(segmenter):
