@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari_sparsetok.computing import Computing
 from napari_sparsetok.engine.contract import Hints, Stopped
-from napari_sparsetok.scan import Region, Scan, Shape
+from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, Prediction, Settings
 from napari_sparsetok.worker import Job
 
@@ -42,6 +42,7 @@ class Segmenting:
         self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
         self._latest: Prediction | None = None  # the last one handed over
+        self._refused = ""  # why the last one failed, if it did; the computing thread's
         self._turn = 0  # how often a mask that was at hand came before what was asked
 
     @property
@@ -66,7 +67,7 @@ class Segmenting:
         """
         busy = Busy(f"segmenting “{wanted.scan.name}”", brief=not again and self._latest is not None)
 
-        def work(job: Job) -> None:
+        def compute(job: Job) -> None:
             latest = self._latest
             if not again and latest and wanted.is_answered_by(latest):
                 self._show(job, latest)
@@ -76,6 +77,16 @@ class Segmenting:
             hints = Hints(focus=wanted.focus, focus_only=focus_only, spare_core=spare_core, base=self._latest)
             result = segmenter.segment(wanted.scan, wanted.settings, region=wanted.region, hints=hints, watch=watch)
             self._show(job, result)
+
+        def work(job: Job) -> None:
+            try:
+                compute(job)
+            except ScanError as error:
+                before, self._refused = self._refused, str(error)
+                if before == str(error) and not again:  # it was said at the slider's last step
+                    raise Stopped from None
+                raise
+            self._refused = ""
 
         self._asked = self._expected = Job(work, busy, segments=True, turn=self._turn)
         self._computing.computer.submit(self._asked)

@@ -411,6 +411,30 @@ def test_what_the_engine_has_to_say_reaches_the_person(bench: Bench, asked: str)
     assert (said.text, said.severity) == ("The GPU is out of memory.", "warning")
 
 
+def test_one_reason_is_said_once_while_the_slider_moves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(settings: Settings) -> Any:
+        raise ScanError("there is no such GPU here")
+
+    bench.first_result()
+    monkeypatch.setattr(bench.engine, "prepare", refuse)
+    for ratio in (0.1, 0.2, 0.3, 0.4):
+        bench.session.set_keep_ratio(ratio, live=True)
+        bench.idle()
+    assert len(bench.of("message")) == 1
+    bench.session.run()  # a person asked, and hears it again
+    bench.idle()
+    assert len(bench.of("message")) == 2
+    monkeypatch.undo()
+    bench.engine.free = True
+    bench.session.set_keep_ratio(0.6)
+    bench.idle()
+    assert bench.state.prediction.settings.keep_ratio == 0.6
+    monkeypatch.setattr(bench.engine, "prepare", refuse)
+    bench.session.set_keep_ratio(0.7)  # after it worked, it is news
+    bench.idle()
+    assert len(bench.of("message")) == 3
+
+
 def test_being_stopped_is_no_error(bench: Bench) -> None:
     bench.engine.fail = Stopped()
     bench.session.run()
