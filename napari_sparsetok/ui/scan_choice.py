@@ -14,7 +14,7 @@ from napari.layers import Image, Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_sparsetok.files import resampled_to
+from napari_sparsetok.files import OpeningStopped, resampled_to
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
@@ -157,7 +157,7 @@ class ScanChoice:
         else:
             self._taken(None, None, "")
             self._session.follow(
-                lambda watch: _tried(lambda: self._read(layers, frame, watch)),
+                lambda watch: self._read_if_wanted(wanted, layers, frame, watch),
                 lambda found: self._hand_over(wanted, frame, found),
                 f"resampling to {layers[0].name}" if layers == self._agreed else f"reading {layers[0].name}",
                 otherwise=lambda: self._on_nothing(wanted, layers[0].name),
@@ -181,6 +181,13 @@ class ScanChoice:
         if wanted is self._wanted:
             self._refused = True
             self._taken(None, None, f"“{name}” was not read. Choose it here again to try once more.")
+
+    def _read_if_wanted(
+        self, wanted: object, layers: Sequence[Layer], frame: Frame | None, watch: Watch
+    ) -> Scan | ScanError:
+        if wanted is not self._wanted:  # another was chosen while this one waited
+            raise OpeningStopped
+        return _tried(lambda: self._read(layers, frame, watch))
 
     def _read(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]

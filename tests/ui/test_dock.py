@@ -437,6 +437,30 @@ def test_only_the_newest_of_two_slow_scans_is_taken(desk: Desk) -> None:
     assert desk.state.scan.voxels.max() == 2.0
 
 
+def test_slow_scans_that_nobody_wants_any_more_are_not_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    begun, go, real = threading.Event(), threading.Event(), scan_choice.scan_of
+
+    def slow(layer: Any, frame: int = 0) -> Any:
+        read.append(layer.name)
+        begun.set()
+        assert go.wait(PATIENCE)
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", slow)
+    for k in range(4):
+        desk.viewer.add_image(da.full((4, 4, 4), k, chunks=-1), name=str(k), contrast_limits=(0, 3))
+    chosen = {layer.name: layer for layer in desk.dock._scans.layers}
+    desk.dock._scans.choose([chosen["0"]])
+    assert begun.wait(PATIENCE)
+    for k in (1, 2, 3):
+        desk.dock._scans.choose([chosen[str(k)]])
+    go.set()
+    desk.until(lambda: desk.state.scan is not None and desk.state.busy is None)
+    assert desk.state.scan.voxels.max() == 3.0
+    assert read == ["0", "3"]
+
+
 @pytest.mark.parametrize("why", ["stopped before it begins", "broken disk"])
 def test_a_scan_that_was_not_read_can_be_chosen_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, notices: list[Any], why: str
