@@ -77,6 +77,7 @@ class Segmenting:
             hints = Hints(focus=wanted.focus, focus_only=focus_only, spare_core=spare_core, base=self._latest)
             result = segmenter.segment(wanted.scan, wanted.settings, region=wanted.region, hints=hints, watch=watch)
             self._show(job, result)
+            self._computing.get_ready(job, wanted.settings)  # the device may be another by now, and is said
 
         def work(job: Job) -> None:
             try:

@@ -491,6 +491,18 @@ def test_a_device_is_said_once_and_an_idle_gpu_loudly() -> None:
     end(bench)
 
 
+def test_a_device_that_gave_up_on_the_way_is_said_after_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench.engine.segment
+
+    def given_up(*args: Any, **more: Any) -> Any:
+        bench.engine.device = DeviceReport("CPU (the GPU ran out of memory)")
+        return real(*args, **more)
+
+    monkeypatch.setattr(bench.engine, "segment", given_up)
+    bench.first_result()
+    assert bench.state.device.name == "CPU (the GPU ran out of memory)"
+
+
 # Files
 
 

@@ -214,14 +214,15 @@ class Dock(QWidget):
         if scan is None:
             self.panel.set_scan(None, problem)
 
-    def _on_replaced(self, scan: Scan, layer: Layer) -> None:
+    def _on_replaced(self, scans: list[Scan], layer: Layer) -> None:
         """Other voxels under an old mask would make it a lie."""
         if self.session.state.prediction is not None or self.correct.array is not None:
             self.session.say(
                 f"The scan changed, so it is another now: “{layer.name}” has other voxels, or lies elsewhere. "
                 "The old mask is hidden; its corrections are kept."
             )
-        self.overlays.retire_scan(scan)
+        for scan in scans:
+            self.overlays.retire_scan(scan)
 
     def _on_other_grid(self, problem: str) -> None:
         ask_to_resample(self, problem, self._scans.resample)
@@ -383,8 +384,7 @@ class Dock(QWidget):
         self.panel.set_where(self._where, places.hint(self._where, self.session.state.scan, self.session.card))
 
     def _set_focus(self) -> None:
-        voxel = self._gaze.voxel
-        if voxel is not None:
+        if (voxel := self._gaze.voxel) is not None:
             self.session.set_focus(voxel)
 
     def _around_view(self) -> Region | None:

@@ -30,8 +30,8 @@ class ScanChoice:
     """Chooses one image layer for each channel of the model, and says which scan they make.
 
     other_grid : the layers do not have the same voxels, in words; `resample` brings them together if somebody agrees.
-    replaced : a layer that makes the scan got other voxels, or another place; with the scan that it made before. Told
-        before what it makes now is taken.
+    replaced : a layer that makes the scan got other voxels, or another place; with the scans that it made before,
+        one for each frame. Told before what it makes now is taken.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ScanChoice:
     """
 
     other_grid = Signal(str)
-    replaced = Signal(Scan, Layer)
+    replaced = Signal(list, Layer)
 
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
@@ -113,7 +113,6 @@ class ScanChoice:
         """
         written = [layer for layer in self.chosen if layer is not None and self._was_written(layer)]
         for layer in written:
-            self._scans = {key: kept for key, kept in self._scans.items() if key[0] != layer.unique_id}
             self._written.add(layer)
             self._on_replaced(layer)
         return bool(written)
@@ -131,9 +130,11 @@ class ScanChoice:
             self.were_written()
 
     def _on_replaced(self, layer: Layer) -> None:
-        scan = self._session.state.scan
-        if scan is not None:
-            self.replaced.emit(scan, layer)
+        now = self._session.state.scan
+        scans = {kept[2]: None for key, kept in self._scans.items() if key[0] == layer.unique_id}  # one for each frame
+        if now is not None or scans:
+            self.replaced.emit(list(scans | ({} if now is None else {now: None})), layer)
+        self._scans = {key: kept for key, kept in self._scans.items() if key[0] != layer.unique_id}
         self._take()
 
     def _on_held(self, layer: Layer) -> None:

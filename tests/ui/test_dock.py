@@ -587,6 +587,28 @@ def test_a_time_series_is_segmented_at_the_current_frame(desk: Desk) -> None:
     assert len(desk.viewer.layers) == 1 + 2 * len(KINDS)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_other_voxels_in_a_time_series_hide_the_masks_of_all_its_frames(
+    desk: Desk, notices: list[Any], in_place: bool
+) -> None:
+    scan = make_scan()
+    series = replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time")
+    layer = desk.add(series)
+    for frame in (1, 2):
+        desk.viewer.dims.set_point(0, frame)
+        desk.segment()
+    masks = [x for x in desk.viewer.layers if x.metadata.get(OVERLAY) == "mask"]
+    assert [mask.visible for mask in masks] == [True, True]
+    if in_place:
+        layer.data[...] += 1
+        layer.data = layer.data
+    else:
+        layer.data = np.asarray(layer.data) + 1
+    assert [mask.visible for mask in masks] == [False, False]
+    assert all("earlier voxels" in mask.name for mask in masks)
+    assert len(notices) == 1
+
+
 def test_each_frame_of_a_time_series_has_its_corrections_whenever_it_is_shown(desk: Desk) -> None:
     scan = make_scan()
     desk.add(replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time"))
