@@ -225,9 +225,8 @@ class Panel(QWidget):
         choices = [(layer.name, layer) for layer in layers]
         for box, layer in zip(self._scans, chosen, strict=False):
             with box.changed.blocked():
-                box.choices = choices
-                if layer is not None:
-                    box.value = layer
+                box.choices = choices if layer is not None else [("–", None), *choices]
+                box.value = layer
         self._start.setVisible(not layers)
 
     def set_card(self, card: Card | None) -> None:

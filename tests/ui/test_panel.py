@@ -263,6 +263,22 @@ def test_one_scan_box_for_each_channel(panel: Panel) -> None:
     assert [box.label for box in panel._scans] == ["Scan"]
 
 
+def test_a_channel_without_a_scan_names_none(panel: Panel, qtbot: Any) -> None:
+    panel.set_card(make_card("pair", channels=("T1", "T2")))
+    layer = Image(make_scan().voxels, name="a")
+    panel.set_layers([layer], [layer, None])
+    first, second = (box.native for box in panel._scans)
+    assert (first.currentText(), second.currentText()) == ("a", "–")
+    other = Image(make_scan().voxels, name="b")
+    panel.set_layers([layer, other], [layer, None])
+    assert (first.currentText(), second.currentText()) == ("a", "–")
+    with qtbot.waitSignal(panel.scans_chosen) as asked:
+        panel._scans[1].value = other
+    assert asked.args[0] == [layer, other]
+    panel.set_layers([layer, other], [layer, other])
+    assert [second.itemText(k) for k in range(second.count())] == ["a", "b"]
+
+
 def test_overlays_are_toggled(panel: Panel, qtbot: Any) -> None:
     with qtbot.waitSignal(panel.overlay_toggled) as toggled:
         button(panel, "tokens").click()
