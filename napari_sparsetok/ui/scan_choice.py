@@ -220,7 +220,7 @@ def _stamp(voxels: NDArray[Any]) -> int:
     """A number that is another, most likely, once any voxel is."""
     stamp, turned = 1, voxels.transpose(np.argsort([-abs(step) for step in voxels.strides]))  # as they lie in memory
     for part in turned:
-        stamp = zlib.adler32(np.ascontiguousarray(part), stamp)
+        stamp = zlib.adler32(np.ascontiguousarray(part).data, stamp)
     return stamp
 
 
