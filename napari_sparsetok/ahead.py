@@ -96,7 +96,7 @@ class Ahead:
         def run(job: Job) -> None:
             if not self._is_calm(job):
                 return
-            watch = Watch(should_stop=lambda: self._computer.should_stop(job))
+            watch = Watch(should_stop=lambda: self._computer.should_stop(job), on_notice=self._computing.say)
             try:
                 found = self._computing.get_ready(job, settings).segment(scan, settings, region=region, watch=watch)
             except Stopped:

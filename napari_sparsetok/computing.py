@@ -51,5 +51,9 @@ class Computing:
             should_stop=lambda: self.computer.should_stop(job),
             on_progress=lambda done, total: self.progress(job, replace(busy, done=done, total=total)),
             on_partial=on_partial,
-            on_notice=lambda text: self.tell(lambda: self.notice(text)),
+            on_notice=self.say,
         )
+
+    def say(self, text: str) -> None:
+        """Tell the person something, from the computing thread."""
+        self.tell(lambda: self.notice(text))

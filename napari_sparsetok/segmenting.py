@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari_sparsetok.computing import Computing
 from napari_sparsetok.engine.contract import Hints, Stopped
-from napari_sparsetok.scan import Region, Scan, Shape
+from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.state import Busy, Prediction, Settings
 from napari_sparsetok.worker import Job
 
@@ -42,6 +42,7 @@ class Segmenting:
         self._asked: Job | None = None  # the last request for this scan and model; after one the slider asks again
         self._expected: Job | None = None  # the last request whose end the owner has not heard of
         self._latest: Prediction | None = None  # the last one handed over
+        self._refused = ""  # why the last one failed, if it did; the computing thread's
         self._turn = 0  # how often a mask that was at hand came before what was asked
 
     @property
@@ -66,7 +67,7 @@ class Segmenting:
         """
         busy = Busy(f"segmenting “{wanted.scan.name}”", brief=not again and self._latest is not None)
 
-        def work(job: Job) -> None:
+        def compute(job: Job) -> None:
             latest = self._latest
             if not again and latest and wanted.is_answered_by(latest):
                 self._show(job, latest)
@@ -76,6 +77,17 @@ class Segmenting:
             hints = Hints(focus=wanted.focus, focus_only=focus_only, spare_core=spare_core, base=self._latest)
             result = segmenter.segment(wanted.scan, wanted.settings, region=wanted.region, hints=hints, watch=watch)
             self._show(job, result)
+            self._computing.get_ready(job, wanted.settings)  # the device may be another by now, and is said
+
+        def work(job: Job) -> None:
+            try:
+                compute(job)
+            except ScanError as error:
+                before, self._refused = self._refused, str(error)
+                if before == str(error) and not again:  # it was said at the slider's last step
+                    raise Stopped from None
+                raise
+            self._refused = ""
 
         self._asked = self._expected = Job(work, busy, segments=True, turn=self._turn)
         self._computing.computer.submit(self._asked)
@@ -95,6 +107,15 @@ class Segmenting:
     def stop(self) -> None:
         """Nothing is asked for any more."""
         self._asked = self._expected = None
+
+    def tell_what_is_left(self, shown: Prediction | None, settings: Settings) -> None:
+        """Before a person's stop: what they see then may not be what the panel says."""
+        if self._expected is None or shown is None:
+            return
+        if not shown.complete:
+            self._computing.notice("Cancelled: the mask is not finished. Segment again for all of it.")
+        elif shown.settings != settings:
+            self._computing.notice("Cancelled: the mask is still that of the settings before.")
 
     def forget(self) -> None:
         """The scan or the model is another: the next result builds on nothing."""

@@ -149,8 +149,7 @@ class Session:
         the place of a threshold, or of a ratio for each.
         """
         if keep_ratio != self.state.settings.keep_ratio:
-            settings = replace(self.state.settings, keep_ratio=keep_ratio, stage_ratios=None, threshold=None)
-            self.state.settings = settings
+            self.state.settings = replace(self.state.settings, keep_ratio=keep_ratio, stage_ratios=None, threshold=None)
             if self.state.tokens is not None:
                 self.state.tokens = first_stage_preview(self.state.tokens, keep_ratio)
         now = time.monotonic()
@@ -186,11 +185,12 @@ class Session:
         pace = None if card is None else self._ready.pace(settings, card.stages)
         ratio = None if pace is None else pace.ratio_for(seconds)
         if pace is None or ratio is None:
-            self.say("Nothing was measured yet: segment the scan first.")
+            self.say("Nothing was measured yet: segment the scan first, then move the slider once.")
             return
         expected = pace.seconds_at(ratio) or 0.0
         if expected > seconds:
             self.say(f"Even at {ratio:g} a part of the mask takes about {1000 * expected:.0f} ms on this machine.")
+        self.choose(stage_ratios=None, threshold=None)  # also where the ratio is the same
         self.set_keep_ratio(ratio)
 
     def run(self) -> None:
@@ -209,6 +209,7 @@ class Session:
 
     def cancel(self) -> None:
         """End what is computed at the next chance, and forget what waits; also what is read, if it can be stopped."""
+        self._segmenting.tell_what_is_left(self.state.prediction, self.state.settings)
         self._stop_computing()
         self._errands.cancel()
         self._refresh_busy()

@@ -161,7 +161,7 @@ class TokenMap:
     selection : what the scores are; see `Settings`.
     window_grid : tokens of one window along each axis; None if nobody said.
     forced : (d, h, w) int8, 1 must be kept, -1 must go, as a person said; None if nobody did.
-    windows : (d, h, w) uint8, how many of the windows that were run hold the token; None if nobody counted.
+    windows : (d, h, w) uint16, how many of the windows that were run hold the token; None if nobody counted.
     passed : (stages, d, h, w) float32, the share of those windows in which the token passed a stage: where windows
         overlap they may differ. NaN where there is none; None if nobody counted.
     entered : (d, h, w) int32, of how many tokens of its window a token is one; None if `window_tokens` in all of them.
@@ -178,7 +178,7 @@ class TokenMap:
     selection: Selection = "learned"
     forced: NDArray[np.int8] | None = None
     window_grid: Shape | None = None
-    windows: NDArray[np.uint8] | None = None
+    windows: NDArray[np.uint16] | None = None
     passed: NDArray[np.float32] | None = None
     entered: NDArray[np.int32] | None = None
     left_by_window: NDArray[np.int64] | None = None

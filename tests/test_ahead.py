@@ -272,6 +272,16 @@ def test_a_failure_ahead_ends_looking_ahead(error: Exception, bench: Bench) -> N
     assert bench.state.prediction.settings.keep_ratio == 0.5
 
 
+def test_what_the_engine_has_to_say_ahead_reaches_the_person_too(bench: Bench) -> None:
+    said: list[str] = []
+    bench.state.events.message.connect(lambda message: said.append(message.text))
+    bench.segment()
+    bench.engine.notice = "The GPU is out of memory."
+    bench.all_known()
+    bench.rest()
+    assert "The GPU is out of memory." in said
+
+
 def test_closing_ends_it() -> None:
     bench = Bench(FakeSegmenter())
     bench.session.run()

@@ -252,6 +252,31 @@ def test_cancel_ends_it_and_idle_follows() -> None:
     end(bench)
 
 
+def test_what_a_cancelled_run_leaves_behind_is_said() -> None:
+    bench = Bench(windows=4)
+    bench.session.run()
+    bench.engine.await_window()
+    bench.engine.let()
+    bench.mailbox.until(lambda: bench.state.prediction is not None)
+    bench.session.cancel()
+    assert "not finished" in bench.state.message.text
+    bench.engine.let(3)
+    bench.idle()
+    bench.session.run()
+    bench.engine.let(4)
+    bench.idle()
+    bench.session.set_keep_ratio(0.1)
+    bench.session.cancel()
+    bench.engine.let(4)
+    bench.idle()
+    assert bench.state.settings.keep_ratio == 0.1
+    assert "settings before" in bench.state.message.text
+    said = len(bench.of("message"))
+    bench.session.cancel()  # nothing is computed
+    assert len(bench.of("message")) == said
+    end(bench)
+
+
 def test_a_result_that_comes_after_cancel_is_dropped(bench: Bench) -> None:
     bench.session.run()
     bench.engine.await_window()
@@ -386,6 +411,30 @@ def test_what_the_engine_has_to_say_reaches_the_person(bench: Bench, asked: str)
     assert (said.text, said.severity) == ("The GPU is out of memory.", "warning")
 
 
+def test_one_reason_is_said_once_while_the_slider_moves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(settings: Settings) -> Any:
+        raise ScanError("there is no such GPU here")
+
+    bench.first_result()
+    monkeypatch.setattr(bench.engine, "prepare", refuse)
+    for ratio in (0.1, 0.2, 0.3, 0.4):
+        bench.session.set_keep_ratio(ratio, live=True)
+        bench.idle()
+    assert len(bench.of("message")) == 1
+    bench.session.run()  # a person asked, and hears it again
+    bench.idle()
+    assert len(bench.of("message")) == 2
+    monkeypatch.undo()
+    bench.engine.free = True
+    bench.session.set_keep_ratio(0.6)
+    bench.idle()
+    assert bench.state.prediction.settings.keep_ratio == 0.6
+    monkeypatch.setattr(bench.engine, "prepare", refuse)
+    bench.session.set_keep_ratio(0.7)  # after it worked, it is news
+    bench.idle()
+    assert len(bench.of("message")) == 3
+
+
 def test_being_stopped_is_no_error(bench: Bench) -> None:
     bench.engine.fail = Stopped()
     bench.session.run()
@@ -440,6 +489,18 @@ def test_a_device_is_said_once_and_an_idle_gpu_loudly() -> None:
     assert [m.text for m in bench.of("message")] == ["A GPU lies idle."]
     assert len(bench.of("device")) == 1
     end(bench)
+
+
+def test_a_device_that_gave_up_on_the_way_is_said_after_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench.engine.segment
+
+    def given_up(*args: Any, **more: Any) -> Any:
+        bench.engine.device = DeviceReport("CPU (the GPU ran out of memory)")
+        return real(*args, **more)
+
+    monkeypatch.setattr(bench.engine, "segment", given_up)
+    bench.first_result()
+    assert bench.state.device.name == "CPU (the GPU ran out of memory)"
 
 
 # Files
@@ -785,6 +846,8 @@ def test_the_dial_picks_the_ratio_from_the_times_that_were_measured(bench: Bench
     assert "segment the scan first" in bench.state.message.text
     assert bench.state.settings.keep_ratio == 0.5
     bench.first_result()
+    bench.session.stay_under(0.1)  # the first run had more to do than those that the slider asks for
+    assert "move the slider" in bench.state.message.text
     pace = bench.session._ready.pace(bench.state.settings, 2)
     for ratio, seconds in ((0.1, 0.1), (0.5, 0.2), (1.0, 0.5)):
         for _ in range(8):
@@ -799,6 +862,20 @@ def test_the_dial_picks_the_ratio_from_the_times_that_were_measured(bench: Bench
     bench.idle()
     assert bench.state.settings.keep_ratio == 0.01
     assert "Even at 0.01" in bench.state.message.text
+
+
+@pytest.mark.parametrize("rule", [{"threshold": 0.5}, {"stage_ratios": (1.0, 1.0)}])
+def test_the_dial_leaves_no_other_rule_in_force(bench: Bench, rule: dict[str, Any]) -> None:
+    bench.session.set_scan(make_scan())
+    bench.session.warm_up()
+    pace = bench.session._ready.pace(bench.state.settings, stages=2)
+    for ratio in (0.1, 0.5, 1.0):
+        pace.add(ratio, 0.1 + 0.2 * (ratio + ratio**2) / 2)
+    bench.session.stay_under(0.15)
+    dialled = bench.state.settings
+    bench.session.choose(**rule)
+    bench.session.stay_under(0.15)  # the same ratio, but it is not that which picks the tokens
+    assert bench.state.settings == dialled
 
 
 def test_the_panel_loads_no_library_that_only_a_scan_or_a_model_needs() -> None:

@@ -15,7 +15,7 @@ from napari_sparsetok.engine.pieces import Piece, Pieces
 from napari_sparsetok.engine.resampling import ModelGrid
 from napari_sparsetok.engine.selection import Selector
 from napari_sparsetok.model import Rule, TokenRecord
-from napari_sparsetok.scan import Region, Scan
+from napari_sparsetok.scan import Region, Scan, ScanError
 from napari_sparsetok.state import Prediction, TokenMap
 from napari_sparsetok.tokens import Lattice, tokens_left
 from napari_sparsetok.weights import Card
@@ -53,7 +53,7 @@ class Canvas:
 
     def _start_tokens(self, base: TokenMap | None) -> None:
         shape, stages = self._plan.owner.shape, self._card.stages
-        self._windows, self._passed = np.zeros(shape, np.uint8), np.zeros((stages, *shape), np.uint8)
+        self._windows, self._passed = np.zeros(shape, np.uint16), np.zeros((stages, *shape), np.uint16)
         self._base = base = base if base is not None and base.stage.shape == shape else None
         if base is not None:
             self._importance, self._stage, self._rank = base.importance.copy(), base.stage.copy(), base.rank.copy()
@@ -78,8 +78,19 @@ class Canvas:
         return None if self._pieces is None else self._pieces.counts_without(self.left_out)
 
     def add(self, index: int, logits: Tensor, record: TokenRecord) -> None:
-        """Add one window: logits (1, classes, D, H, W) and what happened to its tokens."""
-        self._blend.add(index, logits[0].cpu())
+        """Add one window: logits (1, classes, D, H, W) and what happened to its tokens.
+
+        Raises
+        ------
+        ScanError : some logits are NaN or infinite, so no mask could be made of them.
+        """
+        logits = logits[0].cpu()
+        if not all(bool(end.isfinite()) for end in logits.aminmax()):  # either is NaN if any of them is
+            raise ScanError(
+                "the model returned no numbers (NaN or infinity) for a part of the scan, so there is no mask of it; "
+                "choose the device “CPU” if a GPU computed, else another model"
+            )
+        self._blend.add(index, logits)
         for box, labels, covered in self._blend.settled():
             self._write(box, labels, covered)
         self._add_tokens(index, record)

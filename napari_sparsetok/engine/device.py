@@ -112,6 +112,14 @@ def memory(device: Device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def is_full(error: Exception) -> bool:
+    """Whether an error says that a memory is full. PyTorch has a class for that of NVIDIA GPUs only."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "DefaultCPUAllocator" in words or "out of memory" in words
+    )
+
+
 def free_memory(device: Device) -> int:
     """Bytes that are free on a GPU of its own memory; 0 where it shares the computer's."""
     return int(torch.cuda.mem_get_info(device.device)[0]) if device.device.type == "cuda" else 0

@@ -23,12 +23,18 @@ class Pace:
     def __init__(self, stages: int) -> None:
         self._stages = max(1, stages)
         self._times: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._tokens = 0  # of the windows that they are of
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def add(self, keep_ratio: float, seconds: float) -> None:
-        """One time more."""
+    def add(self, keep_ratio: float, seconds: float, tokens: int = 0) -> None:
+        """One time more, of a window of so many tokens; times of windows of another size are brought to this one's."""
+        expected = self.seconds_at(keep_ratio)
+        if tokens != self._tokens and expected:
+            longer = seconds / expected
+            self._times = deque(((ratio, longer * s) for ratio, s in self._times), maxlen=_REMEMBERED)
+        self._tokens = tokens
         self._times.append((keep_ratio, seconds))
 
     def seconds_at(self, keep_ratio: float) -> float | None:

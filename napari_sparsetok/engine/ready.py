@@ -42,13 +42,15 @@ class Ready:
             return
         for keep_ratio, seconds in self._segmenter.warm_up(settings, should_stop):
             self.pace(settings, stages).add(keep_ratio, seconds)
-        self._warm.add(key)
+        if not should_stop():
+            self._warm.add(key)
 
     def note(self, prediction: Prediction) -> None:
         """Learn from a run in which nothing had to be prepared."""
         settings, timing = prediction.settings, prediction.timing
         if timing.cached == 1 and settings.ratios == settings.keep_ratio and settings.threshold is None:
-            self.pace(settings, prediction.tokens.stages).add(settings.keep_ratio, timing.first)
+            tokens = prediction.tokens
+            self.pace(settings, tokens.stages).add(settings.keep_ratio, timing.first, tokens.window_tokens)
 
     def pace(self, settings: Settings, stages: int) -> Pace:
         """Of a model on a device."""

@@ -41,6 +41,7 @@ def report(prediction: Prediction, card: Card, corrections: NDArray[np.uint8] | 
         },
         "settings": prediction.settings.to_json(),
         "region_zyx": {"start": prediction.region.start, "stop": prediction.region.stop},
+        "complete": prediction.complete,
         "device": timing.device,
         "tokens": {
             "ranked_by": tokens.selection,

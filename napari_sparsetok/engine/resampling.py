@@ -43,11 +43,12 @@ class ModelGrid:
         return self.box != self.inner
 
     def box_of(self, region: Region) -> Region:
-        """The scan voxels that a region of the model's grid touches, within the box."""
+        """The scan voxels, within the box, that depend on a region of the model's grid, if only by interpolation."""
         start, stop = [], []
         for a, b, n, m in zip(region.start, region.stop, self.box, self.inner, strict=True):
-            start.append(min(n - 1, int(np.floor(a * n / m))))
-            stop.append(min(n, int(np.ceil(b * n / m))))
+            first, last = (a - 0.5) * n / m - 0.5, (b + 0.5) * n / m - 0.5  # both themselves not any more
+            start.append(max(0, min(int(np.floor(first)) + 1, int(np.floor(a * n / m)), n - 1)))
+            stop.append(min(n, max(int(np.ceil(last)), int(np.ceil(b * n / m)))))
         return Region(tuple(start), tuple(stop))  # type: ignore[arg-type]
 
     def slices_for(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

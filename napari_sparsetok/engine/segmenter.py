@@ -87,8 +87,11 @@ class SCDSegmenter:
                 yield keep_ratio, seconds
                 if seconds > _LONG_WARM_UP:
                     return
-        except (Stopped, torch.OutOfMemoryError):
-            return  # the first run will meet the latter too, and say what it does about it
+        except Stopped:
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_full(error):  # else the first run will meet it too, and say what it does about it
+                raise
 
     def segment(
         self,
@@ -223,7 +226,9 @@ class SCDSegmenter:
                     if share:  # it may have grown
                         self._cache.put((layout.key, index), window)
                 return [(*result, was) for result, was in zip(results, cached, strict=True)]
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not devices.is_full(error):
+                    raise
                 self._make_room(watch)
 
     def _prefixes(self, layout: Layout, batch: Sequence[int]) -> tuple[list[WindowPrefix], list[bool]]:
@@ -240,6 +245,7 @@ class SCDSegmenter:
         """After the GPU ran out of memory: run fewer windows at a time, then give up the cache, then the GPU."""
         network = self._ready_network
         if network.device.device.type == "cpu":
+            self._cache.clear()  # that much is free at the next try
             raise ScanError("there is not enough memory for this model; close other programs, or choose a region")
         if network.device.batch > 1:
             watch.on_notice("The GPU is out of memory; going on with fewer windows at a time.")
@@ -266,8 +272,7 @@ def _usable(base: Prediction | None, scan: Scan, settings: Settings, region: Reg
 
 def _is_time_to_show(progress: _Progress) -> bool:
     now = time.perf_counter()
-    if not progress.first or now - progress.shown >= SHOW_EVERY:
-        progress.first = progress.first or now - progress.started
+    if not progress.shown or now - progress.shown >= SHOW_EVERY:
         progress.shown = now
         return True
     return False
@@ -280,8 +285,9 @@ def _prediction(
     serial, builds_on = next(_SERIALS), canvas.builds_on
     canvas.builds_on = serial
     now = time.perf_counter() - progress.started
+    progress.first = progress.first or now
     timing = Timing(
-        first=progress.first or now,
+        first=progress.first,
         total=now,
         cached=progress.cached / max(1, progress.done),
         windows=progress.done,

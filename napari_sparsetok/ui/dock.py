@@ -214,14 +214,15 @@ class Dock(QWidget):
         if scan is None:
             self.panel.set_scan(None, problem)
 
-    def _on_replaced(self, scan: Scan, layer: Layer) -> None:
+    def _on_replaced(self, scans: list[Scan], layer: Layer) -> None:
         """Other voxels under an old mask would make it a lie."""
         if self.session.state.prediction is not None or self.correct.array is not None:
             self.session.say(
                 f"The scan changed, so it is another now: “{layer.name}” has other voxels, or lies elsewhere. "
                 "The old mask is hidden; its corrections are kept."
             )
-        self.overlays.retire_scan(scan)
+        for scan in scans:
+            self.overlays.retire_scan(scan)
 
     def _on_other_grid(self, problem: str) -> None:
         ask_to_resample(self, problem, self._scans.resample)
@@ -229,7 +230,7 @@ class Dock(QWidget):
     def _on_click(self, voxel: Shape, scan: Scan) -> None:
         """What lies there comes first, and alone if the person chose "around a click"."""
         self.session.set_focus(voxel)
-        if self._where == "cursor":
+        if self._where == "cursor" and not self._scans.were_written():
             self.session.set_region(places.region_around(voxel, scan, self.session.card))
             self.session.run()
         elif self.session.is_segmenting:  # go on there instead; what was computed already is not computed again
@@ -245,11 +246,13 @@ class Dock(QWidget):
             self.session.set_region(region)
             if region is not None:
                 self.panel.set_region(region, scan)
-        else:
+        elif where != "cursor":  # a click will say; until then the slider stays in the part that is shown
             self.session.set_region(None)
         self._write_where()
 
     def _on_run(self) -> None:
+        if self._scans.were_written():  # it was said that they are another scan now, and no part of it is chosen yet
+            return
         if self._where == "cursor" and self.session.state.region is None:
             self.session.say("Click on the structure in a slice of the scan: what lies around the click is segmented.")
             return
@@ -381,15 +384,12 @@ class Dock(QWidget):
         self.panel.set_where(self._where, places.hint(self._where, self.session.state.scan, self.session.card))
 
     def _set_focus(self) -> None:
-        voxel = self._gaze.voxel
-        if voxel is not None:
+        if (voxel := self._gaze.voxel) is not None:
             self.session.set_focus(voxel)
 
     def _around_view(self) -> Region | None:
         scan, middle = self.session.state.scan, self._gaze.middle
-        if scan is None or middle is None:
-            return None
-        return places.region_around(middle, scan, self.session.card)
+        return None if middle is None else places.region_around(middle, scan, self.session.card)
 
 
 def _timer(parent: QWidget, milliseconds: int, slot: Callable[[], None]) -> QTimer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
-from superqt import QLabeledDoubleSlider
+from superqt import QDoubleSlider, QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
 from napari_sparsetok.state import Timing
@@ -24,6 +24,16 @@ _EMPTY = (
     "Patches of nothing but background, as the air around a body:\n"
     "this model takes none of them in, whatever the keep ratio."
 )
+_STEPS = {
+    Qt.Key_Right: 0.01,
+    Qt.Key_Up: 0.01,
+    Qt.Key_Left: -0.01,
+    Qt.Key_Down: -0.01,
+    Qt.Key_PageUp: 0.1,
+    Qt.Key_PageDown: -0.1,
+    Qt.Key_Home: -1.0,
+    Qt.Key_End: 1.0,
+}
 _SETTLED_MS = 250  # after this long without a key or wheel step the value counts as chosen
 
 
@@ -38,8 +48,11 @@ class KeepRatioBox(QWidget):
         self._slider = QLabeledDoubleSlider(Qt.Horizontal)
         self._slider.setRange(SMALLEST, 1.0)
         self._slider.setSingleStep(0.01)
-        self._slider.setPageStep(0.1)
         self._slider.setDecimals(2)
+        self._ratio = self._said
+        handle = self._slider.findChild(QDoubleSlider)
+        handle.installEventFilter(self)  # superqt's slider knows no keys
+        self._slider.setFocusProxy(handle)
         self._slider.setAccessibleName("Keep ratio")
         self._slider.setToolTip(
             "Share of the tokens still left that each pruning stage keeps.\n"
@@ -99,6 +112,20 @@ class KeepRatioBox(QWidget):
         """Show a ratio without asking for anything."""
         with signals_blocked(self._slider):
             self._slider.setValue(ratio)
+        self._ratio = self._said
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Move the slider by keys."""
+        step = _STEPS.get(event.key()) if event.type() == QEvent.KeyPress else None
+        if step is None:
+            return bool(super().eventFilter(watched, event))
+        self._slider.setValue(self._said + step)
+        return True
+
+    @property
+    def _said(self) -> float:
+        """The ratio in the digits that are shown: the mouse moves the slider by less."""
+        return round(float(self._slider.value()), 2)
 
     def set_token_size(self, size: Sequence[float]) -> None:
         """Millimetres (z, y, x) of the scan that are one token; none without a model. Said with the next counts."""
@@ -138,8 +165,10 @@ class KeepRatioBox(QWidget):
             "Then the tokens that were computed on after the first stage, and the memory that the program holds."
         )
 
-    def _on_value_changed(self, ratio: float) -> None:
-        self.moved.emit(float(ratio), True)
+    def _on_value_changed(self) -> None:
+        if self._said != self._ratio:
+            self._ratio = self._said
+            self.moved.emit(self._ratio, True)
         if self._slider.isSliderDown():
             self._rest.stop()
         else:
@@ -147,4 +176,4 @@ class KeepRatioBox(QWidget):
 
     def _on_rest(self) -> None:
         self._rest.stop()
-        self.moved.emit(float(self._slider.value()), False)
+        self.moved.emit(self._said, False)

@@ -23,10 +23,16 @@ class LayerWatch:
     ----------
     replaced : told of a layer with other voxels, or in another place.
     held : told of a layer that was put back.
+    drawn_anew : told of a layer whose voxels were set again, as is done after some of them were written in place.
     """
 
-    def __init__(self, replaced: Callable[[Layer], None], held: Callable[[Layer], None]) -> None:
-        self._replaced, self._held = replaced, held
+    def __init__(
+        self,
+        replaced: Callable[[Layer], None],
+        held: Callable[[Layer], None],
+        drawn_anew: Callable[[Layer], None],
+    ) -> None:
+        self._replaced, self._held, self._drawn_anew = replaced, held, drawn_anew
         self._connections: list[tuple[Any, Callable[[Any], None]]] = []
         self._places: dict[Layer, Place] = {}
         self._voxels: dict[Layer, Any] = {}
@@ -54,7 +60,8 @@ class LayerWatch:
         self._connections.append((emitter, slot))
 
     def _on_data(self, layer: Layer, event: Any = None) -> None:
-        if layer.data is self._voxels[layer]:  # set anew only to be drawn anew
+        if layer.data is self._voxels[layer]:
+            self._drawn_anew(layer)
             return
         self._places[layer], self._voxels[layer] = Place.of(layer), layer.data  # it may have other axes now
         self._replaced(layer)

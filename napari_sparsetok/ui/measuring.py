@@ -47,6 +47,8 @@ class Measuring(QObject):
         if prediction is None or mask is None:
             self._session.say("There is no mask yet: segment the scan first.")
             return
+        if not prediction.complete:
+            self._session.say("Parts of the scan were not segmented yet: these are not the volumes of all of it.")
         scan, labels = prediction.scan, prediction.labels
 
         def read(watch: Watch) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -56,6 +58,7 @@ class Measuring(QObject):
                 "scan": {"sha256": scan.content_hash, "spacing_mm_zyx": scan.geometry.spacing},
                 "model": prediction.settings.model,
                 "mask_sha256": mask_hash(now),
+                "complete": prediction.complete,
             }
             return rows, about
 

@@ -36,7 +36,6 @@ VEIL = 0.4
 _TINT = 0.3
 """How much of it the tokens have that were kept, in slices: what is in them is what a person looks at."""
 
-
 _WHOLE = (slice(None),) * 3
 
 OVERLAY = "sparsetok_overlay"
@@ -74,6 +73,9 @@ class Overlays:
         self._scan, self._frame = scan, frame
         self._shown = 0
         self._prediction = self._corrections = self._counts = self._drawn = None
+        for layers in self._of_scans.values():  # those that were deleted would hold their scan
+            for kind in [kind for kind, layer in layers.items() if layer not in self._viewer.layers]:
+                del layers[kind]
         self._layers = {} if scan is None else self._of_scans.setdefault(scan, {})
         self.show_region(None)
 

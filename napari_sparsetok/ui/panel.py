@@ -225,9 +225,8 @@ class Panel(QWidget):
         choices = [(layer.name, layer) for layer in layers]
         for box, layer in zip(self._scans, chosen, strict=False):
             with box.changed.blocked():
-                box.choices = choices
-                if layer is not None:
-                    box.value = layer
+                box.choices = choices if layer is not None else [("–", None), *choices]
+                box.value = layer
         self._start.setVisible(not layers)
 
     def set_card(self, card: Card | None) -> None:
@@ -320,18 +319,15 @@ class Panel(QWidget):
     # Slots
 
     def _on_run(self) -> None:
-        (self.cancel_requested if self._can_cancel else self.run_requested).emit()
-
-    @property
-    def _can_cancel(self) -> bool:
-        return self._busy is not None and self._busy.can_cancel
+        (self.cancel_requested if self._cancels else self.run_requested).emit()
 
     def _write_run(self) -> None:
-        words = "&Cancel" if self._can_cancel else "&Segment"
+        self._cancels = self._busy is not None and self._busy.can_cancel  # until the button says something else
+        words = "&Cancel" if self._cancels else "&Segment"
         if self._run.text() != words:
             self._run.setText(words)
-            self._run.setToolTip(_CANCEL if self._can_cancel else _RUN)
-        self._run.setEnabled(self._can_cancel or self._can_run)
+            self._run.setToolTip(_CANCEL if self._cancels else _RUN)
+        self._run.setEnabled(self._cancels or self._can_run)
 
     def _on_about(self) -> None:
         if self._card is not None:

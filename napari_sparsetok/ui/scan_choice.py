@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_sparsetok.files import resampled_to
+from napari_sparsetok.files import OpeningStopped, resampled_to
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import OtherGridError, Scan, ScanError, stack_channels
 from napari_sparsetok.session import Session
@@ -26,8 +30,8 @@ class ScanChoice:
     """Chooses one image layer for each channel of the model, and says which scan they make.
 
     other_grid : the layers do not have the same voxels, in words; `resample` brings them together if somebody agrees.
-    replaced : a layer that makes the scan got other voxels, or another place; with the scan that it made before. Told
-        before what it makes now is taken.
+    replaced : a layer that makes the scan got other voxels, or another place; with the scans that it made before,
+        one for each frame. Told before what it makes now is taken.
 
     Parameters
     ----------
@@ -37,12 +41,14 @@ class ScanChoice:
     """
 
     other_grid = Signal(str)
-    replaced = Signal(Scan, Layer)
+    replaced = Signal(list, Layer)
 
     def __init__(self, viewer: ViewerModel, session: Session, taken: Taken) -> None:
         self._viewer, self._session, self._taken = viewer, session, taken
         self._scans: dict[tuple[Any, ...], tuple[Any, Place, Scan]] = {}
-        self._watch = LayerWatch(self._on_replaced, self._on_held)
+        self._stamps: dict[Layer, tuple[Any, int]] = {}  # voxels, and what told them from others when last looked at
+        self._written: set[Layer] = set()  # whose voxels are no more what their scan's file held
+        self._watch = LayerWatch(self._on_replaced, self._on_held, self._on_drawn_anew)
         self._wanted: object = None  # the newest request; older ones that are read later are dropped
         self._frame: Frame | None = None
         self._agreed: list[Layer | None] = []  # layers that may be resampled to the first of them
@@ -59,6 +65,8 @@ class ScanChoice:
         self.layers = scan_layers(self._viewer)
         ids = {layer.unique_id for layer in self.layers}
         self._scans = {key: kept for key, kept in self._scans.items() if key[0] in ids}
+        self._stamps = {layer: stamp for layer, stamp in self._stamps.items() if layer in self.layers}
+        self._written &= set(self.layers)
         was_opened = newest is not None and newest in self.layers and SCAN in newest.metadata
         self._by_hand &= len(channels) == len(self.chosen)
         if len(channels) == 1 and was_opened:
@@ -98,10 +106,35 @@ class ScanChoice:
         if self._frame is not None and self._frame_now() != self._frame:
             self._take()
 
+    def were_written(self) -> bool:
+        """Whether voxels were written in place since this was last asked; then they are taken anew, as another scan.
+
+        napari tells nobody of it. Looking through 100 MB takes some 50 ms.
+        """
+        written = [layer for layer in self.chosen if layer is not None and self._was_written(layer)]
+        for layer in written:
+            self._written.add(layer)
+            self._on_replaced(layer)
+        return bool(written)
+
+    def _was_written(self, layer: Layer) -> bool:
+        data = layer.data
+        if type(data) is not np.ndarray:  # what lies on disk would have to be read
+            return False
+        before, stamp = self._stamps.get(layer), _stamp(data)
+        self._stamps[layer] = data, stamp
+        return before is not None and before[0] is data and before[1] != stamp
+
+    def _on_drawn_anew(self, layer: Layer) -> None:
+        if layer in self._stamps:
+            self.were_written()
+
     def _on_replaced(self, layer: Layer) -> None:
-        scan = self._session.state.scan
-        if scan is not None:
-            self.replaced.emit(scan, layer)
+        now = self._session.state.scan
+        scans = {kept[2]: None for key, kept in self._scans.items() if key[0] == layer.unique_id}  # one for each frame
+        if now is not None or scans:
+            self.replaced.emit(list(scans | ({} if now is None else {now: None})), layer)
+        self._scans = {key: kept for key, kept in self._scans.items() if key[0] != layer.unique_id}
         self._take()
 
     def _on_held(self, layer: Layer) -> None:
@@ -125,7 +158,7 @@ class ScanChoice:
         else:
             self._taken(None, None, "")
             self._session.follow(
-                lambda watch: _tried(lambda: self._read(layers, frame, watch)),
+                lambda watch: self._read_if_wanted(wanted, layers, frame, watch),
                 lambda found: self._hand_over(wanted, frame, found),
                 f"resampling to {layers[0].name}" if layers == self._agreed else f"reading {layers[0].name}",
                 otherwise=lambda: self._on_nothing(wanted, layers[0].name),
@@ -150,6 +183,13 @@ class ScanChoice:
             self._refused = True
             self._taken(None, None, f"“{name}” was not read. Choose it here again to try once more.")
 
+    def _read_if_wanted(
+        self, wanted: object, layers: Sequence[Layer], frame: Frame | None, watch: Watch
+    ) -> Scan | ScanError:
+        if wanted is not self._wanted:  # another was chosen while this one waited
+            raise OpeningStopped
+        return _tried(lambda: self._read(layers, frame, watch))
+
     def _read(self, layers: Sequence[Layer], frame: Frame | None, watch: Watch) -> Scan:
         scans = [self._one(layer, frame.index if frame else 0) for layer in layers]
         if len(scans) > 1 and list(layers) == self._agreed:
@@ -164,7 +204,9 @@ class ScanChoice:
         key, data = (layer.unique_id, frame, *map(str, layer.units)), layer.data
         kept = self._scans.get(key)
         if kept is None or kept[0] is not data or not kept[1].is_of(layer):
-            kept = self._scans[key] = (data, Place.of(layer), scan_of(layer, frame))
+            scan = scan_of(layer, frame)
+            made = replace(scan) if layer in self._written else scan  # what is known of the voxels is known anew
+            kept = self._scans[key] = (data, Place.of(layer), made)
         return kept[2]
 
 
@@ -172,6 +214,14 @@ def scan_layers(viewer: ViewerModel) -> list[Layer]:
     """The layers that may be scans, from bottom to top."""
     images = [layer for layer in viewer.layers if isinstance(layer, Image) and OVERLAY not in layer.metadata]
     return [image for image in images if not image.rgb and image.ndim in (3, 4)]
+
+
+def _stamp(voxels: NDArray[Any]) -> int:
+    """A number that is another, most likely, once any voxel is."""
+    stamp, turned = 1, voxels.transpose(np.argsort([-abs(step) for step in voxels.strides]))  # as they lie in memory
+    for part in turned:
+        stamp = zlib.adler32(np.ascontiguousarray(part).data, stamp)
+    return stamp
 
 
 def _named(channel: str, layers: Sequence[Layer]) -> Layer | None:

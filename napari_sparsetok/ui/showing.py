@@ -130,7 +130,8 @@ class Showing(QObject):
         """Hide the overlays that are seen, and what is drawn while correcting; once more brings the same back."""
         seen = [kind for kind in KINDS if (layer := self._overlays.layer(kind)) is not None and layer.visible]
         marks = [x for x in self._viewer.layers if x.metadata.get(OVERLAY) in _OF_CORRECTING and x.visible]
-        kinds, on = (seen, False) if seen or marks else (self._hidden or list(KINDS), True)
+        hidden = self._hidden if self._hidden or self._hidden_marks else list(KINDS)
+        kinds, on = (seen, False) if seen or marks else (hidden, True)
         for layer in [x for x in self._hidden_marks if x in self._viewer.layers] if on else marks:
             layer.visible = on
         self._hidden, self._hidden_marks = seen, marks

@@ -53,6 +53,18 @@ def test_a_machine_that_got_slower_is_believed():
     assert pace.ratio_for(0.15) < fast
 
 
+def test_another_size_of_windows_is_believed_at_its_first_time():
+    pace = Pace(2)
+    for _ in range(8):
+        for ratio in (0.1, 0.5, 1.0):
+            pace.add(ratio, 0.03 + 0.03 * ratio, 200)
+    pace.add(0.5, 0.45, 2000)  # ten times as long as one of the small windows
+    assert pace.seconds_at(0.1) == pytest.approx(0.33, rel=0.1)
+    assert pace.seconds_at(1.0) == pytest.approx(0.6, rel=0.1)
+    pace.add(0.5, 0.046, 200)
+    assert pace.seconds_at(1.0) == pytest.approx(0.06, rel=0.1)
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.001, 10.0)), min_size=1, max_size=30))
 def test_noise_gives_a_ratio_all_the_same(times):
     pace = Pace(3)

@@ -40,6 +40,24 @@ def test_a_model_is_said_to_load_once_and_warmed_up_once():
     assert said == ["loading", "loading"]
 
 
+def test_a_warm_up_that_was_ended_is_done_the_next_time():
+    class Ended(WarmSegmenter):
+        def warm_up(self, settings, should_stop):
+            for time in super().warm_up(settings, should_stop):
+                if should_stop():
+                    return
+                yield time
+
+    engine = Ended()
+    ready = Ready(lambda: engine)
+    ready.get(SETTINGS, lambda: None)
+    ready.warm_up(SETTINGS, 2, lambda: True)
+    assert len(ready.pace(SETTINGS, 2)) == 0
+    for _ in range(2):
+        ready.warm_up(SETTINGS, 2, lambda: False)
+    assert len(ready.pace(SETTINGS, 2)) == 2
+
+
 def test_only_runs_that_say_something_of_the_slider_count():
     ready = Ready(FakeSegmenter)
     scan = make_scan()

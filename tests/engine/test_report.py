@@ -31,6 +31,12 @@ def test_labels_and_stages_are_counted_voxel_by_voxel(corrected):
     assert np.array_equal(prediction.voxel_counts[:3], [(prediction.mask == k).sum() for k in range(3)])
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_record_says_whether_the_mask_was_finished(complete):
+    prediction = fakes.make_prediction(fakes.make_scan(), SETTINGS, complete=complete)
+    assert report(prediction, fakes.make_card())["complete"] is complete
+
+
 def test_a_mask_is_counted_in_little_memory():
     scan = fakes.make_scan((120, 160, 160))
     prediction = fakes.make_prediction(scan, SETTINGS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_sparsetok.engine.resampling import model_grid, to_model, to_scan
+from napari_sparsetok.engine.resampling import ModelGrid, model_grid, to_model, to_scan
 from napari_sparsetok.scan import Region, ScanError
 
 
@@ -66,6 +66,19 @@ def test_a_part_comes_back_as_in_the_whole(box, spacing, data):
 def test_a_model_region_touches_its_scan_voxels(box, spacing):
     grid = model_grid(box, spacing, (0.8, 0.8, 0.8), 4)
     assert grid.box_of(Region.whole(grid.inner)) == Region.whole(box)
+
+
+@given(box=st.integers(4, 60), inner=st.integers(4, 60), ends=st.tuples(st.integers(0, 59), st.integers(1, 60)))
+def test_no_voxel_beside_its_box_depends_on_a_model_region(box, inner, ends):
+    start, stop = min(ends[0], inner - 1), min(max(ends[1], ends[0] + 1), inner)
+    start = min(start, stop - 1)
+    grid = ModelGrid((box,) * 3, (inner,) * 3, (inner,) * 3, (1.0,) * 3)
+    values = torch.zeros(1, *grid.padded)
+    values[:, start:stop] = 1
+    found = grid.box_of(Region((start, 0, 0), (stop, inner, inner)))
+    seen = to_scan(values, Region.whole(grid.box), grid)[0, :, 0, 0].numpy() > 1e-6
+    assert not seen[: found.start[0]].any()
+    assert not seen[found.stop[0] :].any()
 
 
 def test_thinner_than_a_patch_is_refused_in_words():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from napari_sparsetok.engine import device as devices
 from napari_sparsetok.engine import layout
 from napari_sparsetok.engine import segmenter as engine
+from napari_sparsetok.engine.canvas import Canvas
 from napari_sparsetok.engine.contract import Hints, Stopped, Watch
 from napari_sparsetok.engine.intensity import apply_rule
 from napari_sparsetok.engine.network import Network
@@ -221,6 +224,31 @@ def test_partial_results_lead_to_the_last_one(segmenter, monkeypatch):
     assert [p.complete for p in [*partial, final]] == [False] * (total - 1) + [True]
 
 
+@pytest.mark.parametrize("spacing", [0.37, 0.5, 0.8, 1.0, 1.5])
+def test_what_is_drawn_by_changed_boxes_is_the_mask_at_any_spacing(segmenter, monkeypatch, spacing):
+    monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
+    scan, shown = make_scan((50, 60, 40), (spacing,) * 3), []
+    last = segmenter.segment(scan, SETTINGS, watch=Watch(on_partial=shown.append))
+    drawn = np.zeros(scan.shape, np.uint8)
+    for now in [*shown, last]:
+        drawn[now.changed.slices] = now.mask[now.changed.slices]
+        assert np.array_equal(drawn, now.mask)
+
+
+def test_the_time_to_the_first_part_is_that_to_its_mask(segmenter, monkeypatch):
+    real = Canvas.mask
+
+    def slow(canvas):
+        time.sleep(0.3)
+        return real(canvas)
+
+    monkeypatch.setattr(Canvas, "mask", slow)
+    shown = []
+    last = segmenter.segment(make_scan((40, 24, 16)), SETTINGS, watch=Watch(on_partial=shown.append))
+    assert shown[0].timing.first >= 0.3
+    assert last.timing.first == shown[0].timing.first
+
+
 def test_stopping_ends_between_windows(segmenter):
     seen = []
     watch = Watch(should_stop=lambda: len(seen) == 3, on_progress=lambda done, total: seen.append(done))
@@ -314,6 +342,48 @@ def test_damaged_weights_are_refused_and_the_old_model_goes_on(tmp_path):
     assert segmenter.segment(make_scan(), Settings(card.id)).complete
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_returns_no_numbers_is_refused_and_draws_nothing(tmp_path, monkeypatch, value):
+    tiny.write_model(tmp_path)
+    real = SCD.load_state_dict
+
+    def spoilt(model, state):
+        state["decoder.out.conv.conv.bias"] = torch.full_like(state["decoder.out.conv.conv.bias"], value)
+        return real(model, state)
+
+    monkeypatch.setattr(SCD, "load_state_dict", spoilt)
+    shown = []
+    with pytest.raises(ScanError, match="no numbers"):
+        SCDSegmenter(Registry([tmp_path])).segment(make_scan(), SETTINGS, watch=Watch(on_partial=shown.append))
+    assert not shown
+
+
+def test_a_token_may_lie_in_more_windows_than_a_byte_counts(tmp_path):
+    tiny.write_model(tmp_path, config=replace(tiny.CONFIG, window=(28, 28, 28), depth=2, prune_after=(1,)), overlap=0.9)
+    tokens = SCDSegmenter(Registry([tmp_path])).segment(make_scan((52, 52, 52)), SETTINGS).tokens
+    assert tokens.windows.max() == 7**3
+    assert tokens.covered.all()
+    assert 0 < tokens.passed.max() <= 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("where", ["finish", "prefixes"])
+def test_a_full_memory_is_said_with_what_can_be_done(segmenter, monkeypatch, error, where):
+    def full(*args, **more):
+        raise error
+
+    monkeypatch.setattr(engine, where, full)
+    with pytest.raises(ScanError, match="not enough memory"):
+        segmenter.segment(make_scan(), SETTINGS)
+
+
+def test_what_the_cpu_says_of_a_full_memory_is_known():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert devices.is_full(raised.value)
+    assert not devices.is_full(RuntimeError("something else"))
+
+
 def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
     card = tiny.write_model(tmp_path)
     path = card.weights.with_suffix(".json")
@@ -325,8 +395,6 @@ def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
 
 
 def test_learned_positions_need_a_whole_window(tmp_path):
-    from dataclasses import replace
-
     tiny.write_model(tmp_path, config=replace(tiny.CONFIG, positions="learned"))
     segmenter = SCDSegmenter(Registry([tmp_path]))
     assert segmenter.segment(make_scan((20, 30, 20)), SETTINGS).complete

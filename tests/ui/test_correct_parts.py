@@ -10,7 +10,7 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
-from fakes import PATIENCE, make_scan
+from fakes import PATIENCE, make_prediction, make_scan
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFileDialog, QSlider
@@ -593,6 +593,20 @@ def test_volumes_are_of_what_is_seen_and_can_be_copied_and_saved(correcting, tmp
     assert document["volumes"][1]["voxels"] == counts[2]
     assert document["scan"]["sha256"] == desk.session.state.scan.content_hash
     dialog.close()
+
+
+def test_volumes_of_an_unfinished_mask_say_so(correcting, tmp_path, monkeypatch):
+    desk = correcting
+    shown = desk.session.state.prediction
+    desk.session._accept(make_prediction(shown.scan, shown.settings, complete=False))
+    desk.panel.volumes_requested.emit()
+    assert "not segmented yet" in desk.session.state.message.text
+    desk.until(lambda: desk.desk.measuring.dialog is not None)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "v.json"), ""))
+    desk.desk.measuring.dialog.save_requested.click()
+    desk.settled()
+    assert json.loads((tmp_path / "v.json").read_text())["complete"] is False
+    desk.desk.measuring.dialog.close()
 
 
 # What is kept

@@ -289,6 +289,32 @@ def test_the_same_voxels_set_again_change_nothing(desk: Desk, notices: list[Any]
     assert notices == []
 
 
+@pytest.mark.parametrize("told", ["by nobody", "by setting them again"])
+def test_voxels_written_in_place_are_another_scan_when_it_is_segmented_again(
+    desk: Desk, notices: list[Any], told: str
+) -> None:
+    layer = desk.add(make_scan())
+    desk.segment()
+    before, old, hash_before = desk.state.scan, desk.dock.overlays.layer("mask"), desk.state.scan.content_hash
+    layer.data[2:5] += 50
+    if told == "by nobody":
+        layer.refresh()
+        desk.panel.run_requested.emit()
+    else:
+        layer.data = layer.data
+    assert desk.state.prediction is None
+    desk.segment()
+    assert desk.state.scan is not before
+    assert desk.state.scan.content_hash != hash_before
+    assert not old.visible
+    assert "earlier voxels" in old.name
+    assert "other voxels" in notices[-1][1]
+    scan, mask = desk.state.scan, desk.dock.overlays.layer("mask")
+    desk.segment()  # nothing changed since
+    assert desk.state.scan is scan
+    assert desk.dock.overlays.layer("mask") is mask
+
+
 def test_corrections_of_voxels_that_were_replaced_are_kept_and_not_laid_on_others(desk: Desk) -> None:
     layer = desk.add(make_scan())
     desk.segment()
@@ -409,6 +435,30 @@ def test_only_the_newest_of_two_slow_scans_is_taken(desk: Desk) -> None:
     desk.dock._scans.choose([chosen[layers[1].name]])
     desk.until(lambda: desk.state.scan is not None and desk.state.busy is None)
     assert desk.state.scan.voxels.max() == 2.0
+
+
+def test_slow_scans_that_nobody_wants_any_more_are_not_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    begun, go, real = threading.Event(), threading.Event(), scan_choice.scan_of
+
+    def slow(layer: Any, frame: int = 0) -> Any:
+        read.append(layer.name)
+        begun.set()
+        assert go.wait(PATIENCE)
+        return real(layer, frame)
+
+    monkeypatch.setattr(scan_choice, "scan_of", slow)
+    for k in range(4):
+        desk.viewer.add_image(da.full((4, 4, 4), k, chunks=-1), name=str(k), contrast_limits=(0, 3))
+    chosen = {layer.name: layer for layer in desk.dock._scans.layers}
+    desk.dock._scans.choose([chosen["0"]])
+    assert begun.wait(PATIENCE)
+    for k in (1, 2, 3):
+        desk.dock._scans.choose([chosen[str(k)]])
+    go.set()
+    desk.until(lambda: desk.state.scan is not None and desk.state.busy is None)
+    assert desk.state.scan.voxels.max() == 3.0
+    assert read == ["0", "3"]
 
 
 @pytest.mark.parametrize("why", ["stopped before it begins", "broken disk"])
@@ -535,6 +585,28 @@ def test_a_time_series_is_segmented_at_the_current_frame(desk: Desk) -> None:
     desk.viewer.dims.set_point(0, 1)
     desk.segment()
     assert len(desk.viewer.layers) == 1 + 2 * len(KINDS)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_other_voxels_in_a_time_series_hide_the_masks_of_all_its_frames(
+    desk: Desk, notices: list[Any], in_place: bool
+) -> None:
+    scan = make_scan()
+    series = replace(scan, voxels=np.stack([scan.voxels + k for k in range(3)]), leading="time")
+    layer = desk.add(series)
+    for frame in (1, 2):
+        desk.viewer.dims.set_point(0, frame)
+        desk.segment()
+    masks = [x for x in desk.viewer.layers if x.metadata.get(OVERLAY) == "mask"]
+    assert [mask.visible for mask in masks] == [True, True]
+    if in_place:
+        layer.data[...] += 1
+        layer.data = layer.data
+    else:
+        layer.data = np.asarray(layer.data) + 1
+    assert [mask.visible for mask in masks] == [False, False]
+    assert all("earlier voxels" in mask.name for mask in masks)
+    assert len(notices) == 1
 
 
 def test_each_frame_of_a_time_series_has_its_corrections_whenever_it_is_shown(desk: Desk) -> None:
@@ -833,6 +905,20 @@ def test_a_click_is_left_to_a_brush_and_to_3d(desk: Desk) -> None:
     desk.viewer.dims.ndisplay = 3
     Click((20.0, 20.0, 20.0)).do(desk)
     assert desk.state.region is None
+
+
+def test_the_slider_stays_in_the_box_until_a_click_chooses_another_part(desk: Desk) -> None:
+    desk.add(make_scan())
+    desk.panel.where_chosen.emit("box")
+    region = Region((0, 0, 0), (8, 8, 8))
+    desk.panel.region_edited.emit(region)
+    desk.segment()
+    desk.panel.where_chosen.emit("cursor")
+    desk.engine.free = True
+    desk.panel.keep_ratio_moved.emit(0.8, False)
+    desk.idle()
+    assert desk.state.prediction.settings.keep_ratio == 0.8
+    assert desk.state.prediction.region == region
 
 
 def test_a_box_is_edited_and_segmented(desk: Desk) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from fakes import LABELS, PATCH, expected_mask, make_prediction, make_scan, make_tokens
 from napari.components import ViewerModel
+from napari.layers import Points
 
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Region, Scan
@@ -161,6 +164,25 @@ def test_another_scan_leaves_the_old_layers_alone_and_finds_them_again(scan: Sca
     draw(overlays, make_prediction(scan, Settings(keep_ratio=1.0)))
     assert len(viewer.layers) == 7
     np.testing.assert_array_equal(old[3].data, expected_mask(scan, 1.0))
+
+
+def test_a_scan_whose_layers_are_all_deleted_takes_no_more_memory() -> None:
+    viewer = ViewerModel()
+    overlays = Overlays(viewer)
+
+    def seen_and_deleted() -> Any:
+        scan = make_scan()
+        overlays.set_scan(scan)
+        draw(overlays, make_prediction(scan, HALF))
+        overlays.set_scan(None)
+        viewer.layers.clear()
+        return weakref.ref(scan)
+
+    scan = seen_and_deleted()
+    viewer.add_layer(Points())  # napari itself holds the layer that was selected last
+    overlays.set_scan(make_scan(name="other"))
+    gc.collect()
+    assert scan() is None
 
 
 def test_another_model_starts_with_layers_of_its_own(scan: Scan) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fakes import PATCH, make_card, make_scan
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QObject, QPoint, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, Qt
+from qtpy.QtGui import QColor, QMouseEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QWidget,
 )
+from superqt import QDoubleSlider
 
 from napari_sparsetok.scan import Region
 from napari_sparsetok.state import Busy, DeviceReport, Timing
@@ -165,6 +166,18 @@ def test_run_and_cancel_are_one_button(panel: Panel, qtbot: Any) -> None:
     assert run.text() == "&Segment"
 
 
+def test_the_button_does_what_it_says_while_something_brief_is_computed(panel: Panel, qtbot: Any) -> None:
+    panel.set_can_run(True)
+    run = button(panel, "Segment")
+    panel.set_busy(Busy("segmenting", brief=True))
+    assert run.text() == "&Segment"
+    with qtbot.waitSignal(panel.run_requested, timeout=500):
+        run.click()
+    qtbot.waitUntil(lambda: run.text() == "&Cancel")
+    with qtbot.waitSignal(panel.cancel_requested, timeout=500):
+        run.click()
+
+
 def test_progress_is_painted_with_all_the_rest_and_not_at_once(qtbot: Any) -> None:
     """A progress bar that is told something paints before it returns, and with it the whole window and the canvas."""
     status = Status()
@@ -248,6 +261,22 @@ def test_one_scan_box_for_each_channel(panel: Panel) -> None:
     assert [box.label for box in panel._scans] == ["T1", "T2"]
     panel.set_card(make_card())
     assert [box.label for box in panel._scans] == ["Scan"]
+
+
+def test_a_channel_without_a_scan_names_none(panel: Panel, qtbot: Any) -> None:
+    panel.set_card(make_card("pair", channels=("T1", "T2")))
+    layer = Image(make_scan().voxels, name="a")
+    panel.set_layers([layer], [layer, None])
+    first, second = (box.native for box in panel._scans)
+    assert (first.currentText(), second.currentText()) == ("a", "–")
+    other = Image(make_scan().voxels, name="b")
+    panel.set_layers([layer, other], [layer, None])
+    assert (first.currentText(), second.currentText()) == ("a", "–")
+    with qtbot.waitSignal(panel.scans_chosen) as asked:
+        panel._scans[1].value = other
+    assert asked.args[0] == [layer, other]
+    panel.set_layers([layer, other], [layer, other])
+    assert [second.itemText(k) for k in range(second.count())] == ["a", "b"]
 
 
 def test_overlays_are_toggled(panel: Panel, qtbot: Any) -> None:
@@ -353,6 +382,51 @@ def test_key_steps_settle_once_after_the_last(ratio: KeepRatioBox, qtbot: Any) -
         ratio.slider.setValue(value)
     qtbot.waitUntil(lambda: (0.52, False) in moves)
     assert [live for _, live in moves] == [True, True, True, False]
+
+
+def test_a_mouse_asks_for_the_ratio_that_is_said(ratio: KeepRatioBox, qtbot: Any) -> None:
+    moves: list[tuple[float, bool]] = []
+    ratio.moved.connect(lambda value, live: moves.append((value, live)))
+    ratio.moved.connect(lambda value, live: ratio.set_keep_ratio(value))  # as the window does
+    ratio.resize(330, 200)
+    ratio.show()
+    handle = ratio.slider.findChild(QDoubleSlider)
+    at = QPoint(handle.width() // 4, handle.height() // 2)
+    qtbot.mousePress(handle, Qt.LeftButton, pos=at)
+    for step in range(1, 25):
+        where = QPointF(at + QPoint(step, 0))
+        move = QMouseEvent(QEvent.MouseMove, where, Qt.NoButton, Qt.LeftButton, Qt.NoModifier)
+        QApplication.sendEvent(handle, move)
+    qtbot.mouseRelease(handle, Qt.LeftButton, pos=at + QPoint(24, 0))
+    assert len({value for value, _ in moves}) > 5
+    assert [value for value, _ in moves] == [round(value, 2) for value, _ in moves]
+    assert len({value for value, live in moves if live}) == len([value for value, live in moves if live])
+    assert moves[-1] == (moves[-2][0], False)
+
+
+@pytest.mark.parametrize(
+    ("key", "ratio_after"),
+    [
+        (Qt.Key_Right, 0.26),
+        (Qt.Key_Up, 0.26),
+        (Qt.Key_Left, 0.24),
+        (Qt.Key_Down, 0.24),
+        (Qt.Key_PageUp, 0.35),
+        (Qt.Key_PageDown, 0.15),
+        (Qt.Key_Home, 0.01),
+        (Qt.Key_End, 1.0),
+    ],
+)
+def test_keys_move_it(ratio: KeepRatioBox, qtbot: Any, key: int, ratio_after: float) -> None:
+    ratio.set_keep_ratio(0.25)
+    moves = heard(ratio)
+    where = ratio.slider.focusProxy() or ratio.slider
+    qtbot.keyClick(where, key)
+    assert moves == [(ratio_after, True)]
+    qtbot.waitUntil(lambda: len(moves) == 2)
+    assert moves[1] == (ratio_after, False)
+    qtbot.keyClick(where, Qt.Key_A)  # means nothing here
+    assert len(moves) == 2
 
 
 def test_the_ratio_is_set_in_silence(ratio: KeepRatioBox, qtbot: Any) -> None:

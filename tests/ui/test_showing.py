@@ -125,6 +125,21 @@ def test_overlays_are_hidden_and_come_back_as_they_were(room: Room) -> None:
     assert ticks == [("importance", False), ("mask", False), ("importance", True), ("mask", True)]
 
 
+def test_overlays_that_were_hidden_before_stay_so(room: Room) -> None:
+    scan = make_scan()
+    room.add(scan)
+    room.overlays.show_mask(make_prediction(scan, Settings(keep_ratio=0.5)))
+    room.overlays.set_visible("mask", False)
+    layer = room.viewer.add_layer(Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: "corrections"}))
+    room.press("H")
+    room.press("H")
+    assert layer.visible
+    assert not room.overlays.layer("mask").visible
+    layer.visible = False
+    room.press("H")  # nothing is seen, and this key hid nothing of it
+    assert room.overlays.layer("mask").visible
+
+
 def test_what_is_drawn_while_correcting_is_hidden_too(room: Room) -> None:
     layer = Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: "corrections"})
     other = Labels(np.zeros((4, 4, 4), np.uint8))  # the person's own
