@@ -151,7 +151,9 @@ class SCDSegmenter:
         while self._probe is None or self._probe[0] != key:
             try:
                 self._probe = (key, self._opened(layout, settings, index))
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not devices.is_full(error):
+                    raise
                 self._make_room(Watch())
         probe = self._probe[1]
         return probe, place_in(probe.box, token)
@@ -187,7 +189,9 @@ class SCDSegmenter:
         model = load_model(card)
         try:
             network = Network.on(card, model, device, settings.device)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_full(error) or device.device.type == "cpu":
+                raise
             device = devices.cpu("CPU (the GPU is full)", "The GPU has no room for this model, so the CPU computes.")
             network = Network.on(card, model, device, settings.device)
         self._cache.place(device.device, devices.free_memory(device) // 4)

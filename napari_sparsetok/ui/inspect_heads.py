@@ -209,8 +209,8 @@ class ReachPlot(QWidget):
         if np.isnan(reach.share[block, head, number]):
             return
         words = (
-            f"Block {block + 1}, head {head + 1}: {per_cent(reach.share[block, head, number], 1)} of its attention goes "
-            f"{low:.0f} to {high:.0f} mm far; {per_cent(reach.even[number], 1)} if it were spread evenly"
+            f"Block {block + 1}, head {head + 1}: {per_cent(reach.share[block, head, number], 1)} of its attention "
+            f"goes {low:.0f} to {high:.0f} mm far; {per_cent(reach.even[number], 1)} if it were spread evenly"
         )
         QToolTip.showText(self.mapToGlobal(event.pos()), words, self)
 

@@ -102,7 +102,7 @@ def _label(prediction: Prediction, lattice: Lattice, voxel: Shape, place: Shape)
     inside = prediction.mask[box]
     names = {label.id: label.name for label in prediction.labels}
     number = int(prediction.mask[voxel])
-    alike = np.count_nonzero(inside == number if number else inside)
+    alike = int(np.count_nonzero(inside == number if number else inside))
     what = escape(names.get(number, "")) if number else "background"
     kind = "the mask" if not number else "this label"
     return f"The voxel is {what}; {per_cent(alike, inside.size)} of its token is {kind}."
@@ -168,7 +168,8 @@ def unseen_summary(pieces: Sequence[Unseen], voxels: int, of: str = "the mask", 
     if not voxels:
         return f"{escape(of[:1].upper() + of[1:])} {'lies where no window was run' if beside else 'is empty'}."
     told = _unseen_share(pieces, voxels, of if not beside else f"what of {of} lies in the part that was segmented")
-    return f"{told} {per_cent(beside, voxels + beside)} of {escape(of)} lies where no window was run." if beside else told
+    more = f" {per_cent(beside, voxels + beside)} of {escape(of)} lies where no window was run." if beside else ""
+    return told + more
 
 
 def _unseen_share(pieces: Sequence[Unseen], voxels: int, of: str) -> str:

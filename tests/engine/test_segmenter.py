@@ -535,6 +535,29 @@ def test_what_was_opened_on_the_gpu_is_opened_anew_after_it_was_given_up(segment
     assert opened == ["GPU: played", "CPU (the GPU ran out of memory)"]
 
 
+def test_a_gpu_that_fills_while_a_token_is_asked_about_is_given_up_as_well(segmenter, gpu, monkeypatch):
+    """In the words of Apple's GPUs, for which PyTorch has no error of its own."""
+    fails, real = iter([True, True, True] + [False] * 100), SCDSegmenter._opened
+
+    def opened(self, *args):
+        if next(fails):
+            raise RuntimeError("MPS backend out of memory (played)")
+        return real(self, *args)
+
+    monkeypatch.setattr(SCDSegmenter, "_opened", opened)
+    segmenter.probe(make_scan((40, 40, 24)), SETTINGS, (20, 20, 12))
+    assert segmenter.prepare(SETTINGS).name == "CPU (the GPU ran out of memory)"
+
+
+def test_an_error_while_a_token_is_asked_about_is_no_full_memory(segmenter, gpu, monkeypatch):
+    def opened(self, *args):
+        raise RuntimeError("played")
+
+    monkeypatch.setattr(SCDSegmenter, "_opened", opened)
+    with pytest.raises(RuntimeError, match="played"):
+        segmenter.probe(make_scan((40, 40, 24)), SETTINGS, (20, 20, 12))
+
+
 def test_the_cache_works_again_on_the_cpu_after_the_gpu_was_given_up(segmenter, gpu, monkeypatch):
     fails, real = iter([True, True, True] + [False] * 100), engine.finish
 

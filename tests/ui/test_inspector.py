@@ -20,10 +20,11 @@ from qtpy.QtCore import Qt
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
 from napari_sparsetok.inspection.ladder import Rung
+from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.metrics import Agreement
-from napari_sparsetok.scan import Region, ScanError
+from napari_sparsetok.scan import Geometry, Region, ScanError
 from napari_sparsetok.state import Forced
-from napari_sparsetok.tokens import LADDER
+from napari_sparsetok.tokens import LADDER, Unseen
 from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
 from napari_sparsetok.ui.inspect_layers import DIFFERENCE, MUST, NEVER
@@ -209,6 +210,12 @@ def test_pieces_are_listed_and_jumped_to(desk, qtbot):
     ]
     assert tuple(at) == pieces[0].at
     assert "stopped looking here" in desk.panel._story.text()
+
+
+def test_a_piece_too_small_for_its_millilitres_is_told_in_voxels() -> None:
+    table, geometry = LabelTable.of(["head"]), Geometry.shown((9, 9, 9), (1.0, 1.0, 1.0))
+    told = [say.unseen_line(Unseen(1, n, (0, 0, 0), 1, False), table, geometry) for n in (1, 4, 5)]
+    assert told == ["1 voxel of head", "4 voxels of head", "0.01 mL of head"]
 
 
 def test_pieces_of_a_reference_are_listed_as_well(desk, qtbot):
