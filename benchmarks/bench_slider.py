@@ -77,8 +77,10 @@ def measure_moves(moves: int, look_ahead: bool) -> dict[str, Any]:
         pump_until(lambda: rested(dock.session), 300, [])
     alone = time.perf_counter() - started
     state, slider = dock.session.state, dock.panel.ratio.slider
-    tokens_seconds, mask_seconds, gaps = [], [], []
+    tokens_seconds, mask_seconds, gaps, unanswered = [], [], [], 0
     for ratio in np.random.default_rng(0).uniform(0.05, 0.9, moves).round(2):
+        if ratio == round(slider.value(), 2):  # no move
+            continue
         before, map_before = state.prediction, state.tokens
 
         def is_new(before: object = before) -> bool:
@@ -89,12 +91,15 @@ def measure_moves(moves: int, look_ahead: bool) -> dict[str, Any]:
         tokens_seconds.append(time.perf_counter() - started if state.tokens is not map_before else float("nan"))
         if pump_until(is_new, 10, gaps):
             mask_seconds.append(time.perf_counter() - started)
+        else:
+            unanswered += 1
         pump_until(lambda: state.busy is None, 10, gaps)
         pump_until(lambda: False, PAUSE, gaps)
     dock.shut_down()
     viewer.close()
     return {
-        "moves": moves,
+        "moves": len(tokens_seconds),
+        "without_a_mask_within_10_s": unanswered,
         "left_alone_s": round(alone, 1),
         "kept_map_ms": spread(tokens_seconds),
         "first_mask_ms": spread(mask_seconds),
