@@ -3,7 +3,6 @@
 
 SHELL := bash
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export QT_API ?= pyqt5
 
@@ -26,7 +25,8 @@ else
 	sparsetok demo
 endif
 
-test: lint contracts types unit
+test: lint contracts
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: set-up
 	ruff check .

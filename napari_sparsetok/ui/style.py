@@ -24,6 +24,8 @@ def stage_name(stage: int, stages: int) -> str:
 def share(part: float, whole: float) -> str:
     """A share in per cent, never broken over two lines, with as many digits as say something: "25 %", "1.6 %"."""
     percent = 100 * part / whole if whole else 0.0
+    if 0 < percent < 0.05:
+        return "≤\u00a00.1\u00a0%"
     return f"{percent:.0f}\u00a0%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}\u00a0%"
 
 

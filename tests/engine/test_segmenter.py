@@ -227,7 +227,7 @@ def test_partial_results_lead_to_the_last_one(segmenter, monkeypatch):
 @pytest.mark.parametrize("spacing", [0.37, 0.5, 0.8, 1.0, 1.5])
 def test_what_is_drawn_by_changed_boxes_is_the_mask_at_any_spacing(segmenter, monkeypatch, spacing):
     monkeypatch.setattr(engine, "SHOW_EVERY", 0.0)
-    scan, shown = make_scan((50, 60, 40), (spacing,) * 3), []
+    scan, shown = make_scan(tuple(round(side / max(1.0, spacing)) for side in (50, 60, 40)), spacing=(spacing,) * 3), []
     last = segmenter.segment(scan, SETTINGS, watch=Watch(on_partial=shown.append))
     drawn = np.zeros(scan.shape, np.uint8)
     for now in [*shown, last]:

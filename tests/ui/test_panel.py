@@ -520,8 +520,10 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds).replace("\u00a0", " ") == words
 
 
-@pytest.mark.parametrize(("part", "words"), [(25, "25 %"), (1, "1.0 %"), (0, "0 %"), (100, "100 %")])
-def test_shares(part: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "words"), [(25, "25 %"), (1, "1.0 %"), (0.01, "≤ 0.1 %"), (0.06, "0.1 %"), (0, "0 %"), (100, "100 %")]
+)
+def test_shares(part: float, words: str) -> None:
     assert share(part, 100).replace("\u00a0", " ") == words
     assert share(part, 0).replace("\u00a0", " ") == "0 %"
 
