@@ -245,6 +245,8 @@ def _modern(scale: dict[str, Any], version: Any, group: Any) -> dict[str, Any]:
         axes = Axes(scale.get("axes"), fmt=version).to_list()
         paths = [_inside(data["path"]) for data in scale["datasets"]]
         steps = FormatV04().generate_coordinate_transformations([group[path].shape for path in paths])
+    except ScanError:
+        raise
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
         raise ScanError("this OME-Zarr contradicts the version of the format that it names; export it again") from None
     datasets = [

@@ -485,6 +485,19 @@ def test_a_gpu_without_room_for_the_model_is_said_and_left(segmenter, gpu, monke
     assert segmenter.segment(make_scan(), SETTINGS).complete
 
 
+def test_a_model_that_cannot_be_put_on_the_gpu_for_another_reason_is_no_full_memory(segmenter, gpu, monkeypatch):
+    real = Network.on.__func__
+
+    def on(cls, card, model, device, asked):
+        if device.device.type == "meta":
+            raise RuntimeError("played")
+        return real(cls, card, model, device, asked)
+
+    monkeypatch.setattr(Network, "on", classmethod(on))
+    with pytest.raises(RuntimeError, match="played"):
+        segmenter.prepare(SETTINGS)
+
+
 def test_a_warm_up_that_finds_the_gpu_full_ends_and_the_run_deals_with_it(segmenter, gpu, monkeypatch):
     fails, real = iter([True] + [False] * 100), engine.finish
 

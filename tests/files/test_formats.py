@@ -693,6 +693,9 @@ def test_ome_zarrs_before_units_and_spacing(version, write_zarr):
     for wrong in ({"axes": ["z", "x"]}, {"axes": 7}, {"datasets": [{"path": 7}]}, {"datasets": [{}]}, {"datasets": 7}):
         (path / ".zattrs").write_text(json.dumps({"multiscales": [image | wrong]}))
         assert "export it again" in refused(path)
+    outside = {"datasets": [{"path": "../a.ome.zarr/0"}]}
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [image | outside]}))
+    assert "outside its own folder" in refused(path)
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler")  # which ome-zarr's own writer makes

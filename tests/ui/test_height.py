@@ -163,6 +163,8 @@ def test_a_window_of_860_pixels_leaves_the_panel_as_much(make_napari_viewer_prox
     qtbot.wait(50)
     assert missing(dock.panel) == 0
     assert is_in_sight(dock.panel._save, dock)
+    title, tabs = outer.titleBarWidget(), dock.findChild(QTabWidget).tabBar()
+    assert title.mapToGlobal(QPoint(0, title.height())).y() <= tabs.mapToGlobal(QPoint(0, 0)).y()
     dock.shut_down()
     assert dock.session.wait(PATIENCE)
 

@@ -469,6 +469,8 @@ def test_a_number_stays_with_its_unit(ratio: KeepRatioBox) -> None:
     more = {"entered": 1400, "passed": 350, "memory": 3 * 2**29}
     ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.0, windows=1, device="CPU", **more))
     assert "350 of\u00a01400\u00a0tokens computed, 1.5\u00a0GiB" in texts(ratio)
+    ratio.set_timing(Timing(first=0.084, total=1.2, cached=0.5, windows=6, device="CPU"))
+    assert "mask in 84\u00a0ms, all\u00a06\u00a0windows in 1.2\u00a0s, 50\u00a0% cached" in texts(ratio)
     ratio.set_timing(Timing(first=0.084, total=1.2, cached=1.0, windows=1, device="CPU", recalled=True))
     assert "mask at hand; 1\u00a0window took 1.2\u00a0s" in texts(ratio)
     assert "cached" not in texts(ratio)
