@@ -53,3 +53,9 @@ def correcting(room):
     room.segment()
     room.panel.start_requested.emit()
     return room
+
+
+@pytest.fixture
+def no_cost(monkeypatch):
+    """Comparisons of a fake engine, whose card describes no network."""
+    monkeypatch.setattr("napari_sparsetok.inspection.ladder.gmac_of", lambda prediction, card: 1.0)

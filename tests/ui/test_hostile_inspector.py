@@ -23,11 +23,6 @@ from napari_sparsetok.ui.rule_form import RuleRequest
 
 
 @pytest.fixture
-def no_cost(monkeypatch):
-    monkeypatch.setattr("napari_sparsetok.inspection.ladder.gmac_of", lambda prediction, card: 1.0)
-
-
-@pytest.fixture
 def desk(qtbot, no_cost) -> Iterator[Desk]:
     desk = Desk(qtbot, Probed(free=True))
     yield desk

@@ -35,17 +35,10 @@ from napari_sparsetok.ui.style import KEPT
 
 
 @pytest.fixture
-def no_cost(monkeypatch):
-    monkeypatch.setattr("napari_sparsetok.inspection.ladder.gmac_of", lambda prediction, card: 1.0)
-
-
-@pytest.fixture
 def desk(qtbot, no_cost) -> Iterator[Desk]:
     desk = Desk(qtbot, Probed(free=True))
     yield desk
-    desk.desk.shut_down()
-    desk.overlays.let_go()
-    desk.session.close()
+    desk.let_go()
 
 
 def plain(words: str) -> str:
