@@ -269,9 +269,8 @@ def starting_weights(
             f"the network of “{card.title}” is not the recipe's; give the recipe its width, depth and patch"
         )
     heads = [key for key in old if key.startswith(_HEAD)]
-    if any(old[key].shape[1:] != new[key].shape[1:] for key in heads):
-        raise ScanError(f"the decoder of “{card.title}” is not the recipe's; give the recipe its features")
-    rows = _rows(card.labels, recipe.labels)
+    same_width = all(old[key].shape[1:] == new[key].shape[1:] for key in heads)
+    rows = _rows(card.labels, recipe.labels) if same_width else []
     on_notice(_words_on(rows, recipe.labels, card.title))
     if others := [key for key in new if key not in fits and not key.startswith(_HEAD)]:
         on_notice(

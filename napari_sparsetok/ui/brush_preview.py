@@ -8,12 +8,13 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels as NapariLabels
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_sparsetok.labels import NOT_TISSUE
 from napari_sparsetok.scan import Scan, Shape
 from napari_sparsetok.ui.brush_layer import Allowed, Labels, Places
 from napari_sparsetok.ui.guest import Guest
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import OVERLAY
 from napari_sparsetok.ui.preview import ADDED, COLORS, TAKEN
 from napari_sparsetok.ui.scan_layer import placed
@@ -73,10 +74,7 @@ class BrushPreview(QObject):
         self._viewer, self._guest = viewer, Guest(viewer)
         self._aim: Aim | None = None
         self._marked: Places = ()
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(_EVERY_MS)
-        self._soon.timeout.connect(self.draw)
+        self._soon = later(self, self.draw, _EVERY_MS)
         self._followed = (viewer.cursor.events.position, viewer.dims.events.current_step, viewer.dims.events.ndisplay)
         for emitter in self._followed:
             emitter.connect(self._on_moved)

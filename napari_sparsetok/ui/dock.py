@@ -9,7 +9,6 @@ from typing import Any, cast
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_sparsetok.sample import SAMPLES, open_sample
@@ -24,12 +23,14 @@ from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.lifetime import Lifetime
 from napari_sparsetok.ui.model_choice import ModelChoice
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
 from napari_sparsetok.ui.other_grid import ask_to_resample
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
+from napari_sparsetok.ui.own_window import OwnWindow
 from napari_sparsetok.ui.panel import Panel
 from napari_sparsetok.ui.preferences import preferences
 from napari_sparsetok.ui.scan_choice import ScanChoice
@@ -66,7 +67,7 @@ class Dock(QWidget):
         self.correct_panel, self.inspect_panel = CorrectPanel(), InspectPanel()
         self._lay_out()
         self.orientation = Orientation(viewer)
-        self._busy_later = _timer(self, _BUSY_LATER_MS, self._write_busy)
+        self._busy_later = later(self, self._write_busy, _BUSY_LATER_MS)
         self._connect_panel()
         self._connect_state()
         self._connect_viewer()
@@ -76,6 +77,7 @@ class Dock(QWidget):
         self.inspect.doubt_changed.connect(self.correct.review.set_doubt)
         self.showing.more_keys = self.inspect.shortcuts.shortcuts
         self._show_first()
+        OwnWindow(self)
         self._lifetime = Lifetime(self, self.shut_down)
 
     def deliver(self, function: Callable[[], None]) -> None:
@@ -390,11 +392,3 @@ class Dock(QWidget):
     def _around_view(self) -> Region | None:
         scan, middle = self.session.state.scan, self._gaze.middle
         return None if middle is None else places.region_around(middle, scan, self.session.card)
-
-
-def _timer(parent: QWidget, milliseconds: int, slot: Callable[[], None]) -> QTimer:
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(slot)
-    return timer

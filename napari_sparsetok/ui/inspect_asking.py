@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 from superqt.utils import qthrottled
 
 from napari_sparsetok.engine.contract import Probing, Reach, Segmenter, Watch
@@ -20,6 +20,7 @@ from napari_sparsetok.tokens import Lattice
 from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.where import is_inside, voxel_at
 
@@ -50,10 +51,7 @@ class Asking(QObject):
         self._looked: tuple[int, int] | None = None  # block and head of the attention that is shown
         self._asking = False
         self._soon = qthrottled(self._on_hover, timeout=_EVERY_MS)
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_REST_MS)
-        self._rest.timeout.connect(self._get_ready)
+        self._rest = later(self, self._get_ready, _REST_MS)
         panel.ask_toggled.connect(self._on_ask)
         panel.heads.attention_requested.connect(self.show_attention)
         panel.heads.heads_requested.connect(self.weigh_heads)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from napari.components import ViewerModel
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Forced, Prediction, Settings
 from napari_sparsetok.ui.inspect_layers import MUST, NEVER, InspectLayers
 from napari_sparsetok.ui.inspect_panel import InspectPanel
+from napari_sparsetok.ui.later import later
 
 _PAINT_MS = 20  # after a stroke; what paints in several steps is run once
 
@@ -21,10 +22,7 @@ class TokenPainting(QObject):
     def __init__(self, viewer: ViewerModel, session: Session, layers: InspectLayers, panel: InspectPanel) -> None:
         super().__init__(panel)
         self._viewer, self._session, self._layers = viewer, session, layers
-        self._stroke = QTimer(self)
-        self._stroke.setInterval(_PAINT_MS)
-        self._stroke.setSingleShot(True)
-        self._stroke.timeout.connect(self._on_painted)
+        self._stroke = later(self, self._on_painted, _PAINT_MS)
         self._painted: Forced | None = None  # what the layer says, as it was last taken
         self._model = session.state.settings.model
         panel.paint_requested.connect(self._on_paint)

@@ -29,6 +29,7 @@ from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_painting import TokenPainting
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspect_rule import Ruling, ratio_of, rung_of, same_question, same_rule
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import OVERLAY, Overlays
 from napari_sparsetok.ui.scan_layer import lies_on
 from napari_sparsetok.ui.shortcuts import Shortcut, Shortcuts
@@ -58,10 +59,7 @@ class InspectDesk(QObject):
         self._references: list[Labels] = []
         self._doubted: tuple[Sweep, float] | None = None  # what was last told to be in doubt, and above which ratio
         self._mask_was_shown = True  # before blinking
-        self._blink, self._rest = QTimer(self), QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_REST_MS)
-        self._rest.timeout.connect(self._look_for_unseen)
+        self._blink, self._rest = QTimer(self), later(self, self._look_for_unseen, _REST_MS)
         self._blink.setInterval(_BLINK_MS)
         self._blink.timeout.connect(self._on_blink)
         self.asking = Asking(viewer, session, overlays, self.layers, panel)

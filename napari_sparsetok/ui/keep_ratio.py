@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 from superqt import QDoubleSlider, QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
 from napari_sparsetok.state import Timing
 from napari_sparsetok.ui.funnel import Funnel
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.style import duration, share
 from napari_sparsetok.ui.words import Words
 
@@ -71,10 +72,7 @@ class KeepRatioBox(QWidget):
         for widget in (caption, self._slider, self._counts, self._funnel, self._cost):
             layout.addWidget(widget)
         layout.addLayout(self._build_limit())
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_SETTLED_MS)
-        self._rest.timeout.connect(self._on_rest)
+        self._rest = later(self, self._on_rest, _SETTLED_MS)
         self._slider.valueChanged.connect(self._on_value_changed)
         self._slider.sliderReleased.connect(self._on_rest)
 

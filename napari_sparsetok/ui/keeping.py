@@ -14,6 +14,7 @@ from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import Sheet
 from napari_sparsetok.ui.gui_thread import on_gui_thread
+from napari_sparsetok.ui.later import later
 
 _SOON_MS = 2000  # from the first stroke that is not kept, however many follow
 _AGAIN_MS = 30_000  # after the disk refused
@@ -44,9 +45,7 @@ class Keeping(QObject):
         self._changed: dict[Sheet, Scan] = {}  # since they were last handed to the disk
         self._writing: set[Sheet] = set()
         self._refused: set[Sheet] = set()
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._on_due)
+        self._timer = later(self, self._on_due)
 
     @property
     def refused(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QWidget
+
+from napari_sparsetok.ui.later import later
 
 
 class Lifetime(QObject):
@@ -19,9 +21,7 @@ class Lifetime(QObject):
         self._widget, self._ended = widget, ended
         self._window: QWidget | None = None
         self._over = False
-        self._look = QTimer(self)  # once Qt and napari have finished with what they are doing
-        self._look.setSingleShot(True)
-        self._look.timeout.connect(self._on_look)
+        self._look = later(self, self._on_look)  # once Qt and napari have finished with what they are doing
         widget.installEventFilter(self)
         widget.destroyed.connect(lambda: self._end())
 

@@ -16,6 +16,7 @@ from napari_sparsetok.review import Doubt, Finding, Notes
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.review_form import ReviewForm, ReviewRow
 from napari_sparsetok.ui.ring import Ring
@@ -61,10 +62,7 @@ class Reviewing(QObject):
         self._doubt: tuple[Scan, Doubt] | None = None
         self._wanted = False  # somebody sees the list
         self._stale = True
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(_REST_MS)
-        self._rest.timeout.connect(self._on_rest)
+        self._rest = later(self, self._on_rest, _REST_MS)
         form.find_requested.connect(self.find)
         form.jump_requested.connect(self.jump)
         form.reviewed_toggled.connect(self._on_reviewed)

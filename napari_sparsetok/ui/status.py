@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_sparsetok.state import Busy, DeviceReport
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.words import Words
 
 PATIENCE_MS = 300
@@ -47,14 +48,8 @@ class Status(QWidget):
         self._progress.setVisible(False)
         # A move of the slider is mostly answered in less; words that come and go with each would flicker, and every
         # change in the panel makes Qt put the whole window together anew, which takes the cores from the network.
-        self._patience = QTimer(self)
-        self._patience.setSingleShot(True)
-        self._patience.setInterval(PATIENCE_MS)
-        self._patience.timeout.connect(self._write)
-        self._progressed = QTimer(self)  # while it runs, the last progress was said just now
-        self._progressed.setSingleShot(True)
-        self._progressed.setInterval(PROGRESS_MS)
-        self._progressed.timeout.connect(self._write_late)
+        self._patience = later(self, self._write, PATIENCE_MS)
+        self._progressed = later(self, self._write_late, PROGRESS_MS)  # while it runs, progress was said just now
         self._said: Busy | None = None
 
     @property

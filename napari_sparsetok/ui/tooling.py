@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_sparsetok import tool
 from napari_sparsetok.correction import Edit
@@ -22,6 +22,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Settings
 from napari_sparsetok.tool import Change, Scene, ToolRequest
 from napari_sparsetok.ui.gui_thread import on_gui_thread
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.preview import Preview
 from napari_sparsetok.ui.tool_form import ToolForm
@@ -84,10 +85,7 @@ class Tooling(QObject):
         self._stamp = 0  # counts the changes of the mask
         self._task: _Task | None = None
         self._shown: tuple[_Task, Change] | None = None  # the preview that is seen
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(_SETTLE_MS)
-        self._settle.timeout.connect(self._on_settled)
+        self._settle = later(self, self._on_settled, _SETTLE_MS)
         form.preview_requested.connect(lambda request: self.use(request, apply=False))
         form.apply_requested.connect(lambda request: self.use(request, apply=True))
         form.drop_requested.connect(self.drop)
