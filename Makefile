@@ -5,6 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export QT_API ?= pyqt5
+# Some images set it. Then every process would compile all that it loads anew: ten seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help set-up demo test lint format contracts types unit wheel clean
 

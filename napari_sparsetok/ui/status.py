@@ -13,7 +13,7 @@ from napari_sparsetok.ui.words import Words
 
 PATIENCE_MS = 300
 PROGRESS_MS = 250
-"""How often it says how far something is. Each time Qt puts the whole window together anew, on the cores that work."""
+"""How often it says how far something is. Each time something is drawn anew, on the cores that work."""
 _PLAIN = "padding: 0px;"  # napari's would move it out of line
 
 
@@ -28,7 +28,7 @@ class Status(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._busy: Busy | None = None
-        self._idle = "idle"
+        self._idle = "ready"
         self._device_words = QLabel()
         self._device_words.setWordWrap(True)
         self._device_words.setStyleSheet(_PLAIN)
@@ -47,7 +47,7 @@ class Status(QWidget):
             layout.addWidget(widget)
         self._progress.setVisible(False)
         # A move of the slider is mostly answered in less; words that come and go with each would flicker, and every
-        # change in the panel makes Qt put the whole window together anew, which takes the cores from the network.
+        # change in the panel is drawn on the cores that the network needs.
         self._patience = later(self, self._write, PATIENCE_MS)
         self._progressed = later(self, self._write_late, PROGRESS_MS)  # while it runs, progress was said just now
         self._said: Busy | None = None
@@ -58,7 +58,7 @@ class Status(QWidget):
         return str(self._words.text())
 
     def set_busy(self, busy: Busy | None) -> None:
-        """What is being done; None is idle."""
+        """What is being done; None is nothing."""
         if busy == self._busy:
             return
         self._busy = busy
@@ -74,7 +74,7 @@ class Status(QWidget):
 
     def set_looking_ahead(self, more: bool) -> None:
         """Whether the processor has work although nobody asked for any."""
-        self._idle = "idle; other keep ratios are computed ahead" if more else "idle"
+        self._idle = "ready, and computing other keep ratios ahead" if more else "ready"
         if self._busy is None:
             self._write()
 

@@ -20,6 +20,7 @@ from napari_sparsetok.cli import app
 from napari_sparsetok.engine.segmenter import SCDSegmenter, load_model
 from napari_sparsetok.files import open_scan
 from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.model import SCD
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
 from napari_sparsetok.training import run as run_module
@@ -389,11 +390,18 @@ def test_what_cannot_be_trained_is_known_before_a_dataset_is_read(options, words
     assert words in result.stderr
 
 
-def test_a_decoder_of_another_width_is_no_start(tmp_path, monkeypatch):
+def test_of_a_decoder_of_another_width_the_encoder_is_still_a_start(tmp_path, monkeypatch):
     tiny.write_model(tmp_path / "models", config=replace(tiny.CONFIG, features=8))
     monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "models"))
-    with pytest.raises(ScanError, match="decoder of “.*” is not the recipe's"):
-        starting_weights("tiny", labelled.recipe())
+    said: list[str] = []
+    weights = starting_weights("tiny", labelled.recipe(), said.append)
+    new, old = SCD(labelled.recipe().network).state_dict(), load_model(Registry()["tiny"]).state_dict()
+    assert {key: weights[key].shape for key in weights} == {key: new[key].shape for key in weights}
+    encoder = [key for key in old if key.startswith("blocks.")]
+    assert encoder
+    assert all(weights[key].equal(old[key]) for key in encoder)
+    assert "none; labels that start at random" in said[0]
+    assert any("have another size" in words and "decoder" in words for words in said)
 
 
 def test_what_starts_at_random_beside_labels_is_said(tmp_path, monkeypatch):

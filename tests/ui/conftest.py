@@ -19,8 +19,9 @@ def collected_here():
     gc.freeze()
     gc.disable()
     yield
-    gc.enable()
     gc.unfreeze()
+    gc.collect()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,7 @@ def gone_with_its_test(collected_here):
     if QCoreApplication.instance() is not None:
         QCoreApplication.sendPostedEvents(None, QEvent.DeferredDelete)
     gc.collect()
+    gc.freeze()  # what outlives its test, such as modules, is looked at once more, when the module ends
 
 
 @pytest.fixture(autouse=True)

@@ -211,7 +211,7 @@ def test_progress_is_shown_and_can_be_cancelled(qtbot: Any) -> None:
     desk.panel._run.click()
     desk.engine.let()
     desk.idle()
-    assert desk.panel.status.text == "idle"
+    assert desk.panel.status.text == "ready"
     assert desk.panel._run.text() == "&Segment"
     desk.end()
 

@@ -329,22 +329,22 @@ def test_progress_is_counted_when_there_is_something_to_count(panel: Panel) -> N
     panel.set_busy(Busy("loading the model"))
     assert "loading the model …" in texts(panel)
     panel.set_busy(None)
-    assert "idle" in texts(panel)
+    assert "ready" in texts(panel)
 
 
 def test_what_is_brief_is_told_only_if_it_lasts(panel: Panel, qtbot: Any) -> None:
     panel.set_busy(Busy("segmenting", 0, 2, brief=True))
-    assert "idle" in texts(panel)
+    assert "ready" in texts(panel)
     panel.set_busy(None)
     qtbot.wait(PATIENCE_MS + 100)
-    assert "idle" in texts(panel)
+    assert "ready" in texts(panel)
     panel.set_busy(Busy("segmenting", 0, 2, brief=True))
     panel.set_busy(Busy("segmenting", 1, 2, brief=True))
     qtbot.waitUntil(lambda: "segmenting: 1 of\u00a02\u00a0windows" in texts(panel))
     panel.set_busy(Busy("segmenting", 2, 2, brief=True))
     qtbot.waitUntil(lambda: "2 of" in texts(panel))
     panel.set_busy(None)
-    assert "idle" in texts(panel)
+    assert "ready" in texts(panel)
 
 
 # Keep ratio
@@ -489,22 +489,22 @@ def test_progress_is_said_a_few_times_a_second_and_the_end_at_once(panel: Panel,
     status.set_busy(Busy("reading y"))
     assert status.text == "reading y …"
     status.set_busy(None)
-    assert status.text == "idle"
+    assert status.text == "ready"
     qtbot.wait(2 * PROGRESS_MS)
-    assert status.text == "idle"
+    assert status.text == "ready"
     assert len(written) == 4
 
 
 def test_the_status_says_that_the_processor_works_unasked(panel: Panel) -> None:
     panel.status.set_looking_ahead(True)
-    assert panel.status.text == "idle; other keep ratios are computed ahead"
+    assert panel.status.text == "ready, and computing other keep ratios ahead"
     panel.set_busy(Busy("segmenting “head”", 1, 4))
     panel.status.set_looking_ahead(True)
     assert "segmenting" in panel.status.text
     panel.status.set_looking_ahead(False)
     assert "segmenting" in panel.status.text
     panel.set_busy(None)
-    assert panel.status.text == "idle"
+    assert panel.status.text == "ready"
 
 
 def test_the_dial_asks_for_a_ratio_within_a_time(ratio: KeepRatioBox, qtbot: Any) -> None:
