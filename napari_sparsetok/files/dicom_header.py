@@ -38,10 +38,7 @@ _PIXELS = (
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
 _OF_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_PLACE = (
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *_OF_FRAMES,
-)
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", *_OF_FRAMES)
 _MARKS = (
     *("TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "EchoTime", "TriggerTime"),
     *("AcquisitionNumber", "AcquisitionTime", "ContentTime"),
@@ -232,12 +229,14 @@ def is_compressed(syntax: str) -> bool:
 
 
 def _padding(dataset: Dataset) -> tuple[float, float] | None:
-    value = dataset.get("PixelPaddingValue")
-    if value is None or not isinstance(value, int):
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    limit = limit if isinstance(limit, int) else value
-    return float(min(value, limit)), float(max(value, limit))
+    full = 1 << int(dataset.get("BitsAllocated") or 16)
+    least = -full // 2 if dataset.get("PixelRepresentation") else 0
+    ends = (value, limit if isinstance(limit, int) else value)
+    low, high = sorted((v - least) % full + least if -full // 2 <= v < full else v for v in ends)  # -2000 or 63536
+    return float(low), float(high)
 
 
 def _frames(item: Item, dataset: Dataset, head: Head, watch: Watch) -> list[Frame]:

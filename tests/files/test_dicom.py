@@ -227,6 +227,18 @@ def test_padding_becomes_the_lowest_value_that_was_measured(tmp_path):
     assert any("Padding" in note and "12.5%" in note for note in scan.notes)
 
 
+@pytest.mark.parametrize(("kind", "vr", "written"), [("i2", "US", 63536), ("u2", "SS", -2000)])
+def test_padding_of_the_other_sign_is_the_same_bits(kind, vr, written, tmp_path):
+    pixels = make.block(kind="i2") + np.int16(100)
+    pixels[:, 0, :] = -2000
+    for k, ds in enumerate(Series(pixels.astype(kind)).datasets()):
+        ds.add_new("PixelPaddingValue", vr, written)
+        ds.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    scan = open_scan(tmp_path)
+    assert (scan.voxels.min(), scan.voxels.max()) == (pixels[pixels > 0].min(), pixels.max())
+    assert any("Padding" in note for note in scan.notes)
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
 def test_compressed_pictures(syntax, tmp_path):
     pixels = make.block(4, 32, 40, kind="u2")
