@@ -49,6 +49,7 @@ _PATIENT_SPACES = (
     *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "left-posterior-superior-time"),
     *("ras", "las", "lps", "lpst"),
 )
+_LPS = "RAI"  # as MetaImage says it, by where the axes come from
 _UNSAID = ("", "?", "none", "???")  # what stands for a unit that nobody gave
 _UNPACKED = ("raw", "txt", "text", "ascii")
 
@@ -219,7 +220,9 @@ def _meta(path: Path, head: _Head) -> Claim:
     stored = _stored_in(path, "" if local else data)
     packed = _is_true(said, "CompressedData")
     claimed = _claimed(path, (shape, kind, channels), stored, packed=packed)
-    placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
+    # SimpleITK does not turn by letters; these alone say what it takes anyway.
+    placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation"))
+    placed = placed or said.get("AnatomicalOrientation", "").upper() == _LPS
     skip = said.get("HeaderSize", "0")
     offset = _offset(skip, head.end if local else 0, stored, claimed)
     measure = _measure([said.get("DistanceUnits", "")], path, sized="ElementSpacing" in said or "ElementSize" in said)
