@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class Saving(QObject):
         last = self._last
         if last is None:
             self.save_as(then)
-        elif last.stamp != _stamp(last.path) and last.path.exists():
+        elif last.stamp != _stamp(last.path) and os.path.exists(last.path):
             self._ask(
                 last.path,
                 "It is not this scan's mask by this model: something else was saved there since, here or by another "
@@ -143,7 +144,7 @@ class Saving(QObject):
 
     def _write_agreed(self, typed: Path, path: Path, then: Callable[[], None]) -> None:
         """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""
-        if path == typed or not path.exists():
+        if path == typed or not os.path.exists(path):  # Path's own stumbles over names too long
             self._write(path, then)
         else:
             self._ask(path, "The name got the ending of the format that you chose.", then)
