@@ -37,7 +37,7 @@ def segmentation_of(path: Path, scans: Sequence[Scan]) -> GivenMask:
     ------
     ScanError : it fits none of them.
     """
-    trouble = ScanError(f"{path.name} is a segmentation; open its scan first, then drop it again")
+    trouble = ScanError("this is a DICOM segmentation; open its scan first, then drop it again")
     for scan in scans:
         try:
             return scan, *open_labels(path, scan)
@@ -51,10 +51,10 @@ def mask_of(path: Path, opened: Scan, scans: Sequence[Scan]) -> GivenMask | None
 
     It is one if it holds a few whole numbers, 0 among them, on exactly the voxels of a scan from another file.
     """
-    if not _looks_like_labels(opened):
+    if not looks_like_labels(opened):
         return None
     for scan in scans:
-        if not _same_file(opened, scan) and scan.geometry.same_grid(opened.geometry) and not _looks_like_labels(scan):
+        if not _same_file(opened, scan) and scan.geometry.same_grid(opened.geometry) and not looks_like_labels(scan):
             return scan, *open_labels(path, scan)
     return None
 
@@ -74,11 +74,14 @@ def mask_layer(given: GivenMask, name: str) -> LayerData:
     return mask, arguments, "labels"
 
 
-def _looks_like_labels(scan: Scan) -> bool:
-    if scan.leading or scan.is_lazy or scan.voxels.dtype.kind not in "biu":
+def looks_like_labels(scan: Scan) -> bool:
+    """Whether a scan holds a few whole numbers, 0 among them; many programs store them as fractions."""
+    if scan.leading or scan.is_lazy:
         return False
     values = np.unique(scan.sample)
-    return len(values) <= _MOST_LABELS and int(values[0]) == 0 and int(values[-1]) < NOT_TISSUE
+    if len(values) > _MOST_LABELS or not np.equal(np.mod(values, 1), 0).all():  # nor NaN or infinity
+        return False
+    return int(values[0]) == 0 and int(values[-1]) < NOT_TISSUE
 
 
 def _same_file(one: Scan, other: Scan) -> bool:
