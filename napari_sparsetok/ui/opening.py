@@ -166,9 +166,10 @@ class Opening(QObject):
 
     def _open_taken(self) -> None:
         paths, self._taken = self._taken, []
-        places = dict((path.parent if _may_be_slice(path) else path, path) for path in reversed(paths)).values()
+        named = dict((path.parent if _may_be_slice(path) else path, path) for path in reversed(paths))
+        places = list(named.values())
         if len(places) == 1:
-            self.open(*places)
+            self.open(places[0])
             return
         self._coming += len(places)
         for path in places:
