@@ -53,7 +53,7 @@ def facts(scan: Scan) -> Rows:
         ("Scan", scan.name),
         ("Kind", modality(scan) or "not known"),
         ("Format", _FORMATS.get(scan.source.format, scan.source.format) if scan.source else "a layer of the viewer"),
-        ("Voxels", f"{_times(shape, '{}')} (R–L × A–P × I–S)"),
+        ("Voxels", _times(shape, "{}") + (" (R–L × A–P × I–S)" if scan.sides_known else "")),
         ("Voxel size", f"{_times(spacing, '{:.4g}')} mm"),
         ("Extent", f"{_times(extent, '{:.0f}')} mm"),
         ("Stored as", f"{geometry.source_axes}, {scan.voxels.dtype}{', read piece by piece' if scan.is_lazy else ''}"),

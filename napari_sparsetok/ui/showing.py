@@ -46,7 +46,7 @@ class Showing(QObject):
         self._alive = True
         self.bar = ViewBar()
         self.window = WindowLevel(viewer)
-        self.readout = Readout(self._mask, convention())
+        self.readout = Readout(self._mask, convention)
         self.shortcuts = Shortcuts(self._keys())
         self.more_keys: tuple[Shortcut, ...] = ()  # bound elsewhere, listed on the sheet
         self.views = Views(viewer, self._on_view_opened, self._on_view_closing)
