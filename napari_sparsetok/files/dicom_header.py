@@ -35,7 +35,7 @@ _SERIES = (
 _PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType"),
 )
 _OF_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", *_OF_FRAMES)
@@ -108,6 +108,7 @@ class Frame:
     ----------
     number : which frame of the file, from 0.
     scaling : slope and intercept.
+    unit : of the values, in DICOM's word; empty if it says none.
     marks : what may tell volumes apart, by name.
     """
 
@@ -119,6 +120,7 @@ class Frame:
     plane: Plane | None
     shape: tuple[int, int]
     scaling: tuple[float, float]
+    unit: str = ""
     marks: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -263,12 +265,11 @@ def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, 
         return sequence[0] if sequence else Dataset()
 
     measures, values = macro("PixelMeasuresSequence"), macro("PixelValueTransformationSequence")
+    ways = macro("PlaneOrientationSequence").get("ImageOrientationPatient")
     shape = int(dataset.Rows), int(dataset.Columns)
     place = [
         _numbers(macro("PlanePositionSequence").get("ImagePositionPatient") or dataset.get("ImagePositionPatient")),
-        _numbers(
-            macro("PlaneOrientationSequence").get("ImageOrientationPatient") or dataset.get("ImageOrientationPatient")
-        ),
+        _numbers(ways or dataset.get("ImageOrientationPatient")),
         _numbers(measures.get("PixelSpacing") or dataset.get("PixelSpacing")),
     ]
     return Frame(
@@ -280,6 +281,7 @@ def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, 
         plane=_plane(place, shape),
         shape=shape,
         scaling=(_scale(values, dataset, "RescaleSlope", 1.0), _scale(values, dataset, "RescaleIntercept", 0.0)),
+        unit=_plain(values.get("RescaleType", dataset.get("RescaleType"))).upper()[:16],
         marks=_marks(dataset, macro),
     )
 

@@ -180,7 +180,8 @@ def _nrrd(path: Path, head: _Head) -> Claim:
     unusual = "line skip" in said or "lineskip" in said or packing is None or not order or (packing and skip != "0")
     offset = _offset(skip, 0 if data else head.end, stored, claimed)
     placed = bool(directions) and said.get("space", "").lower() in _PATIENT_SPACES
-    measure = _nrrd_measure(said, path, sized=bool(directions) or len(_vectors(said.get("spacings", ""))) >= 3)
+    sizes = np.isfinite(_vectors(said.get("spacings", ""))).sum()  # “nan” where nobody knows
+    measure = _nrrd_measure(said, path, sized=bool(directions) or sizes >= 3)
     if unusual or offset is None:
         return Claim(shape, placed, claimed, measure=measure)
     block = RawBlock(stored, offset, np.dtype(order + kind), shape)

@@ -378,6 +378,7 @@ def test_a_nrrd_without_directions_has_no_sides_and_maybe_no_size(tmp_path):
     scan = nrrd_of(tmp_path / "b.nrrd", "spacings: 1 2 3")
     assert not scan.sides_known
     assert len(scan.notes) == 1
+    assert "does not give its voxels a size" in nrrd_of(tmp_path / "d.nrrd", "spacings: 1 2 nan").notes[1]
     (tmp_path / "c.mha").write_bytes(
         META.format(type="MET_SHORT", sizes="5 6 7", more="", data="LOCAL").encode() + bytes(420)
     )
