@@ -65,12 +65,19 @@ def placed(geometry: Geometry) -> dict[str, Any]:
 
 
 def lies_on(layer: Layer, scan: Scan | None) -> bool:
-    """Whether a layer has the scan's voxels: as many, and in the same place."""
-    if scan is None or layer.multiscale or layer.data.shape != scan.shape:
+    """Whether a layer has the scan's voxels: as many, and in the same place. Of one frame, an axis of that may lead."""
+    if scan is None or layer.multiscale or layer.data.shape[-3:] != scan.shape:
+        return False
+    if layer.ndim == 4 and (len(layer.data) != 1 or scan.source is None or frame_of(layer) != scan.source.frame):
         return False
     step = np.asarray(scan.geometry.spacing)
-    off = np.asarray(layer.translate) - scan.geometry.origin
-    return bool(np.allclose(layer.scale, step, rtol=1e-3) and (np.abs(off) < step / 10).all())
+    off = np.asarray(layer.translate)[-3:] - scan.geometry.origin
+    return bool(np.allclose(layer.scale[-3:], step, rtol=1e-3) and (np.abs(off) < step / 10).all())
+
+
+def frame_of(layer: Layer) -> int:
+    """Which frame a layer of one is of; see `Frame.before`."""
+    return round(float(layer.translate[0]) / float(layer.scale[0]))
 
 
 def layer_data(scan: Scan) -> list[LayerData]:

@@ -349,13 +349,35 @@ def test_whole_numbers_stored_as_fractions_are_a_mask_too(door: Door, nifti: Pat
     np.testing.assert_array_equal(door.masks[0][0][1], mask)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_mask_of_a_hundred_structures_is_a_mask_and_a_picture_of_as_many_greys_is_none(
+    tmp_path: Path, kind: Any
+) -> None:
+    random, affine = np.random.default_rng(0), np.diag([-1, 2, 3, 1])
+    structures = np.kron(random.permutation(np.arange(120) % 110).reshape(4, 5, 6), np.ones((5, 5, 5)))
+    greys = random.permutation(np.arange(structures.size) % 120).reshape(structures.shape)
+    greys[:, :4] = 0
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("scan", "structures", "greys", "holes")}
+    nib.save(nib.Nifti1Image(random.normal(size=structures.shape).astype(np.float32), affine), paths["scan"])
+    for name, voxels in (("structures", structures), ("greys", greys)):
+        nib.save(nib.Nifti1Image(voxels.astype(kind), affine), paths[name])
+    scan = open_scan(paths["scan"])
+    given = mask_of(paths["structures"], open_scan(paths["structures"]), [scan])
+    assert given is not None
+    assert len(given[2]) == 109
+    assert mask_of(paths["greys"], open_scan(paths["greys"]), [scan]) is None
+    holes = np.where(structures == 1, np.inf, structures).astype(np.float32)
+    nib.save(nib.Nifti1Image(holes, affine), paths["holes"])
+    assert mask_of(paths["holes"], open_scan(paths["holes"]), [scan]) is None
+
+
 def test_a_mask_of_a_scan_that_was_left_meanwhile_is_not_dropped_silently(door: Door, nifti: Path) -> None:
     scan, _, path = saved_mask(nifti)
     door.session.set_scan(scan)
     door.opening.open_mask(path, scan)
     door.session.set_scan(None)
     door.until(lambda: door.session.state.message is not None)
-    assert "another scan" in door.session.state.message.text
+    assert "Another scan was chosen" in door.session.state.message.text
     assert door.opening.dialog is None
 
 
