@@ -239,6 +239,12 @@ def test_padding_of_the_other_sign_is_the_same_bits(kind, vr, written, tmp_path)
     assert any("Padding" in note for note in scan.notes)
 
 
+def test_padding_that_the_bits_cannot_hold_is_no_value_of_the_picture(tmp_path):
+    pixels = np.arange(200, 200 + 56, dtype=np.uint8).repeat(10).reshape(7, 8, 10)
+    scan = open_scan(Series(pixels, extra={"PixelPaddingValue": 65535}).write(tmp_path))
+    np.testing.assert_array_equal(stored(scan), pixels)  # 255 too
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
 def test_compressed_pictures(syntax, tmp_path):
     pixels = make.block(4, 32, 40, kind="u2")
