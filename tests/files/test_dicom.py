@@ -310,6 +310,18 @@ def test_volumes_are_told_apart(name, values, words, tmp_path):
     assert any(words in note for note in scan.notes)
 
 
+def test_volumes_that_were_measured_over_midnight_are_not_mixed(tmp_path):
+    before = ["235956", "235957.5", "235958", "000001", "000002", "000003.25"]
+    first = Series(make.block(), extra={"AcquisitionTime": before})
+    after = [f"0000{seconds}" for seconds in range(10, 16)]
+    extra = {"AcquisitionTime": after, "InstanceNumber": list(range(7, 13))}
+    second = Series(make.block(seed=1), uid=first.uid, extra=extra)
+    first.write(tmp_path, "a{}")
+    scan = open_scan(second.write(tmp_path, "b{}"))
+    for frame, series in enumerate((first, second)):
+        np.testing.assert_array_equal(stored(scan.frame(frame)), series.pixels)
+
+
 def test_diffusion_by_value_and_direction(tmp_path):
     base = Series(make.block())
     ways = [(0.0, None), (700.0, [1.0, 0.0, 0.0]), (700.0, [0.0, 1.0, 0.0])]
