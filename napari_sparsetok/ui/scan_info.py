@@ -124,6 +124,10 @@ class ScanInfo(QDialog):
         """What names the patient, which was asked for."""
         self._text.setHtml(page(self._rows) + "<h3>Names and IDs</h3>" + page(rows) + f"<p>{_NOT_HIDDEN}</p>")
 
+    def allow_names(self) -> None:
+        """They could not be read; the person may try again."""
+        self._names.setEnabled(True)
+
     def _on_names(self) -> None:
         self._names.setEnabled(False)
         self.names_requested.emit()

@@ -10,6 +10,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QDialog, QWidget
 
+from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.session import Session
@@ -165,8 +166,15 @@ class Showing(QObject):
             if self.dialog is dialog:
                 dialog.set_names(rows)
 
+        def otherwise() -> None:
+            if self.dialog is dialog:
+                dialog.allow_names()
+
+        def read(watch: Watch) -> Rows:
+            return identifying(scan)
+
         dialog.names_requested.connect(
-            lambda: self._session.load(lambda: identifying(scan), then, "reading the file's header")
+            lambda: self._session.follow(read, then, "reading the file's header", otherwise=otherwise)
         )
         self._show(dialog)
 

@@ -220,3 +220,17 @@ def test_a_mask_of_one_frame_is_not_seen_with_the_others(tmp_path: Path) -> None
         value = drawn.get_value((k, 4.0, 6.0, 5.0), world=True)
         assert value == (1 if k == 1 else None)
         assert lies_on(drawn, frames[k]) == (k == 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        *[("rotate", 30.0), ("shear", [0.2, 0.0, 0.0]), ("affine", np.diag([1.0, -1.0, 1.0, 1.0]))],
+        *[("units", ("um", "um", "um")), ("translate", (1.0, 2.0, 9.0)), ("scale", (3.0, 2.0, 1.5))],
+    ],
+)
+def test_a_layer_that_was_turned_or_moved_is_no_mask_of_the_scan(change: str, value: Any) -> None:
+    scan = make_scan(spacing=(3.0, 2.0, 1.0), origin=(1.0, 2.0, 3.0))
+    place = placed(scan.geometry)
+    assert lies_on(Labels(np.zeros(scan.shape, np.uint8), **place), scan)
+    assert not lies_on(Labels(np.zeros(scan.shape, np.uint8), **(place | {change: value})), scan)

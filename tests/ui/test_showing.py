@@ -303,4 +303,5 @@ def test_a_file_that_has_gone_is_said(room: Room, study: Path) -> None:
     room.qtbot.waitUntil(lambda: room.session.state.message is not None, timeout=MS)
     assert room.session.state.message.severity == "error"
     assert SECRET not in room.session.state.message.text
+    room.qtbot.waitUntil(room.showing.dialog._names.isEnabled, timeout=MS)  # to try again
     room.showing.dialog.close()
