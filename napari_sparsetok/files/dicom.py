@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import dicom_pixels
 from napari_sparsetok.files.dicom_index import Candidate, find_series
-from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
+from napari_sparsetok.files.dicom_reference import HOUNSFIELD, DicomHeader, SliceReference
 from napari_sparsetok.files.reading import RepairableScanError, SeveralSeriesError, Watch, explained, oblique_note
 from napari_sparsetok.files.repair import straightened
 from napari_sparsetok.files.series import SeriesInfo
@@ -53,7 +53,7 @@ def _opened(path: Path, info: SeriesInfo, repair: Collection[str], watch: Watch)
     affine, resampled = layout.affine, RESAMPLE in candidate.needed
     if resampled:
         values, affine = straightened(values, _planes(candidate), layout, watch)
-    notes = [*_repair_notes(info, candidate), *notes]
+    notes = [*_repair_notes(info, candidate), *notes, *_unit_notes(candidate)]
     return _scan(path, info, candidate, _Placed(values, affine, resampled, tuple(notes)))
 
 
@@ -85,12 +85,16 @@ def _scan(path: Path, info: SeriesInfo, candidate: Candidate, placed: _Placed) -
 
 
 def _header(candidate: Candidate, resampled: bool) -> DicomHeader:
-    head = candidate.volumes[0][0].head
-    slices = tuple(
+    first = candidate.volumes[0][0]
+    head, kept = first.head, () if resampled else _references(candidate)
+    return DicomHeader(head.study, head.series, head.frame_of_reference, kept, head.sop_class, first.unit)
+
+
+def _references(candidate: Candidate) -> tuple[tuple[SliceReference, ...], ...]:
+    return tuple(
         tuple(SliceReference(f.head.sop_class, f.uid, f.number + 1, f.item.path, f.item.member) for f in volume)
         for volume in candidate.volumes
     )
-    return DicomHeader(head.study, head.series, head.frame_of_reference, () if resampled else slices, head.sop_class)
 
 
 def _chosen(found: Sequence[SeriesInfo], key: str | None) -> SeriesInfo:
@@ -118,6 +122,14 @@ def _check(info: SeriesInfo, candidate: Candidate, repair: Collection[str]) -> N
 
 def _repair_notes(info: SeriesInfo, candidate: Candidate) -> list[str]:
     return [f"Repaired: {problem}." for problem in info.problems] if candidate.needed else []
+
+
+def _unit_notes(candidate: Candidate) -> list[str]:
+    """Where a CT holds no Hounsfield units, as a map of iodine, a person and a model would take them for such."""
+    first = candidate.volumes[0][0]
+    if first.head.modality != "CT" or first.unit in HOUNSFIELD:
+        return []
+    return [f"Its values are not Hounsfield units, though it is a CT (the file says {first.unit})."]
 
 
 def _planes(candidate: Candidate) -> list[Plane]:

@@ -35,13 +35,10 @@ _SERIES = (
 _PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType"),
 )
 _OF_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_PLACE = (
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *_OF_FRAMES,
-)
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", *_OF_FRAMES)
 _MARKS = (
     *("TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "EchoTime", "TriggerTime"),
     *("AcquisitionNumber", "AcquisitionTime", "ContentTime"),
@@ -111,6 +108,7 @@ class Frame:
     ----------
     number : which frame of the file, from 0.
     scaling : slope and intercept.
+    unit : of the values, in DICOM's word; empty if it says none.
     marks : what may tell volumes apart, by name.
     """
 
@@ -122,6 +120,7 @@ class Frame:
     plane: Plane | None
     shape: tuple[int, int]
     scaling: tuple[float, float]
+    unit: str = ""
     marks: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -232,12 +231,14 @@ def is_compressed(syntax: str) -> bool:
 
 
 def _padding(dataset: Dataset) -> tuple[float, float] | None:
-    value = dataset.get("PixelPaddingValue")
-    if value is None or not isinstance(value, int):
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    limit = limit if isinstance(limit, int) else value
-    return float(min(value, limit)), float(max(value, limit))
+    full = 1 << int(dataset.get("BitsAllocated") or 16)
+    least = -full // 2 if dataset.get("PixelRepresentation") else 0
+    ends = (value, limit if isinstance(limit, int) else value)
+    low, high = sorted((v - least) % full + least if -full // 2 <= v < full else v for v in ends)  # -2000 or 63536
+    return float(low), float(high)
 
 
 def _frames(item: Item, dataset: Dataset, head: Head, watch: Watch) -> list[Frame]:
@@ -264,12 +265,11 @@ def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, 
         return sequence[0] if sequence else Dataset()
 
     measures, values = macro("PixelMeasuresSequence"), macro("PixelValueTransformationSequence")
+    ways = macro("PlaneOrientationSequence").get("ImageOrientationPatient")
     shape = int(dataset.Rows), int(dataset.Columns)
     place = [
         _numbers(macro("PlanePositionSequence").get("ImagePositionPatient") or dataset.get("ImagePositionPatient")),
-        _numbers(
-            macro("PlaneOrientationSequence").get("ImageOrientationPatient") or dataset.get("ImageOrientationPatient")
-        ),
+        _numbers(ways or dataset.get("ImageOrientationPatient")),
         _numbers(measures.get("PixelSpacing") or dataset.get("PixelSpacing")),
     ]
     return Frame(
@@ -281,6 +281,7 @@ def _frame(item: Item, dataset: Dataset, head: Head, group: tuple[int, Dataset, 
         plane=_plane(place, shape),
         shape=shape,
         scaling=(_scale(values, dataset, "RescaleSlope", 1.0), _scale(values, dataset, "RescaleIntercept", 0.0)),
+        unit=_plain(values.get("RescaleType", dataset.get("RescaleType"))).upper()[:16],
         marks=_marks(dataset, macro),
     )
 

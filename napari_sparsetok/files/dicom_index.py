@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,27 +65,31 @@ def _found(path: Path, watch: Watch) -> list[SeriesInfo]:
 
 def _frames_at(path: Path, watch: Watch) -> tuple[list[Frame], int]:
     items = items_at(path, watch)
-    wanted, known = "", {}
+    wanted: tuple[str, str] | None = None
+    known: dict[Item, list[Frame]] = {}
     if len(items) == 1 and path.is_file() and not items[0].member and path.name.upper() != "DICOMDIR":
         with Opener() as opener:
             own = _read(opener, items[0], watch)
         if not own or all(frame.head.sop_class in SEGMENTATION for frame in own):
             _say_why_none(own or (), ())
-            raise ScanError("this file holds no DICOM image; choose another file of the series")
-        wanted = own[0].head.series
+            raise ScanError(
+                "this file holds no DICOM image, and outlines (RTSTRUCT) are not read; choose another file of the "
+                "series, or the mask as DICOM SEG or NIfTI"
+            )
+        wanted = _series_of(own[0])
         known = {items[0]: own}
         items = beside(path, watch)
     return _index(items, wanted, known, watch)
 
 
 def _index(
-    items: Sequence[Item], wanted: str, known: Mapping[Item, list[Frame]], watch: Watch
+    items: Sequence[Item], wanted: tuple[str, str] | None, known: Mapping[Item, list[Frame]], watch: Watch
 ) -> tuple[list[Frame], int]:
     """The images among files, and how many files are damaged.
 
     Parameters
     ----------
-    wanted : the series that is asked for; empty if all are.
+    wanted : the series that is asked for, see `_series_of`; None if all are.
     known : what was read already.
     """
     frames: list[Frame] = []
@@ -102,7 +106,7 @@ def _index(
             if found is None:
                 blank.append(item.pattern)
             else:
-                frames += [f for f in found if (not wanted or f.head.series == wanted)]
+                frames += [f for f in found if wanted in (None, _series_of(f))]
     watch.step(len(items), len(items))
     images = [frame for frame in frames if frame.head.sop_class not in SEGMENTATION]
     if not images:
@@ -133,22 +137,32 @@ def _read(opener: Opener, item: Item, watch: Watch) -> list[Frame] | None:
 
 def _parts(frames: Sequence[Frame]) -> Iterator[tuple[str, list[list[Frame]]]]:
     """Each series as lists of frames that fit together: [those of this part, those of the other parts]."""
-    series: dict[str, list[Frame]] = defaultdict(list)
+    series: dict[tuple[str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
-        series[frame.head.series].append(frame)
-    for uid, members in series.items():
+        series[_series_of(frame)].append(frame)
+    studies = Counter(uid for _, uid in series)
+    for (study, uid), members in series.items():
         parts = _fitting(members)[:_MOST_PARTS]
         for number, part in enumerate(parts):
-            key = hashlib.sha256(f"{uid}|{number}".encode()).hexdigest()[:8]
+            name = f"{uid}|{number}" if studies[uid] == 1 else f"{study}|{uid}|{number}"
+            key = hashlib.sha256(name.encode()).hexdigest()[:8]
             yield key, [part, [frame for other in parts if other is not part for frame in other]]
 
 
+def _series_of(frame: Frame) -> tuple[str, str]:
+    """Its study and series: a program that takes names out may give the series of several patients one identifier."""
+    return frame.head.study, frame.head.series
+
+
 def _fitting(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Frames of one orientation, size and spacing together, the largest group first."""
+    """Frames of one orientation, size, spacing and frame of reference together, the largest group first."""
     groups: list[list[Frame]] = []
+    references = {frame.head.frame_of_reference for frame in frames}
+    one_each = 2 < len(references) == len({frame.item for frame in frames})  # made up for each file: they say nothing
     for frame in frames:
         for group in groups:
-            if _fit(frame, group[0]):
+            of_both = {frame.head.frame_of_reference, group[0].head.frame_of_reference} - {""}
+            if (one_each or len(of_both) < 2) and _fit(frame, group[0]):
                 group.append(frame)
                 break
         else:
@@ -264,7 +278,10 @@ def _planes(frames: Sequence[Frame]) -> list[Plane]:
 def _strays(frames: Sequence[Frame], others: Sequence[Frame], damaged: int) -> Iterator[tuple[str, str]]:
     """What is there beside the slices of a candidate: the problem, and what dropping it means."""
     if others:
-        problem = f"the series mixes slices of different directions or sizes ({len(others)} do not fit the rest)"
+        problem = (
+            f"the series mixes slices of different directions, sizes or frames of reference ({len(others)} do not fit "
+            "the rest)"
+        )
         yield problem, f"open these {len(frames)} slices alone"
     if damaged:
         noun = "file or folder here is" if damaged == 1 else "files or folders here are"

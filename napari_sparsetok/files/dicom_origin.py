@@ -6,6 +6,7 @@ its patient. Nothing of it is logged or shown.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def can_refer(scan: Scan) -> bool:
 def is_image_of(path: Path, scan: Scan) -> bool:
     """Whether a name leads to a file of the DICOM series that a scan was read from."""
     header = scan.source.header if scan.source else None
-    if not isinstance(header, DicomHeader) or not path.exists():
+    if not isinstance(header, DicomHeader) or not os.path.exists(path):  # Path's own stumbles over names too long
         return False
     files = {part.path for volume in header.slices for part in volume}
     return any(file.exists() and path.samefile(file) for file in files)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+HOUNSFIELD = ("", "HU", "US")
+"""Units of a CT that may be Hounsfield's: where nothing is said they are, and “US” is unspecified."""
+
 
 @dataclass(frozen=True, repr=False)
 class SliceReference:
@@ -26,6 +29,7 @@ class DicomHeader:
     slices : for each volume, for each slice in source order (index along the third source axis). Empty if the scan
         was resampled, since then no slice is an instance's.
     sop_class : of its images, which says what measured them.
+    unit : of the values, in DICOM's word, as in "HU" or "MGML"; empty where it says none.
     """
 
     study: str
@@ -33,3 +37,4 @@ class DicomHeader:
     frame_of_reference: str
     slices: tuple[tuple[SliceReference, ...], ...]
     sop_class: str = ""
+    unit: str = ""

@@ -178,7 +178,7 @@ def write_mask(path: Path, mask: NDArray[np.integer[Any]], scan: Scan, labels: L
             whole = False
         if not whole:
             raise ScanError(
-                f"{path.name} could not be saved; nothing was overwritten, choose another folder or free space"
+                f"{path.name} could not be saved; nothing was overwritten, choose another name or folder, or make room"
             )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_sparsetok.files.reading import Watch, check_memory, explained, in_one_step, size_text
 from napari_sparsetok.files.series import SeriesInfo, thumbnail_of
@@ -294,17 +295,30 @@ def _level(array: Any, axes: Sequence[Mapping[str, Any]], steps: Sequence[Any]) 
     others = [k for k in range(array.ndim) if k not in spatial and array.shape[k] > 1]
     if len(others) > 1:
         raise ScanError("this OME-Zarr has both channels and a time axis; export one channel or one time point")
-    scale, shift = np.ones(array.ndim), np.zeros(array.ndim)
+    scale, shift = _placing(array.ndim, steps)
+    known = [millimetres(str(axes[k].get("unit") or "")) or None for k in spatial]
+    units = [unit or 1.0 for unit in known]
+    z, y, x = (float(scale[k] * u) for k, u in zip(spatial, units, strict=True))
+    a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))
+    return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None, None not in known)
+
+
+def _placing(axes: int, steps: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Along each axis the size of a voxel, and where the first one lies.
+
+    Raises
+    ------
+    ScanError : an axis runs backwards, which the format does not mean.
+    """
+    scale, shift = np.ones(axes), np.zeros(axes)
     for step in steps:
         if step.type == "scale":
             scale, shift = scale * np.asarray(step.scale, float), shift * np.asarray(step.scale, float)
         elif step.type == "translation":
             shift = shift + np.asarray(step.translation, float)
-    known = [millimetres(str(axes[k].get("unit") or "")) or None for k in spatial]
-    units = [unit or 1.0 for unit in known]
-    z, y, x = (float(abs(scale[k]) * u) for k, u in zip(spatial, units, strict=True))
-    a, b, c = (float(shift[k] * u) for k, u in zip(spatial, units, strict=True))
-    return _Level(array, (z, y, x), (a, b, c), spatial, others[0] if others else None, None not in known)
+    if (scale < 0).any():
+        raise ScanError("this OME-Zarr gives its voxels a size below zero, which nobody can place; export it again")
+    return scale, shift
 
 
 def _ordered(voxels: Any, level: _Level) -> Any:

@@ -49,6 +49,7 @@ _PATIENT_SPACES = (
     *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "left-posterior-superior-time"),
     *("ras", "las", "lps", "lpst"),
 )
+_LPS = "RAI"  # as MetaImage says it, by where the axes come from
 _UNSAID = ("", "?", "none", "???")  # what stands for a unit that nobody gave
 _UNPACKED = ("raw", "txt", "text", "ascii")
 
@@ -179,7 +180,8 @@ def _nrrd(path: Path, head: _Head) -> Claim:
     unusual = "line skip" in said or "lineskip" in said or packing is None or not order or (packing and skip != "0")
     offset = _offset(skip, 0 if data else head.end, stored, claimed)
     placed = bool(directions) and said.get("space", "").lower() in _PATIENT_SPACES
-    measure = _nrrd_measure(said, path, sized=bool(directions) or len(_vectors(said.get("spacings", ""))) >= 3)
+    sizes = np.isfinite(_vectors(said.get("spacings", ""))).sum()  # “nan” where nobody knows
+    measure = _nrrd_measure(said, path, sized=bool(directions) or sizes >= 3)
     if unusual or offset is None:
         return Claim(shape, placed, claimed, measure=measure)
     block = RawBlock(stored, offset, np.dtype(order + kind), shape)
@@ -219,7 +221,9 @@ def _meta(path: Path, head: _Head) -> Claim:
     stored = _stored_in(path, "" if local else data)
     packed = _is_true(said, "CompressedData")
     claimed = _claimed(path, (shape, kind, channels), stored, packed=packed)
-    placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation", "AnatomicalOrientation"))
+    # SimpleITK does not turn by letters; these alone say what it takes anyway.
+    placed = any(name in said for name in ("TransformMatrix", "Rotation", "Orientation"))
+    placed = placed or said.get("AnatomicalOrientation", "").upper() == _LPS
     skip = said.get("HeaderSize", "0")
     offset = _offset(skip, head.end if local else 0, stored, claimed)
     measure = _measure([said.get("DistanceUnits", "")], path, sized="ElementSpacing" in said or "ElementSize" in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -21,6 +22,9 @@ _DAMAGED = (
     "voxels is known nor what its pages are. 1 mm was taken, and each page as a slice; volumes in mL mean nothing. "
     "Copy the file again from its source."
 )
+_CURVED = "ImageJ shows its values by a curve that is not read; the grey values are the stored ones."
+_STRAIGHT, _NO_CURVE = 0, 20  # ImageJ's numbers for “a straight line” and “none”
+_WHOLE = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 _LARGEST_XML = 4 << 20  # bytes
 _OME = "<OME"  # in what a page says of itself
 _MOST_PAGES = 50_000
@@ -39,15 +43,17 @@ def read(path: Path, watch: Watch) -> Scan:
                 series = file.series[0]
                 axes = _checked(series, path)
                 spacing, damaged = _spacing(file), _is_damaged(file)
-                array = _stored(series, watch)
+                array = _calibrated(_stored(series, watch), file.imagej_metadata or {}, watch)
+                curved = _is_curved(file.imagej_metadata or {})
         except tifffile.TiffFileError:
             raise ScanError(f"{path.name} is not a TIFF file that can be read; export it again") from None
     volumes, leading = _volumes(array, axes)
     unknown = [axis for axis, step in zip("zyx", spacing, strict=True) if not step]
     geometry = Geometry.shown(volumes.shape[-3:], [step or 1.0 for step in spacing])
     unspaced = [_DAMAGED] if damaged else [_UNSPACED.format(axes=", ".join(unknown))] if unknown else []
+    notes = (SIDES_UNKNOWN, *unspaced, *([_CURVED] if curved else []))
     name = path.name.rsplit(".", 2 if path.stem.lower().endswith(".ome") else 1)[0]
-    return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), (SIDES_UNKNOWN, *unspaced))
+    return Scan(volumes, geometry, name, leading, Source(path.resolve(), "tiff"), notes)
 
 
 def _stored(series: Any, watch: Watch) -> NDArray[Any]:
@@ -60,6 +66,33 @@ def _stored(series: Any, watch: Watch) -> NDArray[Any]:
         watch.step(number, len(pages))
         array[number] = page.asarray()
     return array.reshape(series.shape)
+
+
+def _calibrated(array: NDArray[Any], said: Mapping[str, Any], watch: Watch) -> NDArray[Any]:
+    """The values that ImageJ shows for them: it has no signed numbers of 16 bits, and shifts those of a CT."""
+    shift, factor = float(said.get("c0", 0.0)), float(said.get("c1", 1.0))
+    if said.get("cf") != _STRAIGHT or not np.isfinite([shift, factor]).all() or (shift, factor) == (0, 1):
+        return array
+    values = np.empty(array.shape, dtype=_type_for(array.dtype, shift, factor))
+    for number, plane in enumerate(array):
+        watch.step(number, len(array))
+        values[number] = plane.astype(np.float64) * factor + shift
+    return values
+
+
+def _type_for(stored: np.dtype[Any], shift: float, factor: float) -> np.dtype[Any]:
+    """The smallest type for all values that these stored ones may stand for."""
+    if stored.kind in "iu" and shift == int(shift) and factor == int(factor):
+        low, high = sorted(int(end) * factor + shift for end in (np.iinfo(stored).min, np.iinfo(stored).max))
+        for kind in _WHOLE:
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+                return np.dtype(kind)
+    return np.dtype(np.float32 if stored.itemsize <= 2 or stored == np.float32 else np.float64)
+
+
+def _is_curved(said: Mapping[str, Any]) -> bool:
+    """Whether ImageJ would show other values than those that are stored, by more than a straight line."""
+    return said.get("cf", _NO_CURVE) not in (_STRAIGHT, _NO_CURVE)
 
 
 def _check_pages(file: Any, path: Path, watch: Watch) -> None:
@@ -152,7 +185,7 @@ def _spacing(file: Any) -> tuple[float, float, float]:
         unit = {2: 25.4, 3: 10.0}.get(_tag(page, "ResolutionUnit"), 0.0)
         # A resolution in dots an inch is the printer's, not the scanner's, unless the file comes from a microscope.
         unit = unit if unit == 10.0 else 0.0
-    z = float(said.get("spacing") or 0.0) * unit
+    z = abs(float(said.get("spacing") or 0.0)) * unit  # negative where the stack was turned round
     return _sane(z), _sane(_pitch(_tag(page, "YResolution")) * unit), _sane(_pitch(_tag(page, "XResolution")) * unit)
 
 

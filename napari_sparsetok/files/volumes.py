@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,6 +16,8 @@ _SETTINGS = ("time", "b-value", "gradient direction", "echo time", "image type",
 _STEADY = ("time", "b-value", "gradient direction", "echo time")
 # What merely runs on while it measures: differs from slice to slice too, so only its order counts.
 _CLOCKS = ("acquisition time", "content time")
+_TIME = re.compile(r"\d{6}(\.\d*)?")
+_EVENING, _MORNING = 18, 6  # o'clock; no scan takes longer than from one to the other
 _UNITS = {"b-value": "s/mm²", "echo time": "ms", "trigger time": "ms"}
 _MOST_NAMED = 8
 
@@ -134,11 +137,26 @@ def _by_clock(planes: Sequence[Sequence[T]]) -> Split[T] | None:
     if len(counts) > 1:
         return None
     for name in _CLOCKS:
-        ordered = [sorted(plane, key=lambda frame: str(frame.marks.get(name))) for plane in planes]
+        key = _clock(name, [frame for plane in planes for frame in plane])
+        ordered = [sorted(plane, key=key) for plane in planes]
         if all(len({frame.marks.get(name) for frame in plane}) == len(plane) for plane in planes):
             volumes = [[plane[k] for plane in ordered] for k in range(len(ordered[0]))]
             return Split(volumes, f"The leading axis is time: {len(volumes)} volumes by their {name}.")
     return None
+
+
+def _clock(name: str, frames: Sequence[Marked]) -> Callable[[Marked], tuple[bool, str]]:
+    """What puts frames in the order of a clock: one that says nothing of the day begins again at midnight."""
+
+    def time(frame: Marked) -> str:
+        return str(frame.marks.get(name))
+
+    def hour(frame: Marked) -> int:
+        return int(time(frame)[:2]) if _TIME.fullmatch(time(frame)) else _MORNING
+
+    hours = {hour(frame) for frame in frames}
+    passes = max(hours) >= _EVENING and min(hours) < _MORNING
+    return lambda frame: (passes and hour(frame) < _MORNING, time(frame))
 
 
 def _note(names: tuple[str, ...], keys: Sequence[tuple[Hashable, ...]]) -> str:

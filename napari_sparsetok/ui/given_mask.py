@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
@@ -14,9 +15,11 @@ from napari_sparsetok.files.formats import Format
 from napari_sparsetok.labels import NOT_TISSUE, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 from napari_sparsetok.ui.overlays import label_colormap, label_features
-from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, LayerData, placed
+from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN, Frame, LayerData, placed
 
-_MOST_LABELS = 64  # an image of more values than this is no mask
+_FEW = 64  # an image of more values than this is a mask only if it is patchy
+_PATCHY = 0.6  # share of voxels beside a coloured one that have its number; of grey values a tenth at most
+_LOOKED_AT = 9  # slices
 
 GivenMask = tuple[Scan, NDArray[np.uint8], LabelTable]
 
@@ -37,7 +40,7 @@ def segmentation_of(path: Path, scans: Sequence[Scan]) -> GivenMask:
     ------
     ScanError : it fits none of them.
     """
-    trouble = ScanError(f"{path.name} is a segmentation; open its scan first, then drop it again")
+    trouble = ScanError("this is a DICOM segmentation; open its scan first, then drop it again")
     for scan in scans:
         try:
             return scan, *open_labels(path, scan)
@@ -49,19 +52,25 @@ def segmentation_of(path: Path, scans: Sequence[Scan]) -> GivenMask:
 def mask_of(path: Path, opened: Scan, scans: Sequence[Scan]) -> GivenMask | None:
     """A file that was opened as if it were a scan, as a mask of one of these scans; None if it is none.
 
-    It is one if it holds a few whole numbers, 0 among them, on exactly the voxels of a scan from another file.
+    It is one if it holds label numbers, see `looks_like_labels`, on exactly the voxels of a scan from another file.
     """
-    if not _looks_like_labels(opened):
+    if not looks_like_labels(opened):
         return None
     for scan in scans:
-        if not _same_file(opened, scan) and scan.geometry.same_grid(opened.geometry) and not _looks_like_labels(scan):
+        if not _same_file(opened, scan) and scan.geometry.same_grid(opened.geometry) and not looks_like_labels(scan):
             return scan, *open_labels(path, scan)
     return None
 
 
 def mask_layer(given: GivenMask, name: str) -> LayerData:
-    """The layer of a mask on its scan, in the colours and with the names of its labels."""
+    """The layer of a mask on its scan, in the colours and with the names of its labels.
+
+    That of one frame of a series is seen with this frame alone.
+    """
     scan, mask, labels = given
+    place, frame = placed(scan.geometry), scan.source.frame if scan.source is not None else None
+    if frame is not None:
+        mask, place = mask[None], Frame(frame).before(place)
     colormap: DirectLabelColormap = label_colormap(labels)
     arguments = {
         "name": f"{name} · {scan.name}",
@@ -69,16 +78,29 @@ def mask_layer(given: GivenMask, name: str) -> LayerData:
         "features": label_features(labels),
         "opacity": 0.5,
         "metadata": {SCAN: scan, MASK_LABELS: labels},
-        **placed(scan.geometry),
+        **place,
     }
     return mask, arguments, "labels"
 
 
-def _looks_like_labels(scan: Scan) -> bool:
-    if scan.leading or scan.is_lazy or scan.voxels.dtype.kind not in "biu":
+def looks_like_labels(scan: Scan) -> bool:
+    """Whether a scan holds label numbers, 0 among them: a few, or in patches. Many programs store them as fractions."""
+    if scan.leading or scan.is_lazy:
         return False
     values = np.unique(scan.sample)
-    return len(values) <= _MOST_LABELS and int(values[0]) == 0 and int(values[-1]) < NOT_TISSUE
+    if len(values) > NOT_TISSUE or not np.isfinite(values).all() or (np.mod(values, 1) != 0).any():
+        return False
+    if int(values[0]) != 0 or int(values[-1]) >= NOT_TISSUE:
+        return False
+    return len(values) <= _FEW or _is_patchy(scan.voxels)
+
+
+def _is_patchy(voxels: NDArray[Any]) -> bool:
+    """Whether neighbours in a row mostly have the same number, where there is any."""
+    some = voxels[:: max(1, len(voxels) // _LOOKED_AT)]
+    one, next_ = some[..., :-1], some[..., 1:]
+    coloured = (one != 0) | (next_ != 0)
+    return bool(coloured.any()) and float((one == next_)[coloured].mean()) >= _PATCHY
 
 
 def _same_file(one: Scan, other: Scan) -> bool:

@@ -86,7 +86,8 @@ class GivenStart(QObject):
             return
         self._wish = None
         if self._layers.labels.meaning != wish.labels.meaning:
-            return  # another model was chosen meanwhile
+            self._say_not_taken()
+            return
         self._session.load(
             lambda: begun_from(wish.mask, wish.numbers, prediction.mask),
             lambda corrections: self._begin(wish, corrections),
@@ -97,9 +98,15 @@ class GivenStart(QObject):
     def _begin(self, wish: _Wish, corrections: NDArray[np.uint8]) -> None:
         said = self._layers.array
         if wish.scan is not self._session.state.scan or self._layers.labels.meaning != wish.labels.meaning:
+            self._say_not_taken()
             return
         if said is not None and np.asarray(said).any():
             self._session.say("You began to correct meanwhile, so the mask was not taken over.")
             return
         self._install(corrections)
         self._session.say(f"{wish.note} {_BEGUN}".strip(), "info")
+
+    def _say_not_taken(self) -> None:
+        self._session.say(
+            "Another scan or model was chosen meanwhile, so the mask was not taken over. Go back, and open it again."
+        )

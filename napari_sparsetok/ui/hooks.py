@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sparsetok.files import RepairableScanError, can_open, find_series, open_scan, save_mask
+from napari_sparsetok.files import RepairableScanError, can_open, find_series, is_file_of, open_scan, save_mask
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.sample import open_sample
 from napari_sparsetok.scan import Scan, ScanError
@@ -98,13 +98,18 @@ def _best(path: Path) -> Scan:
 
 
 def _open_scans() -> list[Scan]:
-    """The scans that the viewer shows."""
+    """The scans that the viewer shows, without those that have a time axis."""
+    return _scans_in_view(3)
+
+
+def _scans_in_view(most_axes: int) -> list[Scan]:
     import napari
 
     from napari_sparsetok.ui.scan_layer import SCAN
 
     viewer = napari.current_viewer()
-    found = [layer.metadata.get(SCAN) for layer in viewer.layers if layer.ndim == 3] if viewer is not None else []
+    layers = viewer.layers if viewer is not None else ()
+    found = [layer.metadata.get(SCAN) for layer in layers if layer.ndim <= most_axes]
     return list(dict.fromkeys(scan for scan in found if scan is not None))
 
 
@@ -113,7 +118,8 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
     Raises
     ------
-    ScanError : the layer belongs to no scan that this program opened, or the disk refuses.
+    ScanError : the layer belongs to no scan that this program opened, the name is that of a scan that is open, or the
+        disk refuses.
     """
     from napari_sparsetok.ui.scan_layer import MASK_LABELS, SCAN
 
@@ -122,6 +128,8 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         raise ScanError(
             "this layer belongs to no scan, so nobody knows its grid; save a mask that SparseTok made, from its panel"
         )
+    if any(is_file_of(path, other) for other in _scans_in_view(4)):
+        raise ScanError(f"{Path(path).name} is a scan that is open; choose another name so that it is not overwritten")
     labels = meta["metadata"].get(MASK_LABELS) or LabelTable(())
     one_frame = data[0] if data.ndim == 4 and len(data) == 1 else data  # the mask of one frame of a time series
     return [str(save_mask(path, one_frame, scan, labels))]

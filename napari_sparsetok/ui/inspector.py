@@ -325,7 +325,9 @@ class InspectDesk(QObject):
         """The voxels of one of the labels layers that may serve as a reference."""
         if not 0 <= number < len(self._references):
             return None
-        return np.clip(np.asarray(self._references[number].data), 0, 255).astype(np.uint8)  # no label is beyond
+        drawn = np.asarray(self._references[number].data)
+        drawn = drawn.reshape(drawn.shape[-3:])  # a mask of one frame has an axis of this frame before
+        return np.clip(drawn, 0, 255).astype(np.uint8)  # no label is beyond
 
     def _reference(self) -> Reference | None:
         drawn = self._drawn(self.panel.rule.reference)

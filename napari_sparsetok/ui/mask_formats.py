@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from napari_sparsetok.files import mask_suffixes
 from napari_sparsetok.scan import Scan
 
@@ -12,6 +14,16 @@ _MASK_FORMATS = {
     ".dcm": "DICOM segmentation (*.dcm)",
     ".rtstruct.dcm": "DICOM structure set, outlines (*.rtstruct.dcm)",
 }
+
+
+_NO_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')  # on one system or another; “W/O” would lead into a folder “W”
+_LONGEST = 150  # bytes; a mask's name has endings besides, and 255 are the most that there may be
+
+
+def file_name(words: str) -> str:
+    """A scan's name, as a file may be called on any system."""
+    fit = _NO_NAME.sub("-", words).encode()[:_LONGEST].decode(errors="ignore")
+    return fit.strip(" .") or "scan"
 
 
 def mask_filters(scan: Scan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.files.volume_table import as_text, save_volumes
 from napari_sparsetok.metrics import volumes
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.export_formats import TABLES, with_ending_of
+from napari_sparsetok.ui.mask_formats import file_name
 from napari_sparsetok.ui.overlays import Overlays
 
 _HEADINGS = ("Label", "Volume, mL", "Voxels", "Mean", "SD", "Largest diameter, mm")
@@ -63,7 +66,7 @@ class Measuring(QObject):
             return rows, about
 
         folder = scan.source.path.parent if scan.source else Path.home()
-        suggestion = folder / f"{scan.name}_volumes.csv"
+        suggestion = folder / f"{file_name(scan.name)}_volumes.csv"
         what = "measuring the labels"
         self._session.follow(read, lambda found: self._open(scan.name, suggestion, *found), what, lane="look")
 
@@ -73,13 +76,14 @@ class Measuring(QObject):
         dialog.show()
 
     def _save(self, dialog: QDialog, suggestion: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-        filters = "Table (*.csv);;JSON (*.json)"
-        path, chosen = QFileDialog.getSaveFileName(dialog, "Save the volumes", str(suggestion), filters)
+        path, chosen = QFileDialog.getSaveFileName(dialog, "Save the volumes", str(suggestion), ";;".join(TABLES))
         if not path:
             return
-        target = Path(path)
-        if not target.suffix:
-            target = target.with_suffix(".json" if "json" in chosen else ".csv")
+        known = path.lower().endswith(tuple(TABLES.values()))
+        target = Path(with_ending_of(path, chosen or ("" if known else next(iter(TABLES))), TABLES))
+        if target != Path(path) and os.path.exists(target):  # of which the dialog did not ask
+            self._session.say(f"There is a {target.name} already; write that name in the dialog to replace it.")
+            return
 
         def done() -> None:
             self._session.say(f"Saved the volumes as {target.name}.", "info")

@@ -13,7 +13,7 @@ from napari_sparsetok.files import RepairableScanError, SeriesInfo, find_series,
 from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
-from napari_sparsetok.ui.given_mask import GivenMask, is_segmentation, mask_of, segmentation_of
+from napari_sparsetok.ui.given_mask import GivenMask, is_segmentation, looks_like_labels, mask_of, segmentation_of
 from napari_sparsetok.ui.scan_layer import LayerData, layer_data
 from napari_sparsetok.ui.series_dialog import SeriesDialog
 
@@ -32,6 +32,7 @@ class Found:
     series : to choose from, if there are several and none was chosen.
     repairs : names and sentences of what could be done about `problem`.
     chosen : the series that they are for.
+    later : it seems to be a mask, and its scan may be among what was dropped with it.
     """
 
     layers: tuple[LayerData, ...] = ()
@@ -40,6 +41,7 @@ class Found:
     repairs: tuple[tuple[str, str], ...] = ()
     chosen: SeriesInfo | None = None
     mask: GivenMask | None = None
+    later: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,14 @@ class Wish:
     chosen : one of several series.
     repair : what the person agreed to.
     scan : the scan that is open, of which the file may be a mask.
+    among_others : it was dropped together with others, one of which may be its scan.
     """
 
     path: Path
     chosen: SeriesInfo | None = None
     repair: Collection[str] = ()
     scan: Scan | None = None
+    among_others: bool = False
 
 
 def look(wish: Wish, watch: Watch) -> Found:
@@ -67,8 +71,8 @@ def look(wish: Wish, watch: Watch) -> Found:
     """
     progress, stop = watch.on_progress, watch.should_stop
     path, chosen, scans = wish.path, wish.chosen, [wish.scan] if wish.scan else []
-    if scans and is_segmentation(path):
-        return Found(mask=segmentation_of(path, scans))
+    if (scans or wish.among_others) and is_segmentation(path):
+        return Found(later=True) if wish.among_others else Found(mask=segmentation_of(path, scans))
     if chosen is None:
         series = find_series(path, progress, stop)
         if len(series) > 1:
@@ -79,6 +83,8 @@ def look(wish: Wish, watch: Watch) -> Found:
     except RepairableScanError as error:
         problem = "; ".join(chosen.problems) if chosen is not None and chosen.problems else error.problem
         return Found(problem=problem, repairs=tuple(error.repairs.items()), chosen=chosen)
+    if wish.among_others and looks_like_labels(scan):
+        return Found(later=True)
     mask = mask_of(path, scan, scans)
     return Found(mask=mask) if mask else Found(layers=tuple(layer_data(scan)))
 
@@ -110,6 +116,8 @@ class Opening(QObject):
         self._widget, self._session, self._show, self._show_mask = widget, session, show, show_mask
         self._folder = ""
         self._taken: list[Path] = []
+        self._coming = 0  # of those that were dropped together, how many are not looked at yet
+        self._later: list[Path] = []  # those of them that seem to be masks
         self._soon = QTimer(self)  # once all that was dropped together is known
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self._open_taken)
@@ -138,9 +146,18 @@ class Opening(QObject):
 
     def open(self, path: Path, chosen: SeriesInfo | None = None, repair: Collection[str] = ()) -> None:
         """Open what is at a path; asks only if there is something to ask."""
-        what = f"opening {path.name}" if chosen is None else f"opening {chosen.description}"
-        wish = Wish(path, chosen, repair, self._session.state.scan)
-        self._session.follow(lambda watch: look(wish, watch), lambda found: self._on_found(path, found), what)
+        self._open(Wish(path, chosen, repair, self._session.state.scan))
+
+    def _open(self, wish: Wish, done: Callable[[], None] = lambda: None) -> None:
+        what = f"opening {wish.path.name if wish.chosen is None else wish.chosen.description}"
+
+        def then(found: Found) -> None:
+            try:
+                self._on_found(wish.path, found)
+            finally:
+                done()
+
+        self._session.follow(lambda watch: look(wish, watch), then, what, otherwise=done)
 
     def take(self, paths: Sequence[Path]) -> None:
         """Open these, which were dropped or chosen together, soon; of slices that lie in one folder, their series."""
@@ -149,8 +166,22 @@ class Opening(QObject):
 
     def _open_taken(self) -> None:
         paths, self._taken = self._taken, []
-        for path in dict((path.parent if _may_be_slice(path) else path, path) for path in reversed(paths)).values():
-            self.open(path)
+        named = dict((path.parent if _may_be_slice(path) else path, path) for path in reversed(paths))
+        places = list(named.values())
+        if len(places) == 1:
+            self.open(places[0])
+            return
+        self._coming += len(places)
+        for path in places:
+            self._open(Wish(path, among_others=True), self._on_one_of_several)
+
+    def _on_one_of_several(self) -> None:
+        """Once all scans are there, it is known which of them a mask belongs to."""
+        self._coming -= 1
+        if self._coming == 0:
+            later, self._later = self._later, []
+            for path in later:
+                self.open(path)
 
     def open_mask(self, path: Path, scan: Scan) -> None:
         """Open a mask of a scan."""
@@ -170,6 +201,8 @@ class Opening(QObject):
             self._ask_series(path, found.series)
         elif found.repairs:
             self._ask_repair(path, found)
+        elif found.later:
+            self._later.append(path)
         elif found.mask is not None:
             self._ask_correct(found.mask, path.name)
         else:
@@ -202,7 +235,11 @@ class Opening(QObject):
 
     def _ask_correct(self, given: GivenMask, name: str) -> None:
         if given[0] is not self._session.state.scan:
-            return  # another scan was chosen meanwhile
+            of = given[0].name
+            self._session.say(
+                f"Another scan was chosen while the mask {name} was read; choose “{of}” and open it again."
+            )
+            return
         box = QMessageBox(self._widget)
         box.setIcon(QMessageBox.Question)
         box.setWindowTitle(f"The mask {name}")

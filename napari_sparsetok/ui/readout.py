@@ -66,12 +66,12 @@ class Readout:
     Parameters
     ----------
     mask : the mask that is seen now.
-    convention : see `words`.
+    convention : see `words`; asked each time, since a person may change it while the window is open.
     """
 
     changed = Signal(str)
 
-    def __init__(self, mask: Callable[[], Mask], convention: str = "LPS") -> None:
+    def __init__(self, mask: Callable[[], Mask], convention: Callable[[], str] = lambda: "LPS") -> None:
         self._mask, self._convention = mask, convention
         self._scan: Scan | None = None
         self._unit = ""
@@ -113,7 +113,9 @@ class Readout:
     def set_scan(self, scan: Scan | None) -> None:
         """Which scan is under the cursor."""
         self._scan = scan
-        self._unit = "HU" if scan is not None and modality(scan) == "CT" else ""
+        # Of several channels the first one's kind says nothing of the others: the second may be a PET.
+        one = scan is not None and scan.leading != "channel"
+        self._unit = "HU" if one and scan is not None and modality(scan) == "CT" else ""
         self._tell()
 
     def text(self) -> str:
@@ -125,7 +127,7 @@ class Readout:
         if len(world) < 3 or not is_inside(world, scan):
             return ""
         shown = _shown_value(viewer, scan, world) if scan.is_lazy else None
-        return words(scan, voxel_at(world, scan), self._mask(), self._convention, self._unit, shown=shown)
+        return words(scan, voxel_at(world, scan), self._mask(), self._convention(), self._unit, shown=shown)
 
     def _tell(self) -> None:
         self.changed.emit(self.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.corrections import Sheet
 from napari_sparsetok.ui.lifetime import outermost
-from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
+from napari_sparsetok.ui.mask_formats import file_name, mask_filters, with_ending_of
 from napari_sparsetok.ui.scan_layer import SCAN, Frame
 
 MARK = "● unsaved corrections – "
@@ -26,6 +27,7 @@ MARK = "● unsaved corrections – "
 
 
 _STAY = "If you close without saving, they stay on this computer, and opening the scan again offers them back."
+_NOT_SHOWN = "What is shown now is none of them: to save one, cancel, and choose its scan and its model in the panel."
 _MAY_BE_LOST = (
     "The disk refused to keep them safe. If you close without saving, they may be lost. Save the mask on another disk, "
     "or make room first."
@@ -92,6 +94,12 @@ class Saving(QObject):
         scans = [sheet.scan for sheet in self._changes] if len(self._viewer.layers) else []
         return list(dict.fromkeys(scan for scan in scans if scan is not None))
 
+    @property
+    def is_current_unsaved(self) -> bool:
+        """Whether what `save` would write holds corrections that are in no saved mask."""
+        sheet = self._sheet()
+        return sheet is not None and sheet in self._changes
+
     def mark(self, sheet: Sheet) -> None:
         """It has changed."""
         self._changes[sheet] = self._changes.get(sheet, 0) + 1
@@ -102,7 +110,7 @@ class Saving(QObject):
         last = self._last
         if last is None:
             self.save_as(then)
-        elif last.stamp != _stamp(last.path) and last.path.exists():
+        elif last.stamp != _stamp(last.path) and os.path.exists(last.path):
             self._ask(
                 last.path,
                 "It is not this scan's mask by this model: something else was saved there since, here or by another "
@@ -135,7 +143,7 @@ class Saving(QObject):
         """Frames of one series have one name, and masks of several models one scan; their files must not."""
         folder = scan.source.path.parent if scan.source else Path.home()
         frame = self.frame()
-        name = scan.name if frame is None else f"{scan.name}_frame{frame.index}"
+        name = file_name(scan.name) + ("" if frame is None else f"_frame{frame.index}")
         plain = f"{name}_mask.nii.gz"
         if plain in [saved.path.name for saved in self._saved.get(scan, {}).values()]:  # in whichever folder
             return folder / f"{name}_{self._session.state.settings.model}_mask.nii.gz"
@@ -143,7 +151,7 @@ class Saving(QObject):
 
     def _write_agreed(self, typed: Path, path: Path, then: Callable[[], None]) -> None:
         """The dialog asked before the typed name was written over; of the one with another ending it knew nothing."""
-        if path == typed or not path.exists():
+        if path == typed or not os.path.exists(path):  # Path's own stumbles over names too long
             self._write(path, then)
         else:
             self._ask(path, "The name got the ending of the format that you chose.", then)
@@ -253,18 +261,26 @@ class ClosingGuard(QObject):
         box.setWindowTitle("Corrections are not saved")
         box.setText(f"Your corrections of {' and '.join(names)} are in no saved mask.")
         refused = self.is_refused()
-        box.setInformativeText(_MAY_BE_LOST if refused else _STAY)
-        save = box.addButton("&Save…" if self._saving.path is None else "&Save", QMessageBox.AcceptRole)
-        save.setToolTip("Save the mask of the scan that is shown, then close")
+        shown = self._saving.is_current_unsaved
+        box.setInformativeText(" ".join([_MAY_BE_LOST if refused else _STAY, *([] if shown else [_NOT_SHOWN])]))
+        if shown:
+            self._offer_to_save(box)
         leave = box.addButton("Close &without saving", QMessageBox.DestructiveRole)
         leave.setToolTip("Close; they may be lost" if refused else "Close; the corrections stay kept on this computer")
-        box.setEscapeButton(box.addButton("&Cancel", QMessageBox.RejectRole))
-        box.setDefaultButton(save)
-        save.clicked.connect(lambda: self._saving.save(self._close_again))
+        cancel = box.addButton("&Cancel", QMessageBox.RejectRole)
+        box.setEscapeButton(cancel)
+        if not shown:
+            box.setDefaultButton(cancel)
         leave.clicked.connect(self._close_anyway if refused else self._settle_and_close)
         box.setAttribute(Qt.WA_DeleteOnClose)
         box.finished.connect(self._on_answered)
         box.open()
+
+    def _offer_to_save(self, box: QMessageBox) -> None:
+        save = box.addButton("&Save…" if self._saving.path is None else "&Save", QMessageBox.AcceptRole)
+        save.setToolTip("Save the mask of the scan that is shown, then close")
+        save.clicked.connect(lambda: self._saving.save(self._close_again))
+        box.setDefaultButton(save)
 
     def _on_answered(self, result: int) -> None:
         self.question = None

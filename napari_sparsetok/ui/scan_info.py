@@ -53,7 +53,7 @@ def facts(scan: Scan) -> Rows:
         ("Scan", scan.name),
         ("Kind", modality(scan) or "not known"),
         ("Format", _FORMATS.get(scan.source.format, scan.source.format) if scan.source else "a layer of the viewer"),
-        ("Voxels", f"{_times(shape, '{}')} (R–L × A–P × I–S)"),
+        ("Voxels", _times(shape, "{}") + (" (R–L × A–P × I–S)" if scan.sides_known else "")),
         ("Voxel size", f"{_times(spacing, '{:.4g}')} mm"),
         ("Extent", f"{_times(extent, '{:.0f}')} mm"),
         ("Stored as", f"{geometry.source_axes}, {scan.voxels.dtype}{', read piece by piece' if scan.is_lazy else ''}"),
@@ -123,6 +123,10 @@ class ScanInfo(QDialog):
     def set_names(self, rows: Rows) -> None:
         """What names the patient, which was asked for."""
         self._text.setHtml(page(self._rows) + "<h3>Names and IDs</h3>" + page(rows) + f"<p>{_NOT_HIDDEN}</p>")
+
+    def allow_names(self) -> None:
+        """They could not be read; the person may try again."""
+        self._names.setEnabled(True)
 
     def _on_names(self) -> None:
         self._names.setEnabled(False)

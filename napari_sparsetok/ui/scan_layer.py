@@ -65,12 +65,21 @@ def placed(geometry: Geometry) -> dict[str, Any]:
 
 
 def lies_on(layer: Layer, scan: Scan | None) -> bool:
-    """Whether a layer has the scan's voxels: as many, and in the same place."""
-    if scan is None or layer.multiscale or layer.data.shape != scan.shape:
+    """Whether a layer has the scan's voxels: as many, and in the same place. Of one frame, an axis of that may lead."""
+    if scan is None or layer.multiscale or layer.data.shape[-3:] != scan.shape:
+        return False
+    if layer.ndim == 4 and (len(layer.data) != 1 or scan.source is None or frame_of(layer) != scan.source.frame):
+        return False
+    if not _is_upright(layer) or _other_units(layer):
         return False
     step = np.asarray(scan.geometry.spacing)
-    off = np.asarray(layer.translate) - scan.geometry.origin
-    return bool(np.allclose(layer.scale, step, rtol=1e-3) and (np.abs(off) < step / 10).all())
+    off = np.asarray(layer.translate)[-3:] - scan.geometry.origin
+    return bool(np.allclose(layer.scale[-3:], step, rtol=1e-3) and (np.abs(off) < step / 10).all())
+
+
+def frame_of(layer: Layer) -> int:
+    """Which frame a layer of one is of; see `Frame.before`."""
+    return round(float(layer.translate[0]) / float(layer.scale[0]))
 
 
 def layer_data(scan: Scan) -> list[LayerData]:
@@ -124,27 +133,33 @@ def is_at_hand(layer: Layer) -> bool:
     return isinstance(layer.data, np.ndarray)
 
 
-def _check_upright(layer: Layer) -> None:
-    moved = np.asarray(layer.affine.affine_matrix)
-    turned = np.asarray(layer.rotate)
-    upright = (
+def _is_upright(layer: Layer) -> bool:
+    moved, turned = np.asarray(layer.affine.affine_matrix), np.asarray(layer.rotate)
+    return (
         np.allclose(moved, np.eye(len(moved)))
         and np.allclose(turned, np.eye(len(turned)))
         and np.allclose(layer.shear, 0)
         and all(s > 0 for s in layer.scale)
     )
-    if not upright:
+
+
+def _check_upright(layer: Layer) -> None:
+    if not _is_upright(layer):
         raise ScanError(
             f"the layer “{layer.name}” is shown turned or mirrored, which its voxels do not follow; "
             "open the scan's own file with SparseTok"
         )
 
 
+def _other_units(layer: Layer) -> list[str]:
+    """What the layer is measured in besides millimetres."""
+    return [unit for unit in dict.fromkeys(str(unit) for unit in layer.units[-3:]) if unit not in _UNITS]
+
+
 def _check_units(layer: Layer) -> None:
     """Refuse units that are no millimetres: the viewer would count in them, unlike all that lies beside the layer."""
-    units = dict.fromkeys(str(unit) for unit in layer.units[-3:])
-    if not units.keys() <= _UNITS:
+    if others := _other_units(layer):
         raise ScanError(
-            f"the layer “{layer.name}” is measured in {', '.join(units)}, and masks are in millimetres; "
+            f"the layer “{layer.name}” is measured in {', '.join(others)}, and masks are in millimetres; "
             "open the scan's own file with SparseTok, or set the layer's scale, translate and units in mm"
         )

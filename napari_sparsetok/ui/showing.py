@@ -10,9 +10,11 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QDialog, QWidget
 
+from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.scan import Scan
+from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.in_view import InView
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
 from napari_sparsetok.ui.planes import show_plane, step_slice
 from napari_sparsetok.ui.preferences import convention
@@ -46,10 +48,12 @@ class Showing(QObject):
         self._alive = True
         self.bar = ViewBar()
         self.window = WindowLevel(viewer)
-        self.readout = Readout(self._mask, convention())
+        self.readout = Readout(self._mask, convention)
         self.shortcuts = Shortcuts(self._keys())
         self.more_keys: tuple[Shortcut, ...] = ()  # bound elsewhere, listed on the sheet
         self.views = Views(viewer, self._on_view_opened, self._on_view_closing)
+        self._in_view = InView(viewer, overlays)
+        self._place: Geometry | None = None  # of the last scan
         self.dialog: QDialog | None = None
         self.readout.follow(viewer)
         self.shortcuts.follow(viewer)
@@ -59,12 +63,16 @@ class Showing(QObject):
         """Another scan is shown, by these layers: one for each channel."""
         images = [layer for layer in layers if isinstance(layer, Image)]
         image = images[0] if images else None
+        self._in_view.show(images)
+        if scan is not None:
+            self._in_view.show_overlays()
         self.bar.set_has_scan(scan is not None)
         self.window.set_channels(() if scan is None else _channels(scan, images))
         self.readout.set_scan(scan)
         self.views.set_reference(image if scan is not None else None, scan is not None and scan.sides_known)
         if scan is not None and image is not None:
             self._go_to(scan)
+            self._fit(scan, images)
 
     def shut_down(self) -> None:
         """Let go of the viewer, and of the bar, which may be gone already."""
@@ -77,6 +85,7 @@ class Showing(QObject):
         ):
             signal.disconnect()
         self.views.shut_down()
+        self._in_view.shut_down()
         self.shortcuts.shut_down()
         self.readout.shut_down()
         self.window.shut_down()
@@ -157,8 +166,15 @@ class Showing(QObject):
             if self.dialog is dialog:
                 dialog.set_names(rows)
 
+        def otherwise() -> None:
+            if self.dialog is dialog:
+                dialog.allow_names()
+
+        def read(watch: Watch) -> Rows:
+            return identifying(scan)
+
         dialog.names_requested.connect(
-            lambda: self._session.load(lambda: identifying(scan), then, "reading the file's header")
+            lambda: self._session.follow(read, then, "reading the file's header", otherwise=otherwise)
         )
         self._show(dialog)
 
@@ -184,6 +200,12 @@ class Showing(QObject):
         geometry = scan.geometry
         axes = zip(geometry.origin, geometry.spacing, scan.shape, strict=True)
         dims.point = (*dims.point[:-3], *(begin + step * (n // 2) for begin, step, n in axes))
+
+    def _fit(self, scan: Scan, images: Sequence[Layer]) -> None:
+        """All of a scan is seen if it lies elsewhere than the last one; napari does so for the first layer only."""
+        last, self._place = self._place, scan.geometry
+        if last is not None and not last.same_grid(scan.geometry):
+            self._viewer.reset_view(layers=images, reset_camera_angle=False)
 
     def _mask(self) -> Mask:
         prediction = self._session.state.prediction

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Layer, Vectors
+from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
 from psygnal import Signal
 from qtpy.QtCore import Qt, QTimer
@@ -107,7 +107,7 @@ class PlaneView(QWidget):
         layout.addWidget(self._canvas, 1)
         self._fit = QTimer(self)  # once the window has given it its size
         self._fit.setSingleShot(True)
-        self._fit.timeout.connect(self.model.reset_view)
+        self._fit.timeout.connect(self.fit)
         self.model.dims.events.ndim.connect(self._on_ndim)
         main.events.theme.connect(self._on_theme)
         self._on_theme()
@@ -124,7 +124,12 @@ class PlaneView(QWidget):
         self._title.setText(plane.capitalize())
         if plane_of(self.model) != plane:
             show_plane(self.model, plane)
-            self.model.reset_view()
+            self.fit()
+
+    def fit(self) -> None:
+        """Let all of what is seen be seen, and no room be left for scans that are hidden."""
+        seen = [layer for layer in self.model.layers if isinstance(layer, Image) and layer.visible]
+        self.model.reset_view(layers=seen or None)
 
     def shut_down(self) -> None:
         """Let go of the main viewer, and of the canvas."""
@@ -189,7 +194,7 @@ class Views:
             self._set_crosses()
             for view in self._planes:
                 view.orientation.set_shown(sides_known)
-                view.model.reset_view()
+                view.fit()
 
     def toggle(self, on: bool | None = None) -> None:
         """Open or close the other planes."""
@@ -230,7 +235,7 @@ class Views:
         self._set_crosses()
         self._link(self._viewer)
         for view in self._planes:
-            view.model.reset_view()
+            view.fit()
             self._opened(view.model)
         self.shown_changed.emit(True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sparsetok.files.dicom_reference import DicomHeader
+from napari_sparsetok.files.dicom_reference import HOUNSFIELD, DicomHeader
 from napari_sparsetok.scan import Scan
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -76,10 +76,14 @@ OTHER = (
 
 
 def modality(scan: Scan) -> str:
-    """As the file says, as in "MR"; "CT" where the values end at air in Hounsfield units; "" where nobody knows."""
+    """As the file says, as in "MR"; "CT" where the values end at air in Hounsfield units; "" where nobody knows.
+
+    A CT whose values are none of Hounsfield's, as a map of iodine, is not "CT": its windows and models are for these.
+    """
     header = scan.source.header if scan.source is not None else None
     if isinstance(header, DicomHeader) and header.sop_class:
-        return _MODALITIES.get(header.sop_class, "")
+        kind = _MODALITIES.get(header.sop_class, "")
+        return "" if kind == "CT" and header.unit not in HOUNSFIELD else kind
     if not scan.is_sampled:
         return ""
     return "CT" if _looks_like_ct(scan.sample[:: max(1, len(scan.sample) // 20_000)]) else ""

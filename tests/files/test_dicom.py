@@ -227,6 +227,24 @@ def test_padding_becomes_the_lowest_value_that_was_measured(tmp_path):
     assert any("Padding" in note and "12.5%" in note for note in scan.notes)
 
 
+@pytest.mark.parametrize(("kind", "vr", "written"), [("i2", "US", 63536), ("u2", "SS", -2000)])
+def test_padding_of_the_other_sign_is_the_same_bits(kind, vr, written, tmp_path):
+    pixels = make.block(kind="i2") + np.int16(100)
+    pixels[:, 0, :] = -2000
+    for k, ds in enumerate(Series(pixels.astype(kind)).datasets()):
+        ds.add_new("PixelPaddingValue", vr, written)
+        ds.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    scan = open_scan(tmp_path)
+    assert (scan.voxels.min(), scan.voxels.max()) == (pixels[pixels > 0].min(), pixels.max())
+    assert any("Padding" in note for note in scan.notes)
+
+
+def test_padding_that_the_bits_cannot_hold_is_no_value_of_the_picture(tmp_path):
+    pixels = np.arange(200, 200 + 56, dtype=np.uint8).repeat(10).reshape(7, 8, 10)
+    scan = open_scan(Series(pixels, extra={"PixelPaddingValue": 65535}).write(tmp_path))
+    np.testing.assert_array_equal(stored(scan), pixels)  # 255 too
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
 def test_compressed_pictures(syntax, tmp_path):
     pixels = make.block(4, 32, 40, kind="u2")
@@ -290,6 +308,18 @@ def test_volumes_are_told_apart(name, values, words, tmp_path):
     np.testing.assert_array_equal(stored(scan.frame(0)), second.pixels)
     np.testing.assert_array_equal(stored(scan.frame(1)), first.pixels)
     assert any(words in note for note in scan.notes)
+
+
+def test_volumes_that_were_measured_over_midnight_are_not_mixed(tmp_path):
+    before = ["235956", "235957.5", "235958", "000001", "000002", "000003.25"]
+    first = Series(make.block(), extra={"AcquisitionTime": before})
+    after = [f"0000{seconds}" for seconds in range(10, 16)]
+    extra = {"AcquisitionTime": after, "InstanceNumber": list(range(7, 13))}
+    second = Series(make.block(seed=1), uid=first.uid, extra=extra)
+    first.write(tmp_path, "a{}")
+    scan = open_scan(second.write(tmp_path, "b{}"))
+    for frame, series in enumerate((first, second)):
+        np.testing.assert_array_equal(stored(scan.frame(frame)), series.pixels)
 
 
 def test_diffusion_by_value_and_direction(tmp_path):

@@ -378,10 +378,21 @@ def test_a_nrrd_without_directions_has_no_sides_and_maybe_no_size(tmp_path):
     scan = nrrd_of(tmp_path / "b.nrrd", "spacings: 1 2 3")
     assert not scan.sides_known
     assert len(scan.notes) == 1
+    assert "does not give its voxels a size" in nrrd_of(tmp_path / "d.nrrd", "spacings: 1 2 nan").notes[1]
     (tmp_path / "c.mha").write_bytes(
         META.format(type="MET_SHORT", sizes="5 6 7", more="", data="LOCAL").encode() + bytes(420)
     )
     assert "does not give its voxels a size" in open_scan(tmp_path / "c.mha").notes[1]
+
+
+@pytest.mark.parametrize(("letters", "known"), [("RAI", True), ("LPI", False), ("???", False)])
+def test_letters_of_a_metaimage_place_it_only_where_they_say_what_is_taken(letters, known, tmp_path):
+    more = f"ElementSpacing = 1 2 3\nAnatomicalOrientation = {letters}\n"
+    text = META.format(type="MET_SHORT", sizes="5 6 7", more=more, data="LOCAL")
+    (tmp_path / "a.mha").write_bytes(text.encode() + bytes(420))
+    scan = open_scan(tmp_path / "a.mha")
+    assert scan.geometry.source_axes == "LPS"
+    assert scan.sides_known == known
 
 
 @pytest.mark.parametrize(
@@ -456,6 +467,43 @@ def test_imagej_and_ome_say_how_large_voxels_are(tmp_path):
         np.testing.assert_array_equal(scan.voxels, array)
         assert scan.geometry.spacing == pytest.approx((3.0, 0.5, 0.25))
         assert len(scan.notes) == 1
+
+
+CALIBRATED = "ImageJ=1.54f\nimages=7\nslices=7\nunit=mm\nspacing=-3.0\nloop=false\n{}vunit=Gray Value\n"
+
+
+def imagej_of(path, stored, said):
+    tifffile.imwrite(
+        path,
+        stored,
+        **{"photometric": "minisblack", "description": CALIBRATED.format(said), "metadata": None, "resolution": (1, 1)},
+    )
+    return open_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "means"),
+    [
+        ("cf=0\nc0=-32768\nc1=1\n", np.int16, lambda v: v - 32768),
+        ("cf=0\nc0=-1024.0\nc1=1.0\n", np.int32, lambda v: v - 1024),
+        ("cf=0\nc0=-1000.0\nc1=0.5\n", np.float32, lambda v: v * 0.5 - 1000),
+        ("cf=20\n", np.uint16, lambda v: v),
+        ("", np.uint16, lambda v: v),
+    ],
+)
+def test_values_of_imagej_are_those_that_it_shows(said, kind, means, tmp_path):
+    stored = voxels(kind="u2") + np.uint16(32000)
+    scan = imagej_of(tmp_path / "ct.tif", stored, said)
+    assert scan.voxels.dtype == kind
+    np.testing.assert_array_equal(scan.voxels, means(stored.astype(np.float64)))
+    assert scan.geometry.spacing == (3.0, 1.0, 1.0)
+    assert len(scan.notes) == 1
+
+
+def test_a_curve_of_imagej_is_told(tmp_path):
+    scan = imagej_of(tmp_path / "a.tif", voxels(kind="u2"), "cf=1\nc0=0\nc1=1\nc2=2\n")
+    np.testing.assert_array_equal(scan.voxels, voxels(kind="u2"))
+    assert "by a curve that is not read" in scan.notes[-1]
 
 
 def test_a_plain_tiff_has_no_size_and_says_so(tmp_path):
@@ -565,6 +613,14 @@ def test_orientation_channels_and_time(write_zarr):
     np.testing.assert_array_equal(np.asarray(scan.voxels), voxels((1, 3, 12, 10, 8))[0])
     assert open_scan(write_zarr(voxels((2, 1, 12, 10, 8)), axes="tczyx")).leading == "time"
     assert "both channels and a time axis" in refused(write_zarr(voxels((2, 2, 12, 10, 8)), axes="tczyx"))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_axis_that_runs_backwards_is_never_mirrored_silently(version, write_zarr):
+    path = write_zarr(voxels((12, 10, 8)), version=version)
+    document = path / ("zarr.json" if version == 3 else ".zattrs")
+    document.write_text(document.read_text().replace("3.0", "-3.0"))
+    assert "a size below zero" in refused(path)
 
 
 def test_ome_zarr_that_cannot_be(write_zarr):

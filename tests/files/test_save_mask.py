@@ -357,3 +357,12 @@ def test_a_file_where_a_folder_should_be(scan, mask, tmp_path):
 
 def test_a_name_that_is_too_long(scan, mask, tmp_path):
     assert_refused("could not be saved", tmp_path / ("x" * 300 + ".nii.gz"), mask, scan, LABELS)
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nrrd", "mask.mha"])
+def test_a_write_protected_file_stays(name, scan, mask, tmp_path):
+    (tmp_path / name).write_bytes(b"signed")
+    (tmp_path / name).chmod(0o444)
+    assert_refused("write-protected", tmp_path / name, mask, scan, LABELS)
+    assert (tmp_path / name).read_bytes() == b"signed"
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.nii.gz", name}

@@ -433,3 +433,16 @@ def test_a_full_disk_leaves_what_was_there(name, owner, function, old, scan, tmp
             save_mask(target, thirds(scan), scan, LABELS)
     assert sorted(folder.iterdir()) == ([target] if old is not None else [])
     assert old is None or target.read_bytes() == old
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".rtstruct.dcm", ".nii.gz"])
+def test_a_name_that_is_too_long_is_said_in_words(ending, scan, tmp_path):
+    with pytest.raises(ScanError, match="could not be saved .File name too long.; nothing was overwritten"):
+        save_mask(tmp_path / ("x" * 300 + ending), thirds(scan), scan, LABELS)
+
+
+def test_outlines_that_are_opened_are_called_so(scan, tmp_path):
+    path = save_mask(tmp_path / "mask.rtstruct.dcm", thirds(scan), scan, LABELS)
+    for opened in (lambda: open_scan(path), lambda: open_labels(path, scan)):
+        with pytest.raises(ScanError, match="outlines .RTSTRUCT. are not read"):
+            opened()

@@ -595,6 +595,22 @@ def test_volumes_are_of_what_is_seen_and_can_be_copied_and_saved(correcting, tmp
     dialog.close()
 
 
+def test_volumes_are_written_over_nothing_that_was_not_asked_about(correcting, tmp_path, monkeypatch):
+    desk = correcting
+    desk.panel.volumes_requested.emit()
+    desk.until(lambda: desk.desk.measuring.dialog is not None)
+    dialog = desk.desk.measuring.dialog
+    for there in ("v.csv", "v.json", "scan.nii.gz"):
+        (tmp_path / there).write_bytes(b"somebody's work")
+    for typed, chosen in (("v", ""), ("v", "Table (*.csv)"), ("v.csv", "JSON (*.json)"), ("scan.nii.gz", "")):
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, a=typed, b=chosen: (str(tmp_path / a), b))
+        dialog.save_requested.click()
+        desk.settled()
+    assert all((tmp_path / there).read_bytes() == b"somebody's work" for there in ("v.csv", "v.json", "scan.nii.gz"))
+    assert (tmp_path / "scan.nii.gz.csv").read_text().startswith("id,name")
+    dialog.close()
+
+
 def test_volumes_of_an_unfinished_mask_say_so(correcting, tmp_path, monkeypatch):
     desk = correcting
     shown = desk.session.state.prediction

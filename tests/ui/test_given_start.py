@@ -107,3 +107,22 @@ def test_corrections_that_are_there_are_not_written_over(correcting):
     assert "corrections already" in room.desk.given.begin(scan, drawn(scan), LabelTable.of(["head", "tail"]))
     room.settled()
     assert np.array_equal(room.desk.array, said)
+
+
+def test_a_mask_that_waits_for_a_model_that_is_left_is_not_dropped_silently(qtbot, tmp_path):
+    room = Room(qtbot, tmp_path / "kept", make_card(), make_card("other", labels=LabelTable.of(["Brainstem"])))
+    try:
+        room.session.set_scan(make_scan())
+        scan = room.session.state.scan
+        assert room.desk.given.begin(scan, drawn(scan), LabelTable.of(["head", "tail"])) == ""
+        said = []
+        room.session.state.events.message.connect(lambda message: said.append(message.text))
+        room.session.choose(model="other")
+        room.segment()
+        assert room.desk.array is None
+        assert ["not taken over" in text for text in said] == [True]
+        room.session.choose(model="fake")
+        room.segment()
+        assert room.desk.array is None, "and it does not come back by surprise"
+    finally:
+        room.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import napari
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
 from napari_sparsetok.files import open_scan
+from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import Settings
 from napari_sparsetok.ui import hooks
 from napari_sparsetok.ui import preferences as preferences_module
+from napari_sparsetok.ui.given_mask import mask_layer
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.preferences import Preferences, convention, preferences
-from napari_sparsetok.ui.scan_layer import SCAN, Frame
+from napari_sparsetok.ui.scan_layer import SCAN, Frame, layer_data
 
 
 @pytest.fixture
@@ -79,6 +82,23 @@ def test_a_mask_layer_is_written_on_the_grid_of_its_scan(scan_file: Path, tmp_pa
     assert hooks.write_labels(str(out), data, meta) == [str(out)]
     np.testing.assert_array_equal(open_scan(out).voxels, prediction.mask)
     np.testing.assert_allclose(nib.load(out).affine, nib.load(scan_file).affine)
+
+
+def test_no_scan_that_is_open_is_written_over(scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer, scan = ViewerModel(), open_scan(scan_file)
+    series = tmp_path / "series.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=(6, 8, 10, 3)), np.eye(4)), series)
+    for opened in (scan, open_scan(series)):
+        for data, arguments, _ in layer_data(opened):
+            viewer.add_image(data, **arguments)
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    mask, arguments, _ = mask_layer((scan, np.ones(scan.shape, np.uint8), LabelTable.of(["a"])), "mask")
+    data, meta, _ = viewer.add_labels(mask, **arguments).as_layer_data_tuple()
+    for path in (scan_file, series):
+        before = path.read_bytes()
+        with pytest.raises(ScanError, match="is a scan that is open"):
+            hooks.write_labels(str(path), data, meta)
+        assert path.read_bytes() == before
 
 
 def test_a_layer_of_nobody_is_not_written(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath, PureWindowsPath
+
 import pytest
 from fakes import make_scan
 
-from napari_sparsetok.ui.mask_formats import mask_filters, with_ending_of
+from napari_sparsetok.ui.mask_formats import file_name, mask_filters, with_ending_of
 
 NIFTI, NRRD = "NIfTI (*.nii.gz *.nii)", "NRRD (*.nrrd)"
 SEG, RTSTRUCT = "DICOM segmentation (*.dcm)", "DICOM structure set, outlines (*.rtstruct.dcm)"
@@ -36,3 +38,21 @@ def test_dicom_is_offered_only_where_the_mask_can_refer_to_images():
     assert NIFTI in offered
     assert NRRD in offered
     assert "DICOM" not in offered
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("AX T1 W/O (series 3)", "AX T1 W-O (series 3)"),
+        ("/etc/passwd", "-etc-passwd"),
+        ("..", "scan"),
+        ("T2* 10:30 a\\b?", "T2- 10-30 a-b-"),
+        ("Kopf, Überblick", "Kopf, Überblick"),
+        ("ü" * 200, "ü" * 75),
+        ("tab\there", "tab-here"),
+    ],
+)
+def test_a_scans_name_leads_into_no_other_folder(words, expected):
+    assert file_name(words) == expected
+    for kind in (PurePosixPath, PureWindowsPath):
+        assert (kind("folder") / file_name(words)).parent == kind("folder")

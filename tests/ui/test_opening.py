@@ -300,3 +300,91 @@ def test_a_dropped_mask_lies_on_its_scan(nifti: Path, monkeypatch: pytest.Monkey
     assert arguments["metadata"][SCAN] is scan
     monkeypatch.setattr(hooks, "_open_scans", list)
     assert hooks.read(str(path))[0][2] == "image", "without its scan it is a scan like others"
+
+
+@pytest.mark.parametrize("first", ["the mask", "the scan"])
+@pytest.mark.parametrize("kind", ["NIfTI", "DICOM"])
+def test_a_mask_that_is_dropped_together_with_its_scan_lies_on_it(
+    door: Door, nifti: Path, tmp_path: Path, first: str, kind: str
+) -> None:
+    earlier, _, path = saved_mask(nifti)
+    door.session.set_scan(earlier)  # of the same grid as the NIfTI: the mask is not of this one
+    scan_at = tmp_path / "again.nii.gz"
+    scan_at.write_bytes(nifti.read_bytes())
+    if kind == "DICOM":
+        scan_at, path = Series(block(6)).write(tmp_path / "study"), tmp_path / "seg.dcm"
+        scan = open_scan(scan_at)
+        save_mask(path, (scan.voxels % 2).astype(np.uint8), scan, LabelTable.of(["tumour"]))
+    door.opening._show = lambda layers: (
+        door.shown.append(layers),
+        door.session.set_scan(layers[0][1]["metadata"][SCAN]),
+    )
+    door.opening.take([path, scan_at] if first == "the mask" else [scan_at, path])
+    door.answer("Look")
+    (((of, found, _), name, _),) = door.masks
+    assert of is door.scan()
+    assert of is not earlier
+    assert name == path.name
+    assert found.any()
+
+
+def test_a_mask_without_a_scan_among_what_is_dropped_is_said(door: Door, tmp_path: Path) -> None:
+    scan = open_scan(Series(block(6)).write(tmp_path / "study"))
+    seg = save_mask(tmp_path / "seg.dcm", (scan.voxels % 2).astype(np.uint8), scan, LabelTable.of(["tumour"]))
+    (tmp_path / "a.nii.gz").write_bytes(b"nonsense")
+    said: list[str] = []
+    door.session.state.events.message.connect(lambda message: said.append(message.text))
+    door.opening.take([seg, tmp_path / "a.nii.gz"])
+    door.until(lambda: len(said) == 2)
+    assert "This is a mask, not a scan" in said[1]
+
+
+def test_whole_numbers_stored_as_fractions_are_a_mask_too(door: Door, nifti: Path) -> None:
+    scan, mask, path = saved_mask(nifti)
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(image.get_fdata(), image.affine), path)  # float64, as nibabel does without being told
+    door.session.set_scan(scan)
+    door.opening.open(path)
+    door.answer("Look")
+    np.testing.assert_array_equal(door.masks[0][0][1], mask)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_mask_of_a_hundred_structures_is_a_mask_and_a_picture_of_as_many_greys_is_none(
+    tmp_path: Path, kind: Any
+) -> None:
+    random, affine = np.random.default_rng(0), np.diag([-1, 2, 3, 1])
+    structures = np.kron(random.permutation(np.arange(120) % 110).reshape(4, 5, 6), np.ones((5, 5, 5)))
+    greys = random.permutation(np.arange(structures.size) % 120).reshape(structures.shape)
+    greys[:, :4] = 0
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("scan", "structures", "greys", "holes")}
+    nib.save(nib.Nifti1Image(random.normal(size=structures.shape).astype(np.float32), affine), paths["scan"])
+    for name, voxels in (("structures", structures), ("greys", greys)):
+        nib.save(nib.Nifti1Image(voxels.astype(kind), affine), paths[name])
+    scan = open_scan(paths["scan"])
+    given = mask_of(paths["structures"], open_scan(paths["structures"]), [scan])
+    assert given is not None
+    assert len(given[2]) == 109
+    assert mask_of(paths["greys"], open_scan(paths["greys"]), [scan]) is None
+    holes = np.where(structures == 1, np.inf, structures).astype(np.float32)
+    nib.save(nib.Nifti1Image(holes, affine), paths["holes"])
+    assert mask_of(paths["holes"], open_scan(paths["holes"]), [scan]) is None
+
+
+def test_a_mask_of_a_scan_that_was_left_meanwhile_is_not_dropped_silently(door: Door, nifti: Path) -> None:
+    scan, _, path = saved_mask(nifti)
+    door.session.set_scan(scan)
+    door.opening.open_mask(path, scan)
+    door.session.set_scan(None)
+    door.until(lambda: door.session.state.message is not None)
+    assert "Another scan was chosen" in door.session.state.message.text
+    assert door.opening.dialog is None
+
+
+def test_no_file_of_dicom_is_named_in_a_refusal(tmp_path: Path) -> None:
+    scan = open_scan(Series(block(6)).write(tmp_path / "study"))
+    seg = save_mask(tmp_path / f"{SECRET}.dcm", (scan.voxels % 2).astype(np.uint8), scan, LabelTable.of(["tumour"]))
+    with pytest.raises(ScanError) as caught:
+        hooks.read(str(seg))
+    assert "segmentation" in str(caught.value)
+    assert SECRET not in str(caught.value)

@@ -70,6 +70,29 @@ def test_channels_are_said_one_after_the_other() -> None:
     assert words(scan, (0, 0, 0), NONE, "LPS").endswith("0 / 1")
 
 
+def test_hounsfield_units_are_claimed_of_one_ct_and_not_of_what_lies_beside_it(qtbot: Any) -> None:
+    bench = Bench()
+    ct = replace(bench.scan, voxels=np.where(bench.scan.voxels > 100, 40, -1000).astype(np.int16))
+    both = replace(ct, voxels=np.stack([ct.voxels, ct.voxels]), leading="channel")
+    lines = []
+    for scan in (ct, both):
+        bench.readout.set_scan(scan)
+        bench.point_at(4, 9, 2)
+        lines.append(bench.readout.text())
+    assert lines[0].endswith("HU")
+    assert "HU" not in lines[1]
+
+
+def test_another_convention_counts_at_once(qtbot: Any) -> None:
+    bench, chosen = Bench(), ["LPS"]
+    bench.readout = Readout(lambda: NONE, lambda: chosen[0])
+    bench.readout.follow(bench.viewer)
+    bench.readout.set_scan(bench.scan)
+    bench.point_at(4, 9, 2)
+    chosen[0] = "RAS"
+    assert bench.readout.text() == words(bench.scan, (4, 9, 2), NONE, "RAS")
+
+
 class Bench:
     def __init__(self) -> None:
         self.scan = make_scan(spacing=(2.0, 1.0, 1.0), origin=(5.0, 6.0, 7.0))

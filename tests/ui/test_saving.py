@@ -263,6 +263,34 @@ def test_each_frame_has_a_name_of_its_own_suggested(window, named):
     assert named == ["series_frame0_mask.nii.gz", "series_frame2_mask.nii.gz"]
 
 
+def test_the_suggested_file_lies_beside_the_scan_whatever_that_is_called(window, tmp_path, monkeypatch):
+    suggested = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (suggested.append(args[2]), ("", ""))[1])
+    path = tmp_path / "head.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=(12, 20, 16)).astype(np.float32), np.eye(4)), path)
+    for data, arguments, _ in layer_data(replace(open_scan(path), name="AX T1 W/O 10:30 (series 3)")):
+        window.viewer.add_image(data, **arguments)
+    state = window.dock.session.state
+    window.dock.panel.run_requested.emit()
+    window.until(lambda: state.prediction is not None and state.busy is None)
+    window.dock.correct.saving.save_as()
+    assert suggested == [str(tmp_path / "AX T1 W-O 10-30 (series 3)_mask.nii.gz")]
+
+
+def test_what_is_not_shown_is_not_offered_to_be_saved(window, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: pytest.fail("the wrong mask would be saved"))
+    window.paint()
+    for data, arguments, _ in layer_data(make_scan((12, 16, 10), name="other")):
+        window.viewer.add_image(data, **arguments)
+    window.until(lambda: window.dock.session.state.scan.name == "other")
+    window.outer.close()
+    assert "“scan”" in window.question.text()
+    assert "choose its scan and its model" in window.question.informativeText()
+    assert not any("Save" in b.text().replace("&", "") for b in window.question.buttons())
+    window.press("Cancel")
+    assert window.outer.isVisible()
+
+
 @pytest.mark.parametrize("answer", ["Replace", "Cancel"])
 def test_a_name_that_got_another_ending_is_asked_about(window, tmp_path, monkeypatch, answer):
     there = tmp_path / "head_mask.nrrd"

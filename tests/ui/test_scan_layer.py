@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -12,8 +13,10 @@ from fakes import make_scan
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
-from napari_sparsetok.scan import Geometry, Scan, ScanError
-from napari_sparsetok.ui.scan_layer import Frame, frame_at, is_at_hand, layer_data, placed, scan_of
+from napari_sparsetok.labels import LabelTable
+from napari_sparsetok.scan import Geometry, Scan, ScanError, Source
+from napari_sparsetok.ui.given_mask import mask_layer
+from napari_sparsetok.ui.scan_layer import Frame, frame_at, is_at_hand, layer_data, lies_on, placed, scan_of
 
 
 def image(scan: Scan) -> Image:
@@ -201,3 +204,33 @@ def test_a_few_sagittal_slices_are_no_colours(slices: int, leading: Any) -> None
     assert not layer.rgb
     assert layer.ndim == scan.voxels.ndim
     assert scan_of(layer).shape == scan.shape
+
+
+def test_a_mask_of_one_frame_is_not_seen_with_the_others(tmp_path: Path) -> None:
+    moving = replace(series(), source=Source(tmp_path / "a.nii", "nifti"))
+    viewer = ViewerModel()
+    ((data, arguments, _),) = layer_data(moving)
+    layer = viewer.add_image(data, **arguments)
+    frames = [scan_of(layer, k) for k in range(3)]
+    mask, arguments, _ = mask_layer((frames[1], np.ones(moving.shape, np.uint8), LabelTable.of(["a"])), "mask")
+    drawn = viewer.add_labels(mask, **arguments)
+    for k in range(3):
+        viewer.dims.set_point(0, k)
+        viewer.dims.set_point(1, 4.0)
+        value = drawn.get_value((k, 4.0, 6.0, 5.0), world=True)
+        assert value == (1 if k == 1 else None)
+        assert lies_on(drawn, frames[k]) == (k == 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        *[("rotate", 30.0), ("shear", [0.2, 0.0, 0.0]), ("affine", np.diag([1.0, -1.0, 1.0, 1.0]))],
+        *[("units", ("um", "um", "um")), ("translate", (1.0, 2.0, 9.0)), ("scale", (3.0, 2.0, 1.5))],
+    ],
+)
+def test_a_layer_that_was_turned_or_moved_is_no_mask_of_the_scan(change: str, value: Any) -> None:
+    scan = make_scan(spacing=(3.0, 2.0, 1.0), origin=(1.0, 2.0, 3.0))
+    place = placed(scan.geometry)
+    assert lies_on(Labels(np.zeros(scan.shape, np.uint8), **place), scan)
+    assert not lies_on(Labels(np.zeros(scan.shape, np.uint8), **(place | {change: value})), scan)

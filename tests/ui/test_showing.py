@@ -239,7 +239,8 @@ def test_facts_say_geometry_and_notes() -> None:
     noted = Scan(scan.voxels, scan.geometry, name="T1", notes=(SIDES_UNKNOWN,))
     rows = dict(facts(noted))
     assert rows["Scan"] == "T1"
-    assert rows["Voxels"].startswith("12 × 20 × 16")
+    assert rows["Voxels"] == "12 × 20 × 16", "no sides are claimed"
+    assert dict(facts(scan))["Voxels"] == "12 × 20 × 16 (R–L × A–P × I–S)"
     assert rows["Voxel size"] == "0.9 × 0.7 × 2.5 mm"
     assert rows["Extent"] == "11 × 14 × 40 mm"
     assert rows["Note"] == SIDES_UNKNOWN
@@ -302,4 +303,5 @@ def test_a_file_that_has_gone_is_said(room: Room, study: Path) -> None:
     room.qtbot.waitUntil(lambda: room.session.state.message is not None, timeout=MS)
     assert room.session.state.message.severity == "error"
     assert SECRET not in room.session.state.message.text
+    room.qtbot.waitUntil(room.showing.dialog._names.isEnabled, timeout=MS)  # to try again
     room.showing.dialog.close()

@@ -522,3 +522,16 @@ def test_without_a_scan_the_planes_close(window: Window) -> None:
     window.views.set_reference(window.layer, True)
     window.views.open()
     assert window.views.is_shown
+
+
+def test_a_plane_leaves_no_room_for_a_scan_that_is_hidden(window: Window) -> None:
+    window.views.toggle(True)
+    far = make_scan((10, 12, 8), origin=(900.0, 900.0, 900.0))
+    ((data, arguments, _),) = layer_data(far)
+    layer = window.viewer.add_image(data, **arguments)
+    window.layer.visible = False
+    window.views.set_reference(layer, True)
+    for model in window.views.models:
+        middle = [o + (n - 1) / 2 for o, n in zip(far.geometry.origin, far.shape, strict=True)]
+        shown = list(model.dims.displayed)
+        np.testing.assert_allclose(np.asarray(model.scene.camera.center)[1:], np.asarray(middle)[shown], atol=1)

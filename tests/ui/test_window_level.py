@@ -104,6 +104,14 @@ def test_flat_or_hollow_scans_still_have_a_window() -> None:
             assert high > low
 
 
+@pytest.mark.parametrize(("unit", "kind"), [("HU", "CT"), ("US", "CT"), (None, "CT"), ("MGML", ""), ("Z_EFF", "")])
+def test_a_ct_without_hounsfield_units_is_not_taken_for_one(unit: str | None, kind: str, tmp_path: Path) -> None:
+    extra = {"SOPClassUID": CT_STORAGE, "Modality": "CT"} | ({"RescaleType": unit} if unit else {})
+    scan = open_scan(Series(block(), extra=extra).write(tmp_path))
+    assert modality(scan) == kind
+    assert any("not Hounsfield units" in note for note in scan.notes) == (kind == "")
+
+
 def test_the_modality_is_what_the_file_says(tmp_path: Path) -> None:
     """Also of an MR whose values look like Hounsfield units."""
     pixels = block() - 1000
