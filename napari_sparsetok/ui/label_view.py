@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_sparsetok.ui.icon import Tint, icon
+from napari_sparsetok.ui.later import later
 
 _SHOW, _LOCK = 4, 5
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
@@ -63,9 +64,7 @@ class LabelView(QTableWidget):
         self.setShowGrid(False)
         self.setWordWrap(True)
         self._tint = Tint(self, self._draw)
-        self._fit_later = QTimer(self)  # once Qt has laid out all columns
-        self._fit_later.setSingleShot(True)
-        self._fit_later.timeout.connect(self._fit)
+        self._fit_later = later(self, self._fit)  # once Qt has laid out all columns
         header.sectionResized.connect(self._on_column)
         self.itemSelectionChanged.connect(self._on_selected)
         self.itemChanged.connect(self._on_item_changed)

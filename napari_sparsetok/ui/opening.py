@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
 
 from napari_sparsetok.files import RepairableScanError, SeriesInfo, find_series, open_labels, open_scan
@@ -14,6 +14,7 @@ from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.session import Session
 from napari_sparsetok.ui.given_mask import GivenMask, is_segmentation, looks_like_labels, mask_of, segmentation_of
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.scan_layer import LayerData, layer_data
 from napari_sparsetok.ui.series_dialog import SeriesDialog
 
@@ -118,9 +119,7 @@ class Opening(QObject):
         self._taken: list[Path] = []
         self._coming = 0  # of those that were dropped together, how many are not looked at yet
         self._later: list[Path] = []  # those of them that seem to be masks
-        self._soon = QTimer(self)  # once all that was dropped together is known
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self._open_taken)
+        self._soon = later(self, self._open_taken)  # once all that was dropped together is known
         self.dialog: QDialog | None = None
 
     def ask_file(self) -> None:

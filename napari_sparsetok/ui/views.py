@@ -11,10 +11,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
 from psygnal import Signal
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QSplitter, QVBoxLayout, QWidget
 
 from napari_sparsetok.ui.brush_layer import without_box
+from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.lifetime import Lifetime
 from napari_sparsetok.ui.mirror import CROSS, Mirror
 from napari_sparsetok.ui.orientation import Orientation
@@ -105,9 +106,7 @@ class PlaneView(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self._title)
         layout.addWidget(self._canvas, 1)
-        self._fit = QTimer(self)  # once the window has given it its size
-        self._fit.setSingleShot(True)
-        self._fit.timeout.connect(self.fit)
+        self._fit = later(self, self.fit)  # once the window has given it its size
         self.model.dims.events.ndim.connect(self._on_ndim)
         main.events.theme.connect(self._on_theme)
         self._on_theme()
