@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine.cache import WindowPrefix
@@ -63,7 +64,7 @@ def load_model(card: Card) -> SCD:
 
     Raises
     ------
-    CardError : the weights are missing, damaged, or do not fit the card's config.
+    CardError : the weights are missing, damaged, no numbers, or do not fit the card's config.
     """
     stored = card.verified_weights()
     try:
@@ -71,11 +72,17 @@ def load_model(card: Card) -> SCD:
         config = config_of(card)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         first_line = str(error).splitlines()[0]
         raise CardError(
             f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
         ) from None
+    # Of a NaN in a score network nothing is seen in the logits: it would pick the tokens by chance.
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise CardError(
+            f"the weights of “{card.title}” hold values that are no numbers (NaN or infinity), so no mask of it could "
+            "be trusted; get the model again from whoever made it"
+        )
     if config.in_channels != len(card.channels) or config.out_channels != len(card.labels) + 1:
         raise CardError(f"the card of “{card.title}” names other channels or labels than its network has")
     return model.eval().requires_grad_(False)
