@@ -381,6 +381,11 @@ def test_what_the_cpu_says_of_a_full_memory_is_known():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60)
     assert devices.is_full(raised.value)
+
+
+@pytest.mark.parametrize("call", ["CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out of memory"])
+def test_what_libraries_on_the_gpu_say_of_a_full_memory_is_known(call):
+    assert devices.is_full(RuntimeError(f"CUDA error: {call}"))
     assert not devices.is_full(RuntimeError("something else"))
 
 
@@ -400,6 +405,24 @@ def test_learned_positions_need_a_whole_window(tmp_path):
     assert segmenter.segment(make_scan((20, 30, 20)), SETTINGS).complete
     with pytest.raises(ScanError, match="choose a larger region"):
         segmenter.segment(make_scan((12, 24, 16)), SETTINGS)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (17, 40, 41), (40, 48, 33), (70, 12, 50)])
+def test_a_network_that_pools_its_tokens_segments_scans_of_any_size(tmp_path, shape):
+    pooled = replace(tiny.CONFIG, patch=8, window=(32, 48, 48), pooled_decoder=True)
+    tiny.write_model(tmp_path, config=pooled, one_piece=[1])
+    segmenter, scan = SCDSegmenter(Registry([tmp_path])), make_scan(shape)
+    found = segmenter.segment(scan, SETTINGS)
+    assert found.complete
+    assert len(np.unique(found.mask)) > 1
+    box = found.tokens.stage[tuple(slice(-(-n // 8)) for n in shape)]
+    assert (box > 0).all()
+    assert np.array_equal(segmenter.segment(scan, SETTINGS, hints=Hints(focus=(0, 0, 0), base=found)).mask, found.mask)
+
+
+def test_a_pooled_network_names_a_window_that_it_can_pool():
+    with pytest.raises(ValueError, match="even number of patches, at least 4"):
+        replace(tiny.CONFIG, window=(16, 20, 16), pooled_decoder=True)
 
 
 def test_a_scan_too_large_for_the_memory_is_refused_before_anything_is_made(segmenter, monkeypatch):
