@@ -81,7 +81,7 @@ def _poolable(grid: ModelGrid, card: Card) -> ModelGrid:
     padded = tuple(
         n if n >= w else max(2 * two, -(-n // two) * two) for n, w in zip(grid.padded, card.window, strict=True)
     )
-    return replace(grid, padded=padded)
+    return replace(grid, padded=padded)  # type: ignore[arg-type]
 
 
 def _channels(scan: Scan, card: Card) -> NDArray[Any]:
