@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
-from napari_sparsetok.state import Prediction, Reference, Settings
+from napari_sparsetok.state import DeviceChoice, Prediction, Reference, Selection, Settings
 from napari_sparsetok.weights import Card, Registry
 
 
@@ -247,6 +247,7 @@ class _Recorded:
                     f"this record has settings that this version does not know ({words}); update napari-sparsetok"
                 )
             settings = Settings.from_json(document["settings"], reference)
+            _check_kinds(settings)
             start, stop = (tuple(int(n) for n in document["region_zyx"][key]) for key in ("start", "stop"))
             if (len(start), len(stop)) != (3, 3):
                 raise ValueError("a region has three axes")
@@ -264,10 +265,24 @@ class _Recorded:
                 prediction=str(document["prediction_sha256"]),
                 device=str(document.get("device", "unknown")),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, ScanError):
                 raise
             raise ScanError(f"what this record says cannot be used again ({error})") from None
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Whether settings from a file are of the kinds that the engine reckons with; their limits it looks at itself."""
+    optional = [value for value in (settings.threshold, settings.replace_nonfinite) if value is not None]
+    if not all(isinstance(value, int | float) for value in (*optional, *(settings.stage_ratios or ()))):
+        raise ValueError("a ratio, a threshold or a replacement is no number")
+    if type(settings.seed) is not int or type(settings.all_pieces) is not bool:
+        raise ValueError("“seed” is a whole number, and “all_pieces” true or false")
+    for value, known in ((settings.device, DeviceChoice), (settings.selection, Selection)):
+        if value not in get_args(known):
+            raise ValueError(f"{value!r} is none of {', '.join(get_args(known))}")
+    if settings.forced is not None:
+        settings.forced.signs()  # tokens that are not on their grid
 
 
 def opened(source: ScanFiles) -> Scan:

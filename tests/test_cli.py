@@ -267,6 +267,46 @@ def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path
     assert "cannot be read as a record" in refused("replay", scan, scan)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": "x"},
+        {"all_pieces": 3},
+        {"threshold": "x"},
+        {"stage_ratios": 5},
+        {"stage_ratios": ["a", "b"]},
+        {"replace_nonfinite": "x"},
+        {"device": "tpu"},
+        {"selection": "best"},
+        {"selection": []},
+        {"keep_ratio": None},
+        {
+            "forced": {
+                "region_zyx": {"start": [0] * 3, "stop": [9] * 3},
+                "grid_zyx": [5, 7, 5],
+                "keep": [999],
+                "drop": [],
+            }
+        },
+        {
+            "forced": {
+                "region_zyx": {"start": [0] * 3, "stop": [9] * 3},
+                "grid_zyx": [5, 7, 5],
+                "keep": ["a"],
+                "drop": [],
+            }
+        },
+    ],
+)
+def test_a_record_with_settings_of_another_kind_is_refused(settings, models, scan, tmp_path, monkeypatch):
+    report = tmp_path / "r.json"
+    run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report)
+    document = json.loads(report.read_text())
+    report.write_text(json.dumps(document | {"settings": document["settings"] | settings}))
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
+    assert "cannot be used again" in refused("replay", report, scan)
+
+
 def test_what_a_reference_ranked_is_replayed_with_it(models, scan, tmp_path):
     source = nib.load(scan)
     masks = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
