@@ -172,6 +172,7 @@ def replay(
     source: ScanFiles,
     out: Path | None = None,
     reference: Path | None = None,
+    device: DeviceChoice | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Make the prediction of a record again.
@@ -182,6 +183,7 @@ def replay(
     source : the scan that it was made of.
     out : where to write the prediction, if anywhere.
     reference : the mask that ranked the tokens, if one did.
+    device : where to compute; None is what the record says, which may not be there.
 
     Returns
     -------
@@ -208,7 +210,8 @@ def replay(
     from napari_sparsetok.engine.segmenter import SCDSegmenter
 
     segmenter = SCDSegmenter(registry, cache_bytes=0)
-    prediction = segmenter.segment(scan, then.settings, region=then.region, watch=Watch(on_progress=on_progress))
+    settings = then.settings if device is None else replace(then.settings, device=device)
+    prediction = segmenter.segment(scan, settings, region=then.region, watch=Watch(on_progress=on_progress))
     if out is not None:
         save_mask(out, prediction.mask, scan, prediction.labels, MadeBy(card.id, corrected=False))
     return {

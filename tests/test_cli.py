@@ -267,6 +267,17 @@ def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path
     assert "cannot be read as a record" in refused("replay", scan, scan)
 
 
+def test_a_record_of_a_machine_with_a_gpu_is_replayed_without_one(models, scan, tmp_path, monkeypatch):
+    report = tmp_path / "r.json"
+    run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report, "--device", "cpu")
+    document = json.loads(report.read_text())
+    document["settings"]["device"] = "cuda"
+    report.write_text(json.dumps(document))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "choose the device “auto” or “cpu”" in refused("replay", report, scan)
+    assert json.loads(run("replay", report, scan, "--device", "cpu", "--json").stdout)["same"]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
