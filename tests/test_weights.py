@@ -172,6 +172,8 @@ def test_a_card_of_a_later_format_asks_for_an_update(tmp_path):
 def test_weights_are_only_handed_out_if_they_are_the_right_ones(tmp_path):
     card = tiny.write_model(tmp_path)
     assert card.verified_weights() == card.weights.read_bytes()
+    card = tiny.rewrite(card, sha256=card.sha256.upper())
+    assert card.verified_weights() == card.weights.read_bytes()
     card.weights.write_bytes(b"something else")
     with pytest.raises(CardError, match="damaged"):
         card.verified_weights()
@@ -187,6 +189,15 @@ def test_folders_are_searched_in_order_and_a_missing_one_is_none(tmp_path, monke
     assert Registry(folders)["same"].title == "second"
     monkeypatch.setenv("SPARSETOK_MODELS", str(tmp_path / "a"))
     assert "same" in Registry().cards
+
+
+@pytest.mark.parametrize("copy", ["a copy", "tiny_old", "zz"])
+def test_a_copy_beside_a_model_does_not_take_its_place_and_is_said(copy, tmp_path):
+    tiny.write_model(tmp_path)
+    tiny.write_model(tmp_path, copy, id="tiny", title="Older")
+    registry = Registry([tmp_path])
+    assert registry["tiny"].title == "A tiny model"
+    assert registry.problems == [f"two model cards in {tmp_path} have the id “tiny”; tiny.json is used"]
 
 
 def test_a_folder_that_goes_away_while_it_is_looked_at_is_a_problem_and_the_others_are_read(tmp_path, monkeypatch):

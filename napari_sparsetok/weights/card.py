@@ -255,7 +255,7 @@ class Card:
             raise CardError(
                 f"the weights of “{self.title}” cannot be read ({error.strerror}); install the model again"
             ) from None
-        if hashlib.sha256(stored).hexdigest() != self.sha256:
+        if hashlib.sha256(stored).hexdigest() != self.sha256.lower():  # Windows writes hashes in capitals
             raise CardError(
                 f"the weights of “{self.title}” are damaged or not the ones its card describes; install the model again"
             )

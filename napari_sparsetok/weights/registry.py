@@ -26,7 +26,7 @@ def _default_folders() -> list[Path]:
 
 
 class Registry:
-    """The models that there are, by id; one found later replaces an earlier one of the same id.
+    """The models that there are, by id; one of a later folder replaces one of the same id.
 
     problems : sentences about folders and cards that could not be read.
     """
@@ -35,23 +35,35 @@ class Registry:
         self.cards: dict[str, Card] = {}
         self.problems: list[str] = []
         for folder in _default_folders() if folders is None else folders:
-            for path in self._cards_in(folder):
-                self._add(path)
+            self.cards |= self._cards_of(folder)
 
-    def _cards_in(self, folder: Path) -> list[Path]:
+    def _cards_of(self, folder: Path) -> dict[str, Card]:
+        """The cards of a folder by id. Of two of one id that counts whose file is called so, not a copy beside it."""
+        found: dict[str, Card] = {}
+        for path in self._files_in(folder):
+            card = self._read(path)
+            if card is None:
+                continue
+            if card.id in found:
+                card = max(found[card.id], card, key=lambda one: one.weights.stem == one.id)
+                kept = card.weights.with_suffix(".json").name
+                self.problems.append(f"two model cards in {folder} have the id “{card.id}”; {kept} is used")
+            found[card.id] = card
+        return found
+
+    def _files_in(self, folder: Path) -> list[Path]:
         try:
             return sorted(folder.glob("*.json"))
         except OSError as error:  # a network drive that has gone, say: the other models are still there
             self.problems.append(f"the models in {folder} cannot be read ({error.strerror}); look whether it is there")
             return []
 
-    def _add(self, path: Path) -> None:
+    def _read(self, path: Path) -> Card | None:
         try:
-            card = Card.read(path)
+            return Card.read(path)
         except CardError as error:
             self.problems.append(str(error))
-        else:
-            self.cards[card.id] = card
+            return None
 
     def __getitem__(self, model: str) -> Card:
         """The card of a model.
