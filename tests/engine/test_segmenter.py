@@ -122,6 +122,20 @@ def test_focus_only_runs_the_windows_there_and_keeps_the_base_elsewhere(segmente
     assert not np.array_equal(part.mask, base.mask)
 
 
+def test_scores_of_two_selections_are_never_in_one_map(segmenter):
+    scan = make_scan((40, 40, 40))
+    base = segmenter.segment(scan, SETTINGS)
+    by_norm = replace(SETTINGS, selection="norm")
+    part = segmenter.segment(scan, by_norm, hints=Hints(focus=(0, 0, 0), focus_only=True, base=base))
+    whole = segmenter.segment(scan, by_norm)
+    seen = part.tokens.stage > 0
+    assert 0 < seen.sum() < seen.size
+    assert np.allclose(part.tokens.importance[0][seen], whole.tokens.importance[0][seen])
+    assert np.isnan(part.tokens.importance[:, ~seen]).all()
+    again = segmenter.segment(scan, by_norm, hints=Hints(focus=(0, 0, 0), focus_only=True, base=whole))
+    assert (again.tokens.stage > 0).all()
+
+
 def test_a_look_while_the_machine_is_busy_is_no_result_and_leaves_none_behind(segmenter, monkeypatch):
     scan = make_scan()  # one window
     plain = segmenter.segment(scan, SETTINGS)
