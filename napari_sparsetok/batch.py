@@ -93,6 +93,12 @@ def segment_file(
     for note in scan.notes:
         on_notice(note)
     region = region_of(order.region, order.around, scan, card)
+    if region is None and card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]):
+        size = " × ".join(f"{mm:.0f}" for mm in card.window_mm)
+        on_notice(
+            f"“{card.title}” was trained on boxes of {size} mm around the structure. In a whole scan it also marks "
+            "places where the structure is not; say where it is with --around or --region"
+        )
     _check_outputs(order, scan)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good

@@ -165,6 +165,22 @@ def test_a_region_and_a_point_restrict_the_mask(models, scan, tmp_path):
     assert document["region_zyx"]["stop"] == [min(a, b) for a, b in zip((16, 24, 16), mask.shape, strict=True)]
 
 
+def test_a_whole_scan_for_a_model_of_crops_is_segmented_with_a_warning(models, tmp_path):
+    small, large = tmp_path / "small.nii.gz", tmp_path / "large.nii.gz"
+    voxels = np.random.default_rng(0).integers(0, 500, (20, 28, 30)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), large)
+    nib.save(nib.Nifti1Image(voxels[:, :, :18], np.eye(4)), small)  # hardly larger than a crop
+    tiny.write_model(models, "crops", needs_region=True)
+    out = ["--out", tmp_path / "m.nii.gz"]
+    assert "boxes of 16 × 24 × 16 mm" in run("segment", large, "--model", "crops", *out).stderr
+    for quiet in (
+        ["segment", small, "--model", "crops", *out],
+        ["segment", large, "--model", "tiny", *out],
+        ["segment", large, "--model", "crops", "--around=10,10,15", *out],
+    ):
+        assert "boxes of" not in run(*quiet).stderr
+
+
 def test_several_channels_and_frames(models, scan, tmp_path):
     source = nib.load(scan)
     film = tmp_path / "film.nii.gz"

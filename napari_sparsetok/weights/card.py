@@ -15,6 +15,7 @@ from napari_sparsetok.scan import ScanError
 
 FORMAT = 1
 _LONGEST = 1 << 20  # bytes
+_CROP_SLACK = 1.5  # a scan this much larger than a window is no crop
 
 
 class CardError(ScanError):
@@ -202,6 +203,10 @@ class Card:
         """Extent (z, y, x) of the largest input in millimetres."""
         z, y, x = (n * s for n, s in zip(self.window, self.spacing, strict=True))
         return z, y, x
+
+    def is_too_large(self, extent: Sequence[float]) -> bool:
+        """Whether so many millimetres (z, y, x) are more than the crops around one structure that it was trained on."""
+        return self.needs_region and any(mm > _CROP_SLACK * w for mm, w in zip(extent, self.window_mm, strict=True))
 
     @classmethod
     def read(cls, path: Path) -> Card:
