@@ -391,6 +391,23 @@ def test_a_full_memory_is_said_with_what_can_be_done(segmenter, monkeypatch, err
         segmenter.segment(make_scan(), SETTINGS)
 
 
+@pytest.mark.parametrize("where", [(engine, "lay_out"), (engine, "Canvas"), (Canvas, "add"), (Canvas, "mask")])
+def test_a_full_memory_around_the_network_is_said_too_and_the_cache_let_go(segmenter, monkeypatch, where):
+    scan, settings = make_scan((40, 24, 16)), replace(SETTINGS, keep_ratio=0.2)
+    segmenter.segment(make_scan(), SETTINGS)
+    assert len(segmenter._cache)
+
+    def full(*args, **more):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, full)
+        with pytest.raises(ScanError, match="not enough memory"):
+            segmenter.segment(scan, settings)
+    assert not len(segmenter._cache)
+    assert segmenter.segment(scan, settings).complete
+
+
 def test_what_the_cpu_says_of_a_full_memory_is_known():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60)
