@@ -15,9 +15,10 @@ from napari_sparsetok.engine.cache import WindowPrefix
 from napari_sparsetok.engine.completing import SharedCompletion
 from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.engine.decoding import FastDecoder, joined
-from napari_sparsetok.engine.device import Device, keep_freed_memory
+from napari_sparsetok.engine.device import Device, is_full, keep_freed_memory
 from napari_sparsetok.engine.intensity import check_rule
 from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import DeviceChoice
 from napari_sparsetok.weights import Card, CardError
 
@@ -65,6 +66,7 @@ def load_model(card: Card) -> SCD:
     Raises
     ------
     CardError : the weights are missing, damaged, no numbers, or do not fit the card's config.
+    ScanError : the memory is full.
     """
     stored = card.verified_weights()
     try:
@@ -72,7 +74,9 @@ def load_model(card: Card) -> SCD:
         config = config_of(card)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
-    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
+        if is_full(error):
+            raise ScanError(f"there is not enough memory to load “{card.title}”; close other programs") from None
         first_line = str(error).splitlines()[0]
         raise CardError(
             f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"

@@ -408,6 +408,16 @@ def test_a_full_memory_around_the_network_is_said_too_and_the_cache_let_go(segme
     assert segmenter.segment(scan, settings).complete
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_memory_too_full_to_load_a_model_is_no_fault_of_the_model(folder, monkeypatch, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(SCD, "load_state_dict", full)
+    with pytest.raises(ScanError, match="not enough memory to load “A tiny model”"):
+        load_model(Registry([folder])["tiny"])
+
+
 def test_what_the_cpu_says_of_a_full_memory_is_known():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60)
