@@ -77,9 +77,10 @@ def load_model(card: Card) -> SCD:
     except (TypeError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
         if is_full(error):
             raise ScanError(f"there is not enough memory to load “{card.title}”; close other programs") from None
-        first_line = str(error).splitlines()[0]
+        said = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]  # without PyTorch's heading
+        reason = said[0] if said else type(error).__name__
         raise CardError(
-            f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
+            f"the weights of “{card.title}” do not fit its card ({reason}); install the model again"
         ) from None
     # Of a NaN in a score network nothing is seen in the logits: it would pick the tokens by chance.
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):

@@ -436,7 +436,7 @@ def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
     raw = json.loads(path.read_text())
     raw["config"]["dim"] = 48
     path.write_text(json.dumps(raw))
-    with pytest.raises(CardError, match="do not fit"):
+    with pytest.raises(CardError, match=r"do not fit its card \(size mismatch for \S+"):
         SCDSegmenter(Registry([tmp_path])).segment(make_scan(), SETTINGS)
 
 
