@@ -63,7 +63,6 @@ def test_the_body_of_a_card_is_optional_read_back_and_checked(tmp_path):
             for name in ("id", "title", "licence", "sha256")
             for value in (5, None)
         ),
-        ({"id": ""}, "name of one line"),
         ({"id": "a\nb"}, "name of one line"),
         ({"channels": [1]}, "“channels” are texts"),
         ({"keep_ratios": [0.5]}, "“keep_ratios” are two numbers"),

@@ -78,7 +78,7 @@ def _check_kinds(card: Card) -> None:
     for name in _TEXTS:
         if not isinstance(getattr(card, name), str):
             raise ValueError(f"“{name}” is a text, not {getattr(card, name)!r}")
-    if not (card.id and card.id.isprintable()):
+    if not card.id.isprintable():
         raise ValueError(f"“id” is a name of one line, not {card.id!r}")
     if not all(isinstance(channel, str) for channel in card.channels):
         raise ValueError(f"“channels” are texts, not {card.channels!r}")
