@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,20 @@ from napari_sparsetok.correction import compose
 from napari_sparsetok.engine.contract import Watch
 from napari_sparsetok.engine.report import mask_hash
 from napari_sparsetok.engine.report import report as make_report
-from napari_sparsetok.files import MadeBy, check_mask_name, check_not_of, open_scan, resampled_to, save_mask
+from napari_sparsetok.files import (
+    MadeBy,
+    check_mask_name,
+    check_not_of,
+    mask_suffixes,
+    open_scan,
+    resampled_to,
+    save_mask,
+)
 from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
-from napari_sparsetok.state import Prediction, Reference, Settings
+from napari_sparsetok.state import DeviceChoice, Prediction, Reference, Selection, Settings
 from napari_sparsetok.weights import Card, Registry
 
 
@@ -84,6 +93,12 @@ def segment_file(
     for note in scan.notes:
         on_notice(note)
     region = region_of(order.region, order.around, scan, card)
+    if region is None and card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]):
+        size = " × ".join(f"{mm:.0f}" for mm in card.window_mm)
+        on_notice(
+            f"“{card.title}” was trained on boxes of {size} mm around the structure. In a whole scan it also marks "
+            "places where the structure is not; say where it is with --around or --region"
+        )
     _check_outputs(order, scan)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter  # loads torch: only once the input is known to be good
@@ -99,21 +114,42 @@ def segment_file(
         save_tokens(order.tokens, prediction.tokens)
     document = make_report(prediction, card)
     if order.report:
-        with written_whole(order.report) as part:
+        with written_whole(Path(os.path.expanduser(order.report))) as part:
             part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
 
 
 def _check_outputs(order: Order, scan: Scan) -> None:
     """No two can have one name, as their names end otherwise."""
-    check_mask_name(order.out, scan)
+    _check_mask(order.out, scan)
     further = {"report": (order.report, ".json"), "token map": (order.tokens, ".npz")}
     for what, (path, ending) in further.items():
         if path is None:
             continue
-        if path.suffix.lower() != ending:
+        if path.suffix != ending:
             raise ScanError(f"the {what} is saved as {ending}; let its name end so, not in “{path.suffix}”")
         check_not_of(path, scan)
+        _check_place(path)
+
+
+def _check_mask(path: Path, scan: Scan) -> None:
+    check_mask_name(path, scan)
+    if not path.name.lower().endswith(mask_suffixes(scan)):
+        raise ScanError(
+            f"{path.name} cannot be saved as DICOM: not every slice of the scan is an image of a DICOM series that it "
+            "could refer to; save it as .nii.gz or .nrrd"
+        )
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """What the disk will refuse for certain is better known before hours of computing than after."""
+    target = Path(os.path.realpath(os.path.expanduser(path)))
+    if target.is_dir():
+        raise ScanError(f"{path.name} is a folder; give the name of a file")
+    there = next((folder for folder in target.parents if os.path.lexists(folder)), target.parent)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ScanError(f"{path.name} cannot be written to {there}; choose another folder")
 
 
 def save_result(
@@ -142,6 +178,7 @@ def replay(
     source: ScanFiles,
     out: Path | None = None,
     reference: Path | None = None,
+    device: DeviceChoice | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Make the prediction of a record again.
@@ -152,6 +189,7 @@ def replay(
     source : the scan that it was made of.
     out : where to write the prediction, if anywhere.
     reference : the mask that ranked the tokens, if one did.
+    device : where to compute; None is what the record says, which may not be there.
 
     Returns
     -------
@@ -159,7 +197,8 @@ def replay(
 
     Raises
     ------
-    ScanError : it is another scan, or the model is not here with the same weights.
+    ScanError : it is another scan, the model is not here with the same weights, the mask was unfinished when it was
+        saved, or `out` cannot be written. That is looked at before anything is computed.
     """
     # That it is the very mask of the record says more than its grid.
     ranked_by = None if reference is None else Reference(_numbers_of(open_scan(reference), reference))
@@ -171,11 +210,14 @@ def replay(
     scan = opened(source)
     if scan.content_hash != then.scan:
         raise ScanError("this is not the scan of the record: its voxels or its place differ")
+    if out is not None:
+        _check_mask(out, scan)
 
     from napari_sparsetok.engine.segmenter import SCDSegmenter
 
     segmenter = SCDSegmenter(registry, cache_bytes=0)
-    prediction = segmenter.segment(scan, then.settings, region=then.region, watch=Watch(on_progress=on_progress))
+    settings = then.settings if device is None else replace(then.settings, device=device)
+    prediction = segmenter.segment(scan, settings, region=then.region, watch=Watch(on_progress=on_progress))
     if out is not None:
         save_mask(out, prediction.mask, scan, prediction.labels, MadeBy(card.id, corrected=False))
     return {
@@ -204,7 +246,7 @@ class _Recorded:
 
         Raises
         ------
-        ScanError : a newer version wrote it, or it is damaged.
+        ScanError : a newer version wrote it, it is of an unfinished mask, or it is damaged.
         """
         try:
             unknown = set(document["settings"]) - {field.name for field in fields(Settings)}
@@ -214,9 +256,15 @@ class _Recorded:
                     f"this record has settings that this version does not know ({words}); update napari-sparsetok"
                 )
             settings = Settings.from_json(document["settings"], reference)
+            _check_kinds(settings)
             start, stop = (tuple(int(n) for n in document["region_zyx"][key]) for key in ("start", "stop"))
             if (len(start), len(stop)) != (3, 3):
                 raise ValueError("a region has three axes")
+            if not document.get("complete", True):
+                raise ScanError(
+                    "this record is of an unfinished mask: parts of the scan were not segmented yet when it was saved. "
+                    "So it cannot be made again; segment the scan to the end and save again"
+                )
             return cls(
                 model=str(document["model"]["id"]),
                 weights=str(document["model"]["sha256"]),
@@ -226,10 +274,24 @@ class _Recorded:
                 prediction=str(document["prediction_sha256"]),
                 device=str(document.get("device", "unknown")),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, ScanError):
                 raise
             raise ScanError(f"what this record says cannot be used again ({error})") from None
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Whether settings from a file are of the kinds that the engine reckons with; their limits it looks at itself."""
+    optional = [value for value in (settings.threshold, settings.replace_nonfinite) if value is not None]
+    if not all(isinstance(value, int | float) for value in (*optional, *(settings.stage_ratios or ()))):
+        raise ValueError("a ratio, a threshold or a replacement is no number")
+    if type(settings.seed) is not int or type(settings.all_pieces) is not bool:
+        raise ValueError("“seed” is a whole number, and “all_pieces” true or false")
+    for value, known in ((settings.device, DeviceChoice), (settings.selection, Selection)):
+        if value not in get_args(known):
+            raise ValueError(f"{value!r} is none of {', '.join(get_args(known))}")
+    if settings.forced is not None:
+        settings.forced.signs()  # tokens that are not on their grid
 
 
 def opened(source: ScanFiles) -> Scan:
@@ -243,6 +305,8 @@ def opened(source: ScanFiles) -> Scan:
     frames = [len(scan.voxels) for scan in scans if scan.leading == "time"]
     if frames and not 0 <= source.frame < min(frames):
         raise ScanError(f"the scan has {min(frames)} frames, counted from 0; there is no frame {source.frame}")
+    if source.frame and not frames:
+        raise ScanError(f"the scan has no time axis, so there is no frame {source.frame}; leave the frame out")
     volumes = [scan.frame(source.frame) for scan in scans]
     if len(volumes) == 1:
         return volumes[0]
@@ -292,9 +356,9 @@ def region_of(region: str | None, around: str | None, scan: Scan, card: Card) ->
 
 
 def _parsed_region(text: str) -> Region:
-    hint = f"“{text}” is no region; write it as 10:46,20:70,5:41 (first:end along z, y and x)"
+    hint = f"“{text}” is no region; write it as 10:46,20:70,5:41 (first:end along z, y and x, voxels counted from 0)"
     parts = [numbers(part, ":", 2, hint) for part in text.split(",")]
-    if len(parts) != 3:
+    if len(parts) != 3 or any(n < 0 or n != int(n) for part in parts for n in part):
         raise ScanError(hint)
     start, stop = zip(*(tuple(int(n) for n in part) for part in parts), strict=True)
     return Region(start, stop)

@@ -112,7 +112,11 @@ class StageStory:
 
 
 def story(
-    scores: NDArray[Any], stage: NDArray[Any], place: Shape, forced: NDArray[Any] | None = None
+    scores: NDArray[Any],
+    stage: NDArray[Any],
+    place: Shape,
+    forced: NDArray[Any] | None = None,
+    order: NDArray[Any] | None = None,
 ) -> tuple[StageStory, ...]:
     """What one window did with one token, for every stage that it came to.
 
@@ -122,20 +126,21 @@ def story(
     stage : (d, h, w), the stage that pruned a token, counted from 1; stages + 1 if it was kept to the end.
     place : the token.
     forced : (d, h, w), not 0 where a person chose.
+    order : as `scores`, what ranked the tokens, if the scores are rounded from that and may be equal where it is not.
     """
     told = []
     free = np.ones(stage.shape, dtype=bool) if forced is None else forced == 0
-    for k, values in enumerate(scores, start=1):
+    for k, (values, ranked) in enumerate(zip(scores, scores if order is None else order, strict=True), start=1):
         if stage[place] < k:
             break
         entered = stage >= k
-        mine = float(values[place])
-        flat, at = values[entered], int(np.ravel_multi_index(place, stage.shape))
-        before = np.count_nonzero(entered.ravel()[:at] & (values.ravel()[:at] == mine))  # equals keep their order
+        mine, at = float(values[place]), int(np.ravel_multi_index(place, stage.shape))
+        # Equals keep their order.
+        before = np.count_nonzero(entered.ravel()[:at] & (ranked.ravel()[:at] == ranked[place]))
         kept = bool(stage[place] > k)
         others = values[free & ((stage == k) if kept else (stage > k))]
         limit = (others.max() if kept else others.min()) if others.size else math.nan
-        rank = int(np.count_nonzero(flat > mine)) + int(before)
+        rank = int(np.count_nonzero(ranked[entered] > ranked[place])) + int(before)
         told.append(StageStory(mine, rank, int(entered.sum()), mine - float(limit), kept))
     return tuple(told)
 

@@ -96,6 +96,11 @@ def test_the_report_holds_no_name_and_no_path(models, scan, tmp_path):
         ({"--out": "m.foo"}, "saved as NIfTI"),
         ({"--tokens": "t.txt"}, "saved as .npz"),
         ({"--out": "scan.nii.gz"}, "is the scan itself"),
+        ({"--out": "m.dcm"}, "cannot be saved as DICOM"),
+        ({"--out": "folder.nii.gz"}, "is a folder"),
+        ({"--out": "scan.nii.gz/m.nii.gz"}, "choose another folder"),
+        ({"--report": "scan.nii.gz/deeper/r.json"}, "choose another folder"),
+        ({"--tokens": "t.NPZ"}, "saved as .npz"),
     ],
 )
 def test_what_is_to_be_written_is_looked_at_before_anything_is_computed(
@@ -103,6 +108,7 @@ def test_what_is_to_be_written_is_looked_at_before_anything_is_computed(
 ):
     (tmp_path / "scan.json").symlink_to(scan)
     (tmp_path / "linked.npz").hardlink_to(scan)
+    (tmp_path / "folder.nii.gz").mkdir()
     before = scan.read_bytes()
     monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
     options = {"--out": "m.nii.gz"} | changes
@@ -128,6 +134,16 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(models, scan, tmp
     assert report.read_text() == "before"
 
 
+def test_all_that_is_written_goes_to_the_home_folder_if_its_name_says_so(models, scan, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(tmp_path)
+    run("segment", scan, "--model", "tiny", "--out", "~/m.nii.gz", "--report", "~/r.json", "--tokens", "~/t.npz")
+    assert {path.name for path in home.iterdir()} == {"m.nii.gz", "r.json", "t.npz"}
+    assert not (tmp_path / "~").exists()
+
+
 def test_for_people_there_is_a_table(models, scan, tmp_path):
     result = run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz")
     assert "mL" in result.stdout
@@ -147,6 +163,22 @@ def test_a_region_and_a_point_restrict_the_mask(models, scan, tmp_path):
     document = json.loads(run("segment", scan, "--model", "tiny", "--out", out, f"--around={around}", "--json").stdout)
     assert document["region_zyx"]["start"] == [0, 0, 0]
     assert document["region_zyx"]["stop"] == [min(a, b) for a, b in zip((16, 24, 16), mask.shape, strict=True)]
+
+
+def test_a_whole_scan_for_a_model_of_crops_is_segmented_with_a_warning(models, tmp_path):
+    small, large = tmp_path / "small.nii.gz", tmp_path / "large.nii.gz"
+    voxels = np.random.default_rng(0).integers(0, 500, (20, 28, 30)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), large)
+    nib.save(nib.Nifti1Image(voxels[:, :, :18], np.eye(4)), small)  # hardly larger than a crop
+    tiny.write_model(models, "crops", needs_region=True)
+    out = ["--out", tmp_path / "m.nii.gz"]
+    assert "boxes of 16 × 24 × 16 mm" in run("segment", large, "--model", "crops", *out).stderr
+    for quiet in (
+        ["segment", small, "--model", "crops", *out],
+        ["segment", large, "--model", "tiny", *out],
+        ["segment", large, "--model", "crops", "--around=10,10,15", *out],
+    ):
+        assert "boxes of" not in run(*quiet).stderr
 
 
 def test_several_channels_and_frames(models, scan, tmp_path):
@@ -171,6 +203,9 @@ def test_several_channels_and_frames(models, scan, tmp_path):
         (["--keep-ratio", "1.01"], "keep ratio"),
         (["--region", "1:2"], "no region"),
         (["--region", "a:b,1:2,3:4"], "no region"),
+        (["--region=-3:9,0:9,0:9"], "counted from 0"),
+        (["--region", "1.5:9,0:9,0:9"], "counted from 0"),
+        (["--frame", "3"], "no time axis"),
         (["--region", "5:5,0:9,0:9"], "empty"),
         (["--region", "90:99,0:9,0:9"], "outside the scan"),
         (["--region", "0:2,0:9,0:9"], "one patch"),
@@ -223,7 +258,7 @@ def test_the_scan_itself_is_never_overwritten(models, scan):
     assert scan.read_bytes() == before
 
 
-def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path):
+def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path, monkeypatch):
     report, again = tmp_path / "r.json", tmp_path / "again.nii.gz"
     arguments = ["--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report]
     run("segment", scan, *arguments, "--keep-ratio", 0.3, "--region", "0:12,4:20,3:18")
@@ -234,12 +269,69 @@ def test_a_record_is_replayed_to_the_very_same_prediction(models, scan, tmp_path
     changed["settings"]["keep_ratio"] = 0.9
     report.write_text(json.dumps(changed))
     assert not json.loads(run("replay", report, scan, "--json", code=1).stdout)["same"]
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)  # nothing more is computed
+    for name, words in (("m.foo", "saved as NIfTI"), ("m.dcm", "as DICOM"), ("scan.nii.gz/m.nii.gz", "another folder")):
+        assert words in refused("replay", report, scan, "--out", tmp_path / name)
+    report.write_text(json.dumps(changed | {"complete": False}))
+    assert "unfinished mask" in refused("replay", report, scan)
+    report.write_text(json.dumps(changed))
     other = tmp_path / "other.nii.gz"
     nib.save(nib.Nifti1Image(np.arange(20**3, dtype=np.int16).reshape(20, 20, 20), np.eye(4)), other)
     assert "not the scan of the record" in refused("replay", report, other)
     tiny.write_model(models, config=tiny.with_channels(2))
     assert "other weights" in refused("replay", report, scan)
     assert "cannot be read as a record" in refused("replay", scan, scan)
+
+
+def test_a_record_of_a_machine_with_a_gpu_is_replayed_without_one(models, scan, tmp_path, monkeypatch):
+    report = tmp_path / "r.json"
+    run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report, "--device", "cpu")
+    document = json.loads(report.read_text())
+    document["settings"]["device"] = "cuda"
+    report.write_text(json.dumps(document))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "choose the device “auto” or “cpu”" in refused("replay", report, scan)
+    assert json.loads(run("replay", report, scan, "--device", "cpu", "--json").stdout)["same"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": "x"},
+        {"all_pieces": 3},
+        {"threshold": "x"},
+        {"stage_ratios": 5},
+        {"stage_ratios": ["a", "b"]},
+        {"replace_nonfinite": "x"},
+        {"device": "tpu"},
+        {"selection": "best"},
+        {"selection": []},
+        {"keep_ratio": None},
+        {
+            "forced": {
+                "region_zyx": {"start": [0] * 3, "stop": [9] * 3},
+                "grid_zyx": [5, 7, 5],
+                "keep": [999],
+                "drop": [],
+            }
+        },
+        {
+            "forced": {
+                "region_zyx": {"start": [0] * 3, "stop": [9] * 3},
+                "grid_zyx": [5, 7, 5],
+                "keep": ["a"],
+                "drop": [],
+            }
+        },
+    ],
+)
+def test_a_record_with_settings_of_another_kind_is_refused(settings, models, scan, tmp_path, monkeypatch):
+    report = tmp_path / "r.json"
+    run("segment", scan, "--model", "tiny", "--out", tmp_path / "m.nii.gz", "--report", report)
+    document = json.loads(report.read_text())
+    report.write_text(json.dumps(document | {"settings": document["settings"] | settings}))
+    monkeypatch.setattr("napari_sparsetok.engine.segmenter.SCDSegmenter.segment", None)
+    assert "cannot be used again" in refused("replay", report, scan)
 
 
 def test_what_a_reference_ranked_is_replayed_with_it(models, scan, tmp_path):
@@ -283,6 +375,19 @@ def test_models_lists_cards_and_names_broken_ones(models):
     assert {"tiny", "pair", "hippocampus-t1"} <= {card["id"] for card in document["models"]}
     assert "broken.json" in document["problems"][0]
     assert "A tiny model" in run("models").stdout
+
+
+def test_a_bad_card_does_not_keep_the_others_from_being_listed(models):
+    card = json.loads((models / "tiny.json").read_text())
+    for name, change in {
+        "a": {"dice": []},
+        "b": {"purpose": 5},
+        "c": {"dice": {"labels": {"0.25": [0.9, None]}}},
+    }.items():
+        (models / f"{name}.json").write_text(json.dumps(card | {"id": name} | change))
+    result = run("models")
+    assert "0.900 mean at keep ratio 0.25" in result.stdout
+    assert [name in result.stderr for name in ("a.json", "b.json", "c.json")] == [True, True, False]
 
 
 def test_help_and_version():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -537,8 +537,35 @@ def test_files_that_are_not_there_are_named(files: Files) -> None:
     for arguments in ((nowhere, config, out), (checkpoint, nowhere, out), (checkpoint, config, out, nowhere)):
         with pytest.raises(ReferenceImportError, match="nowhere.file cannot be read: No such file"):
             import_reference(*arguments)
-    with pytest.raises(ReferenceImportError, match="nowhere.file cannot be written"):
-        import_reference(checkpoint, config, nowhere)
+    with pytest.raises(ReferenceImportError, match="config.json.out cannot be written: File exists"):
+        import_reference(checkpoint, config, config / "out")
+
+
+@pytest.mark.parametrize("which", [0, 1, 3])
+def test_no_file_that_is_read_is_written_over(which: int, files: Files) -> None:
+    files.publish()
+    checkpoint, config, _ = files.paths
+    link = files.folder / "link"
+    link.symlink_to((checkpoint, config, None, files.numbers)[which])
+    before = link.read_bytes()
+    with pytest.raises(ReferenceImportError, match="another name"):
+        import_reference(checkpoint, config, link, files.numbers)
+    assert link.read_bytes() == before
+
+
+def test_an_import_that_breaks_off_leaves_the_weights_that_were_there(files: Files, monkeypatch: Any) -> None:
+    files.publish()
+    files.paths[2].write_bytes(b"older weights")
+
+    def full(weights: Any, path: Path, metadata: Any) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("napari_sparsetok.model.reference.save_file", full)
+    with pytest.raises(ReferenceImportError, match="cannot be written: I/O error: No space left"):
+        import_reference(*files.paths)
+    assert files.paths[2].read_bytes() == b"older weights"
+    assert {path.name for path in files.folder.iterdir()} == {*(path.name for path in files.paths), "io.npz"}
 
 
 # The comparison

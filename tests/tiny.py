@@ -64,6 +64,13 @@ def write_model(folder: Path, name: str = "tiny", config: SCDConfig = CONFIG, **
     return Card.read(path)
 
 
+def rewrite(card: Card, **changes: Any) -> Card:
+    """Write a card anew with other fields, as they are, and read it."""
+    path = card.weights.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return Card.read(path)
+
+
 def with_channels(channels: int) -> SCDConfig:
     """The tiny network for several volumes."""
     return replace(CONFIG, in_channels=channels)

@@ -213,6 +213,9 @@ def replay(  # noqa: PLR0913 - options of a command line
     reference: Annotated[
         Path | None, typer.Option(metavar="MASK", help="The mask that ranked the tokens, if one did.")
     ] = None,
+    device: Annotated[
+        DeviceName | None, typer.Option(help="Where the network runs; by default as the record says.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the prediction of a record again, and say whether it is the same, voxel for voxel.
@@ -223,7 +226,9 @@ def replay(  # noqa: PLR0913 - options of a command line
 
     source = batch.ScanFiles(tuple(scan), frame, series, repair, resample_channels)
     with progress(quiet=as_json, doing="segmenting again") as advance:
-        document = batch.replay(record, source, out, reference, on_progress=advance)
+        document = batch.replay(
+            record, source, out, reference, None if device is None else device.value, on_progress=advance
+        )
     if as_json:
         print_json(document)
     else:

@@ -28,7 +28,9 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     for card in registry.cards.values():
         best = [d for d in card.dice.get("labels", {}).get("0.25", []) if d is not None]
         quality = (
-            f"{sum(best) / len(best):.3f} mean at keep ratio 0.25 ({card.dice['split']})" if best else "not measured"
+            f"{sum(best) / len(best):.3f} mean at keep ratio 0.25 ({card.dice.get('split', 'split unknown')})"
+            if best
+            else "not measured"
         )
         rows = [
             ("for", card.purpose),

@@ -54,7 +54,9 @@ class Canvas:
     def _start_tokens(self, base: TokenMap | None) -> None:
         shape, stages = self._plan.owner.shape, self._card.stages
         self._windows, self._passed = np.zeros(shape, np.uint16), np.zeros((stages, *shape), np.uint16)
-        self._base = base = base if base is not None and base.stage.shape == shape else None
+        if base is not None and (base.stage.shape != shape or base.selection != self._selector.selection):
+            base = None  # scores of two selections have no unit in common
+        self._base = base
         if base is not None:
             self._importance, self._stage, self._rank = base.importance.copy(), base.stage.copy(), base.rank.copy()
             self._entered = np.full(shape, base.window_tokens) if base.entered is None else base.entered.copy()

@@ -113,10 +113,13 @@ def memory(device: Device) -> int:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether an error says that a memory is full. PyTorch has a class for that of NVIDIA GPUs only."""
+    """Whether an error says that a memory is full. PyTorch has a class for that of NVIDIA GPUs only.
+
+    And only for what it takes itself: cuBLAS and cuDNN take memory of their own, and say so in their own words.
+    """
     words = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "DefaultCPUAllocator" in words or "out of memory" in words
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        said in words for said in ("DefaultCPUAllocator", "out of memory", "_STATUS_ALLOC_FAILED")
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def lay_out(scan: Scan, card: Card, region: Region, replacement: float | None) -
     ------
     ScanError : the model cannot run on this scan or region, or there is not enough memory.
     """
-    grid = model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch)
+    grid = _poolable(model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch), card)
     channels = _channels(scan, card)
     within = _within(channels, scan, card, region, grid)
     _check_memory(grid, card, scan)
@@ -68,6 +68,20 @@ def lay_out(scan: Scan, card: Card, region: Region, replacement: float | None) -
     plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
     key = key_of(scan, card, region, replacement)
     return Layout(key, volume, grid, plan, Lattice(volume, grid, plan, region))
+
+
+def _poolable(grid: ModelGrid, card: Card) -> ModelGrid:
+    """Made up further, where it is smaller than a window, for a network that pools its tokens two by two.
+
+    Such a one takes an even number of them along each side, and four at least.
+    """
+    if not card.config.get("pooled_decoder"):
+        return grid
+    two = 2 * card.patch
+    padded = tuple(
+        n if n >= w else max(2 * two, -(-n // two) * two) for n, w in zip(grid.padded, card.window, strict=True)
+    )
+    return replace(grid, padded=padded)  # type: ignore[arg-type]
 
 
 def _channels(scan: Scan, card: Card) -> NDArray[Any]:

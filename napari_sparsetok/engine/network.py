@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from napari_sparsetok.engine.cache import WindowPrefix
 from napari_sparsetok.engine.completing import SharedCompletion
 from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.engine.decoding import FastDecoder, joined
-from napari_sparsetok.engine.device import Device, keep_freed_memory
+from napari_sparsetok.engine.device import Device, is_full, keep_freed_memory
 from napari_sparsetok.engine.intensity import check_rule
 from napari_sparsetok.model import SCD, Prefix, Rule, SCDConfig, TokenRecord
+from napari_sparsetok.scan import ScanError
 from napari_sparsetok.state import DeviceChoice
 from napari_sparsetok.weights import Card, CardError
 
@@ -63,7 +65,8 @@ def load_model(card: Card) -> SCD:
 
     Raises
     ------
-    CardError : the weights are missing, damaged, or do not fit the card's config.
+    CardError : the weights are missing, damaged, no numbers, or do not fit the card's config.
+    ScanError : the memory is full.
     """
     stored = card.verified_weights()
     try:
@@ -71,11 +74,20 @@ def load_model(card: Card) -> SCD:
         config = config_of(card)
         model = SCD(config)
         model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
-    except (TypeError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
+    except (TypeError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
+        if is_full(error):
+            raise ScanError(f"there is not enough memory to load “{card.title}”; close other programs") from None
+        said = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]  # without PyTorch's heading
+        reason = said[0] if said else type(error).__name__
         raise CardError(
-            f"the weights of “{card.title}” do not fit its card ({first_line}); install the model again"
+            f"the weights of “{card.title}” do not fit its card ({reason}); install the model again"
         ) from None
+    # Of a NaN in a score network nothing is seen in the logits: it would pick the tokens by chance.
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise CardError(
+            f"the weights of “{card.title}” hold values that are no numbers (NaN or infinity), so no mask of it could "
+            "be trusted; get the model again from whoever made it"
+        )
     if config.in_channels != len(card.channels) or config.out_channels != len(card.labels) + 1:
         raise CardError(f"the card of “{card.title}” names other channels or labels than its network has")
     return model.eval().requires_grad_(False)

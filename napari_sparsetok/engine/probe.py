@@ -70,12 +70,13 @@ class Probe:
         own = opened.rule.given is not None or opened.rule.forced is not None  # else the same for all settings
         self._survivors: dict[Hashable, NDArray[np.bool_]] = {} if own else opened.prefix.survivors
         values = np.array([s[0].float().cpu().numpy() for s in record.scores], dtype=np.float32)
+        self._order = values  # probabilities near 0 or 1 may be equal where their logarithms are not
         self.scores: NDArray[Any] = np.exp(values) if opened.rule.selection == "learned" else values
         self.stage: NDArray[np.uint8] = record.stage[0].cpu().numpy()
 
     def story(self, place: Shape) -> tuple[StageStory, ...]:
         """How a token fared at each stage that it came to."""
-        return story(self.scores, self.stage, place, self._o.forced)
+        return story(self.scores, self.stage, place, self._o.forced, self._order)
 
     def survives(self, place: Shape, keep_ratio: float) -> bool:
         """Whether a token is kept to the end at another keep ratio, the same for all stages; runs the stages."""

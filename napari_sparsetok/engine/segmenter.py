@@ -103,6 +103,16 @@ class SCDSegmenter:
         watch: Watch = Watch(),  # noqa: B008 - frozen
     ) -> Prediction:
         """See `Segmenter.segment`."""
+        try:
+            return self._segmented(scan, settings, region, hints, watch)
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_full(error):
+                raise
+            raise self._no_memory() from None  # masks and sums lie in the computer's, whatever computes
+
+    def _segmented(
+        self, scan: Scan, settings: Settings, region: Region | None, hints: Hints, watch: Watch
+    ) -> Prediction:
         progress = _Progress()
         network = self._load(settings)
         check(settings, scan, network.card.stages)
@@ -245,12 +255,15 @@ class SCDSegmenter:
                 self._cache.put((layout.key, index), entry)
         return [entry for entry in found.values() if entry is not None], [index not in missing for index in batch]
 
+    def _no_memory(self) -> ScanError:
+        self._cache.clear()  # that much is free at the next try
+        return ScanError("there is not enough memory for this model; close other programs, or choose a region")
+
     def _make_room(self, watch: Watch) -> None:
         """After the GPU ran out of memory: run fewer windows at a time, then give up the cache, then the GPU."""
         network = self._ready_network
         if network.device.device.type == "cpu":
-            self._cache.clear()  # that much is free at the next try
-            raise ScanError("there is not enough memory for this model; close other programs, or choose a region")
+            raise self._no_memory()
         if network.device.batch > 1:
             watch.on_notice("The GPU is out of memory; going on with fewer windows at a time.")
             self._network = replace(network, device=replace(network.device, batch=network.device.batch // 2))

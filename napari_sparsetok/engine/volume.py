@@ -152,7 +152,8 @@ class Volume:
         if not (fixed and self._grid.resampled):
             return False
         slabs = _tiles(Region.whole(self._grid.box), (_AT_ONCE, *self._grid.box[1:]))
-        return all(bool((np.abs(self._source(channel, slab)) < _TAME).all()) for slab in slabs)
+        tame = min(_TAME, float(np.finfo(self._channels[channel].dtype).max))  # half precision ends far below it
+        return all(bool((np.abs(self._source(channel, slab)) <= tame).all()) for slab in slabs)
 
 
 class _Kept:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Grid = tuple[int, int, int]
+Completion = Literal["assembly", "mask"]
+Positions = Literal["learned", "sincos"]
+
+_CHOICES = {"completion": get_args(Completion), "positions": get_args(Positions)}
+_SIZES = (
+    *("in_channels", "out_channels", "window", "patch", "features"),
+    *("dim", "depth", "heads", "completion_dim", "completion_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,18 +52,23 @@ class SCDConfig:
     completion_dim: int = 768
     completion_depth: int = 1
     completion_heads: int = 12
-    completion: Literal["assembly", "mask"] = "assembly"
+    completion: Completion = "assembly"
     features: int = 16
     pooled_decoder: bool = False
-    positions: Literal["learned", "sincos"] = "sincos"
+    positions: Positions = "sincos"
     class_token: bool = False
     shared_scores: bool = False
     drop_path: float = 0.0
     empty: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if any(w % self.patch for w in self.window):
             raise ValueError(f"the window {self.window} must be a multiple of the patch, {self.patch} voxels")
+        if self.pooled_decoder and any(side % 2 or side < 4 for side in self.grid()):
+            raise ValueError(
+                f"with a pooled decoder a window has an even number of patches, at least 4, not {self.grid()}"
+            )
         if self.dim % self.heads or self.completion_dim % self.completion_heads:
             raise ValueError("the width must be a multiple of the number of heads")
         if not self.prune_after:
@@ -65,6 +78,16 @@ class SCDConfig:
             raise ValueError(f"prune_after {self.prune_after} must rise and lie within 1 … {self.depth}")
         if self.empty is not None and self.positions == "learned":
             raise ValueError("a network with learned positions takes in every patch: leave “empty” out")
+
+    def _check_kinds(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            sides = value if name == "window" else (value,)
+            if not all(isinstance(n, int) and n > 0 for n in sides):
+                raise ValueError(f"“{name}” counts something, so it is a whole number above 0, not {value!r}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"“{name}” is one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     @property
     def stages(self) -> int:

@@ -119,7 +119,7 @@ class Rule:
             return count_kept(n, ratio, minimum)
         forced = torch.zeros_like(scores) if self.forced is None else self.forced
         if self.threshold is None:
-            share = torch.full_like(forced[:, 0], count_kept(n, ratio, minimum), dtype=torch.long)
+            share = torch.full((len(scores),), count_kept(n, ratio, minimum), device=scores.device)
             keep = share.clamp(min=(forced > 0).sum(1), max=(forced >= 0).sum(1))
         else:
             shown = scores.exp() if self.selection == "learned" else scores

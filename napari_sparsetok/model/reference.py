@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from napari_sparsetok.files.whole_file import written_whole
 from napari_sparsetok.model.config import SCDConfig
 from napari_sparsetok.model.layers import sincos_positions
 from napari_sparsetok.model.reference_options import ReferenceImportError, convert_options, named, stage_order
 from napari_sparsetok.model.scd import SCD
+from napari_sparsetok.scan import ScanError
 
 TOLERANCE = 1e-4
 """Completed tokens and logits may differ from the stored ones by this much."""
@@ -78,7 +81,8 @@ def import_reference(checkpoint: Path, config: Path, out: Path, check: Path | No
     ----------
     checkpoint : a file of `torch.save`; only weights are read from it, never code.
     config : JSON with the published code's options.
-    out : the safetensors file to write. Its metadata holds `config` and `keep_ratio` as JSON.
+    out : the safetensors file to write, none of those that are read. Its metadata holds `config` and `keep_ratio`
+        as JSON.
     check : .npz with `image`, `completed_tokens` (B, N, C), `logits`, and `stage*_members` (B, 1+N), 1 where a
         token was pruned at that stage and, in the last, where it survived. If the comparison fails,
         nothing is written.
@@ -87,6 +91,7 @@ def import_reference(checkpoint: Path, config: Path, out: Path, check: Path | No
     ------
     ReferenceImportError : something is missing, unknown, or does not fit; the sentence names it.
     """
+    _check_place(out, [checkpoint, config, *([check] if check else [])])
     options = _read_options(config)
     network_config, keep_ratio = convert_options(options)
     weights, ignored = convert_weights(_read_checkpoint(checkpoint), network_config, stage_order(options["tp_loc"]))
@@ -242,11 +247,18 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(weights)
 
 
+def _check_place(out: Path, read: Sequence[Path]) -> None:
+    if any(os.path.realpath(out) == os.path.realpath(path) for path in read):
+        raise ReferenceImportError(f"{out} is one of the files that are read; give the weights another name")
+
+
 def _write(path: Path, weights: dict[str, Tensor], config: SCDConfig, keep_ratio: float) -> None:
+    """Whole or not at all, as an older file may be there."""
     metadata = {"config": json.dumps(asdict(config)), "keep_ratio": json.dumps(keep_ratio)}
     try:
-        save_file(weights, path, metadata=metadata)
-    except (OSError, SafetensorError) as error:
+        with written_whole(path, words="{}") as part:
+            save_file(weights, part, metadata=metadata)
+    except (ScanError, SafetensorError) as error:
         raise ReferenceImportError(f"{path} cannot be written: {error}") from error
 
 

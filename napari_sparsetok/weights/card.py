@@ -15,6 +15,7 @@ from napari_sparsetok.scan import ScanError
 
 FORMAT = 1
 _LONGEST = 1 << 20  # bytes
+_CROP_SLACK = 1.5  # a scan this much larger than a window is no crop
 
 
 class CardError(ScanError):
@@ -69,6 +70,57 @@ def check_grid(spacing: Sequence[float], overlap: float) -> None:
         raise ValueError(f"windows overlap by 0 … below 1 of their sides, not {overlap}")
 
 
+_TEXTS = ("id", "title", "purpose", "modality", "sha256", "training_data", "licence", "limits")
+
+
+def _check_kinds(card: Card) -> None:
+    """Look at what lists, the panel and the engine read of a card before they load its network."""
+    for name in _TEXTS:
+        if not isinstance(getattr(card, name), str):
+            raise ValueError(f"“{name}” is a text, not {getattr(card, name)!r}")
+    if not card.id.isprintable():
+        raise ValueError(f"“id” is a name of one line, not {card.id!r}")
+    if not all(isinstance(channel, str) for channel in card.channels):
+        raise ValueError(f"“channels” are texts, not {card.channels!r}")
+    if not (_are_numbers(card.keep_ratios, 2) and 0 < card.keep_ratios[0] <= card.keep_ratios[1] <= 1):
+        raise ValueError(f"“keep_ratios” are two numbers that rise, above 0 and at most 1, not {card.keep_ratios}")
+    if not isinstance(card.intensity, Mapping):
+        raise ValueError(f"“intensity” is a rule by name, not {card.intensity!r}")
+    _check_dice(card.dice)
+    _check_config(card.config)
+
+
+def _check_dice(dice: object) -> None:
+    by_ratio = dice.get("labels", {}) if isinstance(dice, Mapping) else None
+    if not isinstance(by_ratio, Mapping) or not all(
+        isinstance(row, list | tuple) and _are_numbers([value for value in row if value is not None])
+        for row in by_ratio.values()
+    ):
+        raise ValueError(f"“dice” has the numbers of each keep ratio under “labels”, not {dice!r}")
+
+
+def _check_config(config: object) -> None:
+    """Only what a card is asked itself; the rest is `SCDConfig`'s to look at, which loads torch."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"“config” holds the network's sizes by name, not {config!r}")
+    patch, window, after = (config.get(name) for name in ("patch", "window", "prune_after"))
+    sizes = [patch, *window] if isinstance(window, list | tuple) and len(window) == 3 else []
+    stages = after if isinstance(after, list | tuple) else []
+    if not sizes or not stages or not all(type(n) is int and n > 0 for n in [*sizes, *stages]):
+        raise ValueError(
+            "“config” has a “patch”, a “window” of three sides and blocks to “prune_after”, all whole numbers above 0, "
+            f"not {patch!r}, {window!r} and {after!r}"
+        )
+
+
+def _are_numbers(values: object, count: int | None = None) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == (len(values) if count is None else count)
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in values)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Card:
     """What a model is for, what it expects, and how good it was.
@@ -121,6 +173,7 @@ class Card:
     dice: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         check_labels(self.labels, self.one_piece)
         check_grid(self.spacing, self.overlap)
 
@@ -151,6 +204,10 @@ class Card:
         z, y, x = (n * s for n, s in zip(self.window, self.spacing, strict=True))
         return z, y, x
 
+    def is_too_large(self, extent: Sequence[float]) -> bool:
+        """Whether so many millimetres (z, y, x) are more than the crops around one structure that it was trained on."""
+        return self.needs_region and any(mm > _CROP_SLACK * w for mm, w in zip(extent, self.window_mm, strict=True))
+
     @classmethod
     def read(cls, path: Path) -> Card:
         """Read `NAME.json`, whose weights lie beside it as `NAME.safetensors`.
@@ -177,6 +234,8 @@ class Card:
                 **tuples,
                 **raw,
             )
+        except RecursionError:  # brackets within brackets, thousands deep
+            raise CardError(f"the model card {path.name} is none; install the model again") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, CardError):
                 raise
@@ -201,7 +260,7 @@ class Card:
             raise CardError(
                 f"the weights of “{self.title}” cannot be read ({error.strerror}); install the model again"
             ) from None
-        if hashlib.sha256(stored).hexdigest() != self.sha256:
+        if hashlib.sha256(stored).hexdigest() != self.sha256.lower():  # Windows writes hashes in capitals
             raise CardError(
                 f"the weights of “{self.title}” are damaged or not the ones its card describes; install the model again"
             )

@@ -26,25 +26,44 @@ def _default_folders() -> list[Path]:
 
 
 class Registry:
-    """The models that there are, by id; one found later replaces an earlier one of the same id.
+    """The models that there are, by id; one of a later folder replaces one of the same id.
 
-    problems : sentences about cards that could not be read.
+    problems : sentences about folders and cards that could not be read.
     """
 
     def __init__(self, folders: Sequence[Path] | None = None) -> None:
         self.cards: dict[str, Card] = {}
         self.problems: list[str] = []
         for folder in _default_folders() if folders is None else folders:
-            for path in sorted(folder.glob("*.json")):
-                self._add(path)
+            self.cards |= self._cards_of(folder)
 
-    def _add(self, path: Path) -> None:
+    def _cards_of(self, folder: Path) -> dict[str, Card]:
+        """The cards of a folder by id. Of two of one id that counts whose file is called so, not a copy beside it."""
+        found: dict[str, Card] = {}
+        for path in self._files_in(folder):
+            card = self._read(path)
+            if card is None:
+                continue
+            if card.id in found:
+                card = max(found[card.id], card, key=lambda one: one.weights.stem == one.id)
+                kept = card.weights.with_suffix(".json").name
+                self.problems.append(f"two model cards in {folder} have the id “{card.id}”; {kept} is used")
+            found[card.id] = card
+        return found
+
+    def _files_in(self, folder: Path) -> list[Path]:
         try:
-            card = Card.read(path)
+            return sorted(folder.glob("*.json"))
+        except OSError as error:  # a network drive that has gone, say: the other models are still there
+            self.problems.append(f"the models in {folder} cannot be read ({error.strerror}); look whether it is there")
+            return []
+
+    def _read(self, path: Path) -> Card | None:
+        try:
+            return Card.read(path)
         except CardError as error:
             self.problems.append(str(error))
-        else:
-            self.cards[card.id] = card
+            return None
 
     def __getitem__(self, model: str) -> Card:
         """The card of a model.
@@ -82,10 +101,12 @@ def install(card: Card, folder: Path | None = None, replace: bool = False) -> Ca
         raise CardError(f"there is a model “{card.id}” already; replace it with --replace, or give this one another id")
     stored = card.verified_weights()
     words = "the model could not be installed ({}); nothing was changed"
-    with written_whole(path.with_suffix(".safetensors"), words=words) as temporary:
-        temporary.write_bytes(stored)
+    text = json.dumps(card.to_json(), indent=1, ensure_ascii=False) + "\n"
+    # Both are on the disk before either takes its place, or new weights would lie beside an old card.
     with written_whole(path, words=words) as temporary:
-        temporary.write_text(json.dumps(card.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+        with written_whole(path.with_suffix(".safetensors"), words=words) as weights:
+            weights.write_bytes(stored)
     return Card.read(path)
 
 
@@ -94,10 +115,15 @@ def uninstall(model: str, folder: Path | None = None) -> None:
 
     Raises
     ------
-    CardError : there is none of this id among them.
+    CardError : there is none of this id among them, or the disk refuses.
     """
     path = (folder or user_folder()) / f"{model}.json"
     if model != Path(model).name or not path.is_file():
         raise CardError(f"there is no model “{model}” among those that were added; bundled models cannot be removed")
-    path.unlink()
-    path.with_suffix(".safetensors").unlink(missing_ok=True)
+    try:
+        path.unlink()
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+    except OSError as error:
+        raise CardError(
+            f"“{model}” could not be removed ({error.strerror}); its files are {path} and the .safetensors beside it"
+        ) from None

@@ -59,6 +59,17 @@ def test_it_says_what_the_prediction_says(segmenter, scan, probe):
         assert len(told) == min(2, probe.stage[place])
 
 
+def test_tokens_whose_probabilities_are_equal_are_told_in_the_order_in_which_they_were_kept(tmp_path, scan):
+    tiny.write_model(tmp_path)
+    sure = SCDSegmenter(Registry([tmp_path]))
+    with torch.no_grad():  # all so near 1 that single precision rounds many to it
+        sure._load(SETTINGS).model.scores[0].out_mlp[-1].bias.add_(16)
+    found = sure.segment(scan, SETTINGS)
+    assert len(np.unique(found.tokens.importance[0])) < 10
+    probe = sure.probe(scan, SETTINGS, (0, 0, 0))[0]
+    assert [probe.story(place)[0].rank for place in np.ndindex(GRID)] == found.tokens.rank.ravel().tolist()
+
+
 def test_the_same_window_is_opened_once(segmenter, scan, probe):
     again, place = segmenter.probe(scan, SETTINGS, (15, 23, 15))
     assert again is segmenter.probe(scan, SETTINGS, (5, 9, 3))[0]

@@ -122,6 +122,20 @@ def test_focus_only_runs_the_windows_there_and_keeps_the_base_elsewhere(segmente
     assert not np.array_equal(part.mask, base.mask)
 
 
+def test_scores_of_two_selections_are_never_in_one_map(segmenter):
+    scan = make_scan((40, 40, 40))
+    base = segmenter.segment(scan, SETTINGS)
+    by_norm = replace(SETTINGS, selection="norm")
+    part = segmenter.segment(scan, by_norm, hints=Hints(focus=(0, 0, 0), focus_only=True, base=base))
+    whole = segmenter.segment(scan, by_norm)
+    seen = part.tokens.stage > 0
+    assert 0 < seen.sum() < seen.size
+    assert np.allclose(part.tokens.importance[0][seen], whole.tokens.importance[0][seen])
+    assert np.isnan(part.tokens.importance[:, ~seen]).all()
+    again = segmenter.segment(scan, by_norm, hints=Hints(focus=(0, 0, 0), focus_only=True, base=whole))
+    assert (again.tokens.stage > 0).all()
+
+
 def test_a_look_while_the_machine_is_busy_is_no_result_and_leaves_none_behind(segmenter, monkeypatch):
     scan = make_scan()  # one window
     plain = segmenter.segment(scan, SETTINGS)
@@ -377,10 +391,42 @@ def test_a_full_memory_is_said_with_what_can_be_done(segmenter, monkeypatch, err
         segmenter.segment(make_scan(), SETTINGS)
 
 
+@pytest.mark.parametrize("where", [(engine, "lay_out"), (engine, "Canvas"), (Canvas, "add"), (Canvas, "mask")])
+def test_a_full_memory_around_the_network_is_said_too_and_the_cache_let_go(segmenter, monkeypatch, where):
+    scan, settings = make_scan((40, 24, 16)), replace(SETTINGS, keep_ratio=0.2)
+    segmenter.segment(make_scan(), SETTINGS)
+    assert len(segmenter._cache)
+
+    def full(*args, **more):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, full)
+        with pytest.raises(ScanError, match="not enough memory"):
+            segmenter.segment(scan, settings)
+    assert not len(segmenter._cache)
+    assert segmenter.segment(scan, settings).complete
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_memory_too_full_to_load_a_model_is_no_fault_of_the_model(folder, monkeypatch, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(SCD, "load_state_dict", full)
+    with pytest.raises(ScanError, match="not enough memory to load “A tiny model”"):
+        load_model(Registry([folder])["tiny"])
+
+
 def test_what_the_cpu_says_of_a_full_memory_is_known():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60)
     assert devices.is_full(raised.value)
+
+
+@pytest.mark.parametrize("call", ["CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out of memory"])
+def test_what_libraries_on_the_gpu_say_of_a_full_memory_is_known(call):
+    assert devices.is_full(RuntimeError(f"CUDA error: {call}"))
     assert not devices.is_full(RuntimeError("something else"))
 
 
@@ -390,7 +436,7 @@ def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
     raw = json.loads(path.read_text())
     raw["config"]["dim"] = 48
     path.write_text(json.dumps(raw))
-    with pytest.raises(CardError, match="do not fit"):
+    with pytest.raises(CardError, match=r"do not fit its card \(size mismatch for \S+"):
         SCDSegmenter(Registry([tmp_path])).segment(make_scan(), SETTINGS)
 
 
@@ -400,6 +446,24 @@ def test_learned_positions_need_a_whole_window(tmp_path):
     assert segmenter.segment(make_scan((20, 30, 20)), SETTINGS).complete
     with pytest.raises(ScanError, match="choose a larger region"):
         segmenter.segment(make_scan((12, 24, 16)), SETTINGS)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (17, 40, 41), (40, 48, 33), (70, 12, 50)])
+def test_a_network_that_pools_its_tokens_segments_scans_of_any_size(tmp_path, shape):
+    pooled = replace(tiny.CONFIG, patch=8, window=(32, 48, 48), pooled_decoder=True)
+    tiny.write_model(tmp_path, config=pooled, one_piece=[1])
+    segmenter, scan = SCDSegmenter(Registry([tmp_path])), make_scan(shape)
+    found = segmenter.segment(scan, SETTINGS)
+    assert found.complete
+    assert len(np.unique(found.mask)) > 1
+    box = found.tokens.stage[tuple(slice(-(-n // 8)) for n in shape)]
+    assert (box > 0).all()
+    assert np.array_equal(segmenter.segment(scan, SETTINGS, hints=Hints(focus=(0, 0, 0), base=found)).mask, found.mask)
+
+
+def test_a_pooled_network_names_a_window_that_it_can_pool():
+    with pytest.raises(ValueError, match="even number of patches, at least 4"):
+        replace(tiny.CONFIG, window=(16, 20, 16), pooled_decoder=True)
 
 
 def test_a_scan_too_large_for_the_memory_is_refused_before_anything_is_made(segmenter, monkeypatch):

@@ -230,6 +230,17 @@ def test_values_between_which_nothing_can_be_interpolated_are_refused_as_in_the_
     assert said == refusal(lambda: whole([voxels], region, grid, rule))
 
 
+@pytest.mark.parametrize("largest", [200.0, float(np.finfo(np.float16).max)])
+def test_half_precision_is_read_to_its_largest_value_and_infinity_is_refused(largest):
+    voxels = noise((20, 20, 20), np.float16)
+    voxels[9, 9, 9] = largest
+    region, grid = Region.whole(voxels.shape), grid_of(voxels.shape, (0.7, 0.7, 0.7))
+    volume = Volume([voxels], region, grid, WINDOW)
+    assert np.array_equal(volume.read(Region.whole(grid.padded)).numpy(), whole([voxels], region, grid, WINDOW))
+    voxels[9, 9, 9] = np.inf
+    assert "not numbers" in refusal(lambda: Volume([voxels], region, grid, WINDOW))
+
+
 # Little is read, and little held
 
 HEAD = np.random.default_rng(0).integers(-50, 400, (200, 200, 200), dtype=np.int16)

@@ -62,6 +62,12 @@ def test_ids_rise_partition_and_hold_the_best(shape: tuple[int, int, int], ratio
         assert (worst_kept >= priority.gather(1, cut.pruned_ids).max(dim=1).values).all()
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_where_no_token_is_left_none_is_kept_whatever_a_person_chose(threshold: float | None) -> None:
+    rule = Rule(threshold=threshold, forced=torch.zeros(1, 0))
+    assert rule.count(torch.zeros(1, 0), 0.3, minimum=0) == 0
+
+
 def test_among_equals_the_first_are_kept() -> None:
     kept, pruned = rank_ids(torch.zeros(2, 100), 7)
     assert kept.tolist() == [list(range(7))] * 2
