@@ -48,10 +48,15 @@ def _dice_html(card: Card) -> str:
         return ""
     heads = "".join(f"<th align='left'>{escape(label.name)}&nbsp;&nbsp;</th>" for label in card.labels)
     rows = "".join(
-        f"<tr><td>{escape(str(ratio))}&nbsp;&nbsp;</td>" + "".join(f"<td>{d:.3f}</td>" for d in values) + "</tr>"
+        f"<tr><td>{escape(str(ratio))}&nbsp;&nbsp;</td>" + "".join(f"<td>{_number(d)}</td>" for d in values) + "</tr>"
         for ratio, values in by_ratio.items()
     )
     return (
         f"<p><b>Dice on held-out data</b> ({escape(str(card.dice.get('split', '')))})</p>"
         f"<table><tr><th align='left'>Keep ratio&nbsp;&nbsp;</th>{heads}</tr>{rows}</table>"
     )
+
+
+def _number(dice: float | None) -> str:
+    """None of a label that was drawn in no case."""
+    return "–" if dice is None else f"{dice:.3f}"

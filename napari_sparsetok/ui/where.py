@@ -13,13 +13,10 @@ from napari_sparsetok.weights import Card
 
 Where = Literal["whole", "box", "cursor"]
 
-_CROP_SLACK = 1.5  # a scan this much larger than a model's window is no crop around one structure
-
 
 def is_too_large(scan: Scan, card: Card) -> bool:
     """Whether the scan is more than the crop around one structure that the model was trained on."""
-    have = [n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]
-    return card.needs_region and any(mm > _CROP_SLACK * w for mm, w in zip(have, card.window_mm, strict=True))
+    return card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)])
 
 
 def usual_where(scan: Scan | None, card: Card | None) -> Where:

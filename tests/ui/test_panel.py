@@ -607,6 +607,11 @@ def test_the_card_is_a_page_of_facts() -> None:
     assert "Dice" not in card_html(make_card())
 
 
+def test_a_label_whose_dice_nobody_knows_is_a_dash_in_the_card() -> None:
+    html = card_html(make_card(dice={"labels": {"0.25": [None, 0.8195]}}))
+    assert "<td>–</td><td>0.820</td>" in html
+
+
 def test_the_card_can_be_closed_by_key(qtbot: Any) -> None:
     dialog = CardDialog(make_card())
     qtbot.addWidget(dialog)
