@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import nibabel as nib
@@ -24,7 +25,7 @@ from napari_sparsetok.inspection.ladder import Question, sweep
 from napari_sparsetok.inspection.page import page
 from napari_sparsetok.inspection.plot import picture, slice_figure, sweep_figure
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.scan import Geometry, Region, Scan
+from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
 from napari_sparsetok.state import Forced, Reference, Settings
 from napari_sparsetok.weights import Registry
 
@@ -241,6 +242,14 @@ def test_real_further_channels_are_drawn(folder):
 def test_a_reference_may_say_yes_and_no(question):
     half = Reference(expected_mask(question.scan, 0.5) == 1)
     assert sweep(FakeSegmenter(free=True), replace(question, reference=half)).rungs[1].reference[0].dice == 1.0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.timeout(20)
+def test_a_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ScanError, match=r"could not be read: pipe\.json"):
+        audit(tmp_path)
 
 
 def test_a_name_that_is_no_text_is_audited(tmp_path):

@@ -34,6 +34,9 @@ def audit(folder: Path) -> dict[str, Any]:
     unreadable: list[str] = []
     for path in sorted(path for path in folder.rglob("*.json") if not path.is_dir()):
         name = path.relative_to(folder).as_posix().encode(errors="replace").decode()  # a name may be no text
+        if not path.is_file():  # a pipe, which would be waited for, or a link to nowhere
+            unreadable.append(name)
+            continue
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
