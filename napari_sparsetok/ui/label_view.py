@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_sparsetok.ui.icon import Tint, icon
 from napari_sparsetok.ui.later import later
+from napari_sparsetok.ui.style import ticks
 
 _SHOW, _LOCK = 4, 5
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
@@ -107,10 +108,11 @@ class LabelView(QTableWidget):
     def _draw(self, color: QColor) -> None:
         for column, name in _PICTURES.items():
             self.horizontalHeaderItem(column).setIcon(icon(name, color))
+        self.setStyleSheet(ticks(color.name(), color.lightness() > 127))
 
     def _write(self, k: int, row: LabelRow) -> None:
         name = QTableWidgetItem(row.name)
-        name.setData(Qt.DecorationRole, QColor(row.color))
+        name.setIcon(_swatch(row.color))
         name.setToolTip(row.name)
         numbers = [QTableWidgetItem(words) for words in (short_count(row.voxels), short_ml(row.ml), _change(row))]
         for item in numbers:
@@ -148,6 +150,15 @@ class LabelView(QTableWidget):
             signals[item.column()].emit(self._rows[item.row()].id, item.checkState() == Qt.Checked)
 
 
+def _swatch(color: str) -> QIcon:
+    """A label's colour, as it is on the scan also in the row that is chosen: Qt would dull a plain one there."""
+    square, swatch = QPixmap(12, 12), QIcon()
+    square.fill(QColor(color))
+    for mode in (QIcon.Normal, QIcon.Selected):
+        swatch.addPixmap(square, mode)
+    return swatch
+
+
 def short_count(voxels: int) -> str:
     """How many, in at most seven signs."""
     return f"{voxels / 1e6:.2f}\u202fM" if voxels >= 1_000_000 else _grouped(voxels)
@@ -163,5 +174,5 @@ def _grouped(number: int) -> str:
 
 
 def _change(row: LabelRow) -> str:
-    sign = "+" if row.change > 0 else ""
-    return sign + short_ml(row.change) if abs(row.change) >= 0.005 else "–"
+    sign = "+" if row.change > 0 else "−"
+    return sign + short_ml(abs(row.change)) if abs(row.change) >= 0.005 else "–"
