@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files import SeriesInfo
+from napari_sparsetok.ui.icon import without_pictures
 
 COLUMNS = ("Scan", "Kind", "Size", "Voxel (mm)", "Slices", "Before it opens")
 _PICTURE = 64  # pixels
@@ -49,6 +50,7 @@ class SeriesDialog(QDialog):
         self._details.setMinimumHeight(3 * self._details.fontMetrics().height())
         self._details.setAlignment(Qt.AlignTop | Qt.AlignLeft)
         self._buttons = QDialogButtonBox(QDialogButtonBox.Open | QDialogButtonBox.Cancel)
+        without_pictures(self._buttons)
         self._buttons.button(QDialogButtonBox.Open).setToolTip("Open the chosen scan (Enter, or a double click on it)")
         self._buttons.button(QDialogButtonBox.Cancel).setToolTip("Open none of them (Esc)")
         self._buttons.accepted.connect(self._on_open)
