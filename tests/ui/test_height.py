@@ -209,6 +209,7 @@ def test_three_planes_fit_a_small_screen(make_napari_viewer_proxy: Any, qtbot: A
     qtbot.wait(300)
     assert (window.width(), window.height()) == (1366, 700)
     assert dock.height() == before  # the planes lie below the canvas alone
+    assert window.centralWidget().height() > 200  # and leave it some room
     dock.showing.views.toggle(False)
     dock.shut_down()
     assert dock.session.wait(PATIENCE)
