@@ -38,6 +38,14 @@ def icon(name: str, color: QColor) -> QIcon:
     return QIcon(picture)
 
 
+def undulled(picture: QPixmap) -> QIcon:
+    """A picture that keeps its colours in the row that is chosen, where Qt would tint it."""
+    kept = QIcon()
+    for mode in (QIcon.Normal, QIcon.Selected):
+        kept.addPixmap(picture, mode)
+    return kept
+
+
 def without_pictures(buttons: QDialogButtonBox) -> None:
     """Qt's own pictures on the buttons of a dialog are black, and hardly seen on a dark theme."""
     for button in buttons.buttons():

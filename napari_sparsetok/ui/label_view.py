@@ -9,11 +9,13 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_sparsetok.ui.icon import Tint, icon
+from napari_sparsetok.ui.icon import Tint, icon, undulled
 from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.style import ticks
 
-_SHOW, _LOCK = 4, 5
+_VOXELS, _SHOW, _LOCK = 1, 4, 5
+_BESIDE_TITLE = 12
+_BESIDE_NAME = 24  # pixels: the colour, and the space around
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
 
 
@@ -129,10 +131,20 @@ class LabelView(QTableWidget):
 
     def _fit(self) -> None:
         """As high as its rows, up to six of one line."""
+        self._make_room()
         self.resizeRowsToContents()
         heights = [self.rowHeight(k) for k in range(self.rowCount())]
         most = 6 * (self.fontMetrics().height() + 6)
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + min(sum(heights), most) + 6)
+
+    def _make_room(self) -> None:
+        """A large font, or a narrow panel, leaves no room for a name; then the voxels are in the tooltip alone."""
+        words = [word for row in self._rows for word in row.name.split()]
+        needed = max((self.fontMetrics().horizontalAdvance(word) for word in words), default=0) + _BESIDE_NAME
+        title = self.horizontalHeader().fontMetrics().horizontalAdvance("Voxels") + _BESIDE_TITLE  # none while hidden
+        voxels = max(title, self.sizeHintForColumn(_VOXELS))
+        others = sum(self.columnWidth(k) for k in range(_VOXELS + 1, self.columnCount()))
+        self.setColumnHidden(_VOXELS, self.viewport().width() - others - voxels < needed)
 
     def _on_column(self, column: int) -> None:
         """Larger numbers leave less room for the names, which then take two lines."""
@@ -151,12 +163,10 @@ class LabelView(QTableWidget):
 
 
 def _swatch(color: str) -> QIcon:
-    """A label's colour, as it is on the scan also in the row that is chosen: Qt would dull a plain one there."""
-    square, swatch = QPixmap(12, 12), QIcon()
+    """A label's colour, as it is on the scan."""
+    square = QPixmap(12, 12)
     square.fill(QColor(color))
-    for mode in (QIcon.Normal, QIcon.Selected):
-        swatch.addPixmap(square, mode)
-    return swatch
+    return undulled(square)
 
 
 def short_count(voxels: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import PATIENCE, make_prediction, make_scan
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QColor, QGuiApplication, QIcon
+from qtpy.QtGui import QColor, QFont, QGuiApplication, QIcon
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFileDialog, QSlider
 from rooms import Room, paint
 
@@ -25,7 +25,7 @@ from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.brush_preview import HERE, NEAR
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.icon import DRAWINGS
-from napari_sparsetok.ui.label_view import LabelRow, _change
+from napari_sparsetok.ui.label_view import LabelRow, LabelView, _change
 from napari_sparsetok.ui.paint_form import MODES
 from napari_sparsetok.ui.preview import ADDED, COLORS, TAKEN
 from napari_sparsetok.ui.style import signed
@@ -817,3 +817,18 @@ def test_a_large_ring_is_a_thin_line(correcting):
     ring.show((0.0, 0.0, 0.0), 40.0)
     layer = ring.layer
     assert float(layer.border_width[0]) * float(np.max(layer.size)) * 10.0 == pytest.approx(4.0, rel=0.01)
+
+
+def test_a_large_font_leaves_room_for_the_names_of_labels(qtbot):
+    table = LabelView()
+    qtbot.addWidget(table)
+    table.resize(300, 200)
+    table.show()
+    row = LabelRow(1, "Brainstem", "#E69F00", 21.26, 0.0, voxels=559)
+    for points, hidden in ((9, False), (18, True), (18, True), (9, False)):
+        table.setFont(QFont(table.font().family(), points))
+        table.horizontalHeader().setFont(table.font())
+        table.set_rows([])
+        table.set_rows([row])
+        qtbot.waitUntil(lambda hidden=hidden: table.isColumnHidden(1) == hidden, timeout=2000)
+    assert "559 voxels" in table.item(0, 2).toolTip()
