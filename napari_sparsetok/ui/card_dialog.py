@@ -6,6 +6,7 @@ from html import escape
 
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.icon import without_pictures
 from napari_sparsetok.weights import Card
 
 
@@ -19,6 +20,7 @@ class CardDialog(QDialog):
         text = QTextBrowser()
         text.setHtml(card_html(card))
         buttons = QDialogButtonBox(QDialogButtonBox.Close)
+        without_pictures(buttons)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(text)
@@ -30,7 +32,7 @@ def card_html(card: Card) -> str:
     rows = [
         ("For", card.purpose),
         ("Input", f"{card.modality}; {', '.join(card.channels)}"),
-        ("Works at", " × ".join(f"{s:g}" for s in card.spacing) + " mm"),
+        ("Works at", " × ".join(f"{s:g}" for s in reversed(card.spacing)) + " mm"),
         ("Labels", ", ".join(label.name for label in card.labels)),
         ("Keep ratios", f"{card.keep_ratios[0]:g} to {card.keep_ratios[1]:g}, {card.stages} pruning stages"),
         ("Trained on", card.training_data),

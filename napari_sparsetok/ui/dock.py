@@ -18,7 +18,7 @@ from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
 from napari_sparsetok.ui import where as places
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
-from napari_sparsetok.ui.gaze import Gaze
+from napari_sparsetok.ui.gaze import Gaze, put_tools_down
 from napari_sparsetok.ui.given_mask import GivenMask, mask_layer
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.inspect_panel import InspectPanel
@@ -242,6 +242,8 @@ class Dock(QWidget):
 
     def _on_where_chosen(self, where: places.Where) -> None:
         self._where = where
+        if where == "cursor":
+            put_tools_down(self._viewer)
         scan = self.session.state.scan
         if where == "box" and scan is not None:
             region = self.session.state.region or self._around_view()

@@ -13,6 +13,13 @@ from napari_sparsetok.ui import where as places
 _STILL = 4  # pixels that a click may slip
 
 
+def put_tools_down(viewer: ViewerModel) -> None:
+    """Let the next click be a look: with the brush in hand it would paint what was meant as a question."""
+    active = viewer.layers.selection.active
+    if active is not None and str(active.mode) != "pan_zoom":
+        active.mode = "pan_zoom"
+
+
 class Gaze:
     """Follows one viewer.
 

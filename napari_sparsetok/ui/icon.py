@@ -7,7 +7,7 @@ from collections.abc import Callable
 from qtpy.QtCore import QByteArray, QEvent, QObject, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtSvg import QSvgRenderer
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QDialogButtonBox, QPushButton, QWidget
 
 _SIDE = 40  # pixels that are drawn; shown at half of that, so they stay sharp on fine screens
 
@@ -36,6 +36,20 @@ def icon(name: str, color: QColor) -> QIcon:
     QSvgRenderer(QByteArray(svg.encode())).render(painter, QRectF(0, 0, _SIDE, _SIDE))
     painter.end()
     return QIcon(picture)
+
+
+def undulled(picture: QPixmap) -> QIcon:
+    """A picture that keeps its colours in the row that is chosen, where Qt would tint it."""
+    kept = QIcon()
+    for mode in (QIcon.Normal, QIcon.Selected):
+        kept.addPixmap(picture, mode)
+    return kept
+
+
+def without_pictures(buttons: QDialogButtonBox) -> None:
+    """Qt's own pictures on the buttons of a dialog are black, and hardly seen on a dark theme."""
+    for button in buttons.buttons():
+        button.setIcon(QIcon())
 
 
 class Tint(QObject):

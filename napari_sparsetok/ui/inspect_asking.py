@@ -18,6 +18,7 @@ from napari_sparsetok.session import Session
 from napari_sparsetok.state import Prediction
 from napari_sparsetok.tokens import Lattice
 from napari_sparsetok.ui import inspect_words as say
+from napari_sparsetok.ui.gaze import put_tools_down
 from napari_sparsetok.ui.inspect_layers import InspectLayers
 from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.later import later
@@ -81,6 +82,8 @@ class Asking(QObject):
 
     def _on_ask(self, on: bool) -> None:
         self._asking = on
+        if on:
+            put_tools_down(self._viewer)
         self._rest.start()
 
     def _on_moved(self, event: Any = None) -> None:

@@ -17,7 +17,7 @@ _MARGIN = (8, 6, 8, 18)  # left, top, right, bottom
 
 
 class HeadMap(QWidget):
-    """A cell for each head of each block: how far it looks, and the darker the more it matters.
+    """A cell for each head of each block: how far it looks, and the more orange the more it matters.
 
     A click shows where that head looks.
     """
@@ -35,7 +35,7 @@ class HeadMap(QWidget):
         self.setFocusPolicy(Qt.StrongFocus)
         self.setAccessibleName("How much each attention head matters, and how far it looks")
         self.setToolTip(
-            "A row for each block, a cell for each head: how far it looks, and the darker the more it matters.\n"
+            "A row for each block, a cell for each head: how far it looks, and the more orange the more it matters.\n"
             "Arrow keys move, Enter shows where the head looks."
         )
         self.set_heads(None, None)
@@ -282,7 +282,8 @@ class HeadsForm(QWidget):
             return
         block, head = (int(k) for k in np.unravel_index(int(loss.argmax()), loss.shape))
         self._choose(block, head)
-        self._words.setText("Most: " + self.map.words(block, head))
+        words = self.map.words(block, head)
+        self._words.setText(f"Most: {words[:1].lower()}{words[1:]}")
 
     def _on_pointed(self, block: int, head: int) -> None:
         known = self.map.knows(block, head)  # not of all blocks, or of the mean of the heads

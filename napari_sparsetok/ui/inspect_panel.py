@@ -109,10 +109,12 @@ class InspectPanel(QWidget):
             button.clicked.connect(lambda checked=False, tool=tool: self.paint_requested.emit(tool))
             row.addWidget(button)
         second = QHBoxLayout()
-        second.addWidget(
-            button_of("Undo", "Take the last stroke back (Ctrl+Z in the layer)", self.paint_undo_requested)
+        self._take_back = (
+            button_of("Undo", "Take the last stroke back (Ctrl+Z in the layer)", self.paint_undo_requested),
+            button_of("Clear all", "No token is chosen by hand any more", self.paint_cleared),
         )
-        second.addWidget(button_of("Clear all", "No token is chosen by hand any more", self.paint_cleared))
+        for button in self._take_back:
+            second.addWidget(button)
         self._budget = words_of()
         words = words_of("The next mask obeys; no score changes. It goes into the record beside the mask.")
         return column(words, row, second, self._budget)
@@ -178,6 +180,8 @@ class InspectPanel(QWidget):
     def set_rule(self, settings: Settings) -> None:
         """What holds now."""
         self.rule.set_rule(settings)
+        for button in self._take_back:
+            button.setEnabled(settings.forced is not None)
 
     def set_budget(self, words: str) -> None:
         """How many tokens are chosen by hand."""

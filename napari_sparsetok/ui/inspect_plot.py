@@ -15,7 +15,6 @@ from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.ui.inspect_words import millimetres
 
 _AGREEMENT, _REFERENCE, _COST = QColor("#009E73"), QColor("#56B4E9"), QColor("#D55E00")
-_MARGIN = (34, 10, 8, 20)  # left, top, right, bottom
 
 COSTS: dict[str, tuple[Callable[[Rung], float], str]] = {
     "operations": (lambda rung: rung.gmac, "{:.1f} GMAC"),
@@ -95,12 +94,12 @@ class SweepPlot(QWidget):
         painter.setRenderHint(QPainter.Antialiasing)
         ink = self.palette().windowText().color()
         painter.setPen(QPen(ink, 1))
-        left, top, right, bottom = _MARGIN
+        left, top, right, bottom = self._margin
         painter.drawRect(QRectF(left, top, self.width() - left - right, self.height() - top - bottom))
+        high = self.fontMetrics().height()
         for value in (self._floor(), 1.0):
-            painter.drawText(
-                QRectF(0, self._y(value) - 8, left - 4, 16), Qt.AlignRight | Qt.AlignVCenter, f"{value:.2f}"
-            )
+            at = QRectF(0, self._y(value) - high / 2, left - 4, high)
+            painter.drawText(at, Qt.AlignRight | Qt.AlignVCenter, f"{value:.2f}")
         if not self._rungs:
             painter.drawText(self.rect(), Qt.AlignCenter, "not compared yet")
             return
@@ -158,16 +157,18 @@ class SweepPlot(QWidget):
                 painter.fillRect(QRectF(x - 6, self._share(n / most), 12, bottom - self._share(n / most)), grey)
 
     def _draw_ratios(self, painter: QPainter) -> None:
-        last = math.inf
+        last, high = math.inf, self.fontMetrics().height()
+        wide = self.fontMetrics().horizontalAdvance("0.15")
         for rung in self._rungs:
             x = self._x(rung.keep_ratio)
-            if last - x > 30:
-                painter.drawText(QRectF(x - 20, self.height() - 18, 40, 16), Qt.AlignCenter, f"{rung.keep_ratio:g}")
+            if last - x > wide + 1:
+                at = QRectF(x - wide, self.height() - high - 2, 2 * wide, high)
+                painter.drawText(at, Qt.AlignCenter, f"{rung.keep_ratio:g}")
                 last = x
         if math.isfinite(self._now):
             painter.setPen(QPen(self.palette().windowText().color(), 1, Qt.DashLine))
             x = self._x(self._now)
-            painter.drawLine(QPointF(x, _MARGIN[1]), QPointF(x, self.height() - _MARGIN[3]))
+            painter.drawLine(QPointF(x, self._margin[1]), QPointF(x, self.height() - self._margin[3]))
 
     def _line(self, painter: QPainter, color: QColor, points: Sequence[QPointF]) -> None:
         painter.setPen(QPen(color, 2))
@@ -177,13 +178,19 @@ class SweepPlot(QWidget):
         for point in points:
             painter.drawEllipse(point, 3, 3)
 
+    @property
+    def _margin(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom: as much as the numbers need in the font that there is."""
+        metrics = self.fontMetrics()
+        return metrics.horizontalAdvance("0.00") + 6, 10, 8, metrics.height() + 4
+
     def _floor(self) -> float:
         known = [value for r in self._rungs for value in (r.worst, r.reference_dice) if math.isfinite(value)]
         return min(0.9, math.floor(10 * min(known, default=0.9)) / 10)
 
     def _x(self, ratio: float) -> float:
         low = math.log(min([r.keep_ratio for r in self._rungs] or [0.02], default=0.02)) or -1.0
-        left, _, right, _ = _MARGIN
+        left, _, right, _ = self._margin
         place = min(1.0, max(0.0, 1 - math.log(max(ratio, 1e-3)) / low))
         return left + 8 + place * (self.width() - left - right - 16)
 
@@ -192,7 +199,7 @@ class SweepPlot(QWidget):
         return self._share((max(floor, value if math.isfinite(value) else floor) - floor) / (1 - floor))
 
     def _share(self, share: float) -> float:
-        _, top, _, bottom = _MARGIN
+        _, top, _, bottom = self._margin
         return top + 4 + (1 - share) * (self.height() - top - bottom - 8)
 
 

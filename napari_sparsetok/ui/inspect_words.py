@@ -64,8 +64,8 @@ def told(prediction: Prediction, tokens: TokenMap, lattice: Lattice, voxel: Shap
     if tokens.forced is not None and tokens.forced[place]:
         lines.append(f"<p>You said that this token must {'stay' if tokens.forced[place] > 0 else 'go'}.</p>")
     rows = [_stage_row(k, one) for k, one in enumerate(story(tokens.importance, tokens.stage, place, tokens.forced), 1)]
-    head = _row(["stage", "score", "rank", "above", "to the cut"])
-    lines.append(f"<table cellspacing=4>{head}{''.join(rows)}</table>")
+    head = _row(["stage", "score", "rank", "above", "margin"])
+    lines.append(f"<table cellspacing=6>{head}{''.join(rows)}</table>")
     lines += _by_window(tokens, place)
     at = prediction.scan.geometry.affine[:3] @ np.array([*voxel, 1.0])
     where = ", ".join(f"{round(s * float(v), 1) + 0.0:.1f}" for s, v in zip((-1, -1, 1), at, strict=True))
@@ -177,10 +177,14 @@ def _unseen_share(pieces: Sequence[Unseen], voxels: int, of: str) -> str:
         return f"All of {escape(of)} lies in tokens that were kept to the end."
     completed = sum(piece.voxels for piece in pieces)
     whole = sum(piece.whole for piece in pieces)
-    more = f" {whole} of them hang together with nothing that was looked at to the end." if whole else ""
+    more = (
+        f" {whole} of them hang{'s' if whole == 1 else ''} together with nothing that was looked at to the end."
+        if whole
+        else ""
+    )
     plural = "" if len(pieces) == 1 else "s"
     share = f"{per_cent(completed, voxels)} of {escape(of)}, in {len(pieces)} piece{plural},"
-    return f"{share} was completed without looking to the end.{more}"
+    return f"{share} lies in tokens that were not kept to the end.{more}"
 
 
 def unseen_line(piece: Unseen, labels: LabelTable, geometry: Geometry) -> str:

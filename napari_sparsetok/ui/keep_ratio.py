@@ -128,8 +128,9 @@ class KeepRatioBox(QWidget):
     def set_token_size(self, size: Sequence[float]) -> None:
         """Millimetres (z, y, x) of the scan that are one token; none without a model. Said with the next counts."""
         one = len(set(size)) == 1
-        self._token = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in (size[:1] if one else size))
+        self._token = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in (size[:1] if one else size[::-1]))
         self._token += "\u00a0mm" if size else ""
+        self._counts.updateGeometry()  # room for longer words of the model before would go later, under the mouse
 
     def set_left(self, left: Sequence[int], empty: int = 0) -> None:
         """Show tokens before the first stage and after each, and how many patches never entered, being empty."""

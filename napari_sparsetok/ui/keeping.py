@@ -20,7 +20,7 @@ _SOON_MS = 2000  # from the first stroke that is not kept, however many follow
 _AGAIN_MS = 30_000  # after the disk refused
 
 NOT_YET = "Not kept safe yet …"
-KEPT = "Your corrections are kept safe on this computer."
+KEPT = "Corrections kept safe on this computer."
 REFUSED = "Not kept safe: the disk refused. It is tried again with every stroke; save the mask now."
 
 

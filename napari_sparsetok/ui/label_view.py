@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_sparsetok.ui.icon import Tint, icon
+from napari_sparsetok.ui.icon import Tint, icon, undulled
 from napari_sparsetok.ui.later import later
+from napari_sparsetok.ui.style import ticks
 
-_SHOW, _LOCK = 4, 5
+_VOXELS, _SHOW, _LOCK = 1, 4, 5
+_BESIDE_TITLE = 12
+_BESIDE_NAME = 24  # pixels: the colour, and the space around
 _PICTURES = {_SHOW: "eye", _LOCK: "lock"}
 
 
@@ -107,10 +110,11 @@ class LabelView(QTableWidget):
     def _draw(self, color: QColor) -> None:
         for column, name in _PICTURES.items():
             self.horizontalHeaderItem(column).setIcon(icon(name, color))
+        self.setStyleSheet(ticks(color.name(), color.lightness() > 127))
 
     def _write(self, k: int, row: LabelRow) -> None:
         name = QTableWidgetItem(row.name)
-        name.setData(Qt.DecorationRole, QColor(row.color))
+        name.setIcon(_swatch(row.color))
         name.setToolTip(row.name)
         numbers = [QTableWidgetItem(words) for words in (short_count(row.voxels), short_ml(row.ml), _change(row))]
         for item in numbers:
@@ -127,10 +131,20 @@ class LabelView(QTableWidget):
 
     def _fit(self) -> None:
         """As high as its rows, up to six of one line."""
+        self._make_room()
         self.resizeRowsToContents()
         heights = [self.rowHeight(k) for k in range(self.rowCount())]
         most = 6 * (self.fontMetrics().height() + 6)
         self.setFixedHeight(self.horizontalHeader().sizeHint().height() + min(sum(heights), most) + 6)
+
+    def _make_room(self) -> None:
+        """A large font, or a narrow panel, leaves no room for a name; then the voxels are in the tooltip alone."""
+        words = [word for row in self._rows for word in row.name.split()]
+        needed = max((self.fontMetrics().horizontalAdvance(word) for word in words), default=0) + _BESIDE_NAME
+        title = self.horizontalHeader().fontMetrics().horizontalAdvance("Voxels") + _BESIDE_TITLE  # none while hidden
+        voxels = max(title, self.sizeHintForColumn(_VOXELS))
+        others = sum(self.columnWidth(k) for k in range(_VOXELS + 1, self.columnCount()))
+        self.setColumnHidden(_VOXELS, self.viewport().width() - others - voxels < needed)
 
     def _on_column(self, column: int) -> None:
         """Larger numbers leave less room for the names, which then take two lines."""
@@ -148,6 +162,13 @@ class LabelView(QTableWidget):
             signals[item.column()].emit(self._rows[item.row()].id, item.checkState() == Qt.Checked)
 
 
+def _swatch(color: str) -> QIcon:
+    """A label's colour, as it is on the scan."""
+    square = QPixmap(12, 12)
+    square.fill(QColor(color))
+    return undulled(square)
+
+
 def short_count(voxels: int) -> str:
     """How many, in at most seven signs."""
     return f"{voxels / 1e6:.2f}\u202fM" if voxels >= 1_000_000 else _grouped(voxels)
@@ -163,5 +184,5 @@ def _grouped(number: int) -> str:
 
 
 def _change(row: LabelRow) -> str:
-    sign = "+" if row.change > 0 else ""
-    return sign + short_ml(row.change) if abs(row.change) >= 0.005 else "–"
+    sign = "+" if row.change > 0 else "−"
+    return sign + short_ml(abs(row.change)) if abs(row.change) >= 0.005 else "–"

@@ -272,10 +272,9 @@ class Panel(QWidget):
         if scan is None:
             self._scan_info.setText(problem)
             return
-        z, y, x = scan.geometry.spacing
-        size = "\u00a0×\u00a0".join(str(n) for n in scan.shape)
-        spacing = f"{z:.3g}\u00a0×\u00a0{y:.3g}\u00a0×\u00a0{x:.3g}\u00a0mm"
-        facts = f"{size}\u00a0voxels · {spacing} · stored\u00a0{scan.geometry.source_axes}"
+        size = "\u00a0×\u00a0".join(str(n) for n in reversed(scan.shape))  # in the order of “Info” and “Choose a scan”
+        spacing = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in reversed(scan.geometry.spacing)) + "\u00a0mm"
+        facts = f"{size}\u00a0voxels\u00a0· {spacing}\u00a0· stored\u00a0{scan.geometry.source_axes}"
         self._scan_info.setText("\n".join([facts, *scan.notes]))
 
     def set_where(self, where: str, hint: str) -> None:

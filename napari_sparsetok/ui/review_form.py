@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.icon import Tint
+from napari_sparsetok.ui.style import ticks
+
+_HIGHEST = 130  # pixels of the list; what is longer scrolls
+
 
 @dataclass(frozen=True)
 class ReviewRow:
@@ -35,7 +40,7 @@ class ReviewForm(QWidget):
         self._list.setToolTip(
             "Worst first. Click or Enter goes there; the tick (Space) says that you have looked at it"
         )
-        self._list.setFixedHeight(130)
+        self._tint = Tint(self._list, lambda ink: self._list.setStyleSheet(ticks(ink.name(), ink.lightness() > 127)))
         self._list.setTextElideMode(Qt.ElideRight)
         self._list.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         self._list.itemClicked.connect(self._on_jump)
@@ -66,6 +71,7 @@ class ReviewForm(QWidget):
             self._list.setCurrentRow(at)
         self._list.blockSignals(False)
         self._list.setVisible(bool(rows))
+        self._list.setFixedHeight(min(_HIGHEST, max(1, len(rows)) * self._list.sizeHintForRow(0) + 6))
         self._said.setText(said)
         self._said.setVisible(bool(said))
 

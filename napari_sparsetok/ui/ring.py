@@ -13,6 +13,7 @@ from napari_sparsetok.ui.overlays import OVERLAY
 
 _ROOM = 1.5  # the ring is this much larger than what it surrounds, so that it hides nothing
 _SMALLEST = 6.0  # mm
+_LINE = 4.0  # pixels of the screen as it is now: a share of the ring alone would hide tissue where it is large
 
 
 class Ring(Guest):
@@ -20,13 +21,15 @@ class Ring(Guest):
 
     def show(self, world: Sequence[float], size: float) -> None:
         """Draw it around something of `size` mm at a point of the viewer."""
+        wide = max(_SMALLEST, _ROOM * size)
+        line = _LINE / max(self._viewer.scene.camera.zoom, 1e-6)
         layer = Points(
             np.asarray([world[-3:]], dtype=float),
             name="look here",
-            size=max(_SMALLEST, _ROOM * size),
+            size=wide,
             face_color="transparent",
             border_color="#FFFFFF",
-            border_width=0.06,
+            border_width=min(0.06, line / wide),
             units=("mm",) * 3,
             axis_labels=AXIS_LABELS,
             metadata={OVERLAY: "ring"},

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QPushButton, QTextBrowser,
 from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.reading import explained
 from napari_sparsetok.scan import Scan
+from napari_sparsetok.ui.icon import without_pictures
 from napari_sparsetok.ui.window_preset import modality
 
 Rows = list[tuple[str, str]]
@@ -108,6 +109,7 @@ class ScanInfo(QDialog):
         self._names.setToolTip("Read from the file, for your eyes: it is not stored, not saved with masks, not logged")
         self._names.clicked.connect(self._on_names)
         buttons = QDialogButtonBox(QDialogButtonBox.Close)
+        without_pictures(buttons)
         buttons.addButton(self._names, QDialogButtonBox.ActionRole)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)

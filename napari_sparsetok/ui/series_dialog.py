@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QImage, QPixmap
+from qtpy.QtGui import QColor, QImage, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QDialog,
@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files import SeriesInfo
+from napari_sparsetok.ui.icon import undulled, without_pictures
 
 COLUMNS = ("Scan", "Kind", "Size", "Voxel (mm)", "Slices", "Before it opens")
 _PICTURE = 64  # pixels
@@ -49,6 +50,7 @@ class SeriesDialog(QDialog):
         self._details.setMinimumHeight(3 * self._details.fontMetrics().height())
         self._details.setAlignment(Qt.AlignTop | Qt.AlignLeft)
         self._buttons = QDialogButtonBox(QDialogButtonBox.Open | QDialogButtonBox.Cancel)
+        without_pictures(self._buttons)
         self._buttons.button(QDialogButtonBox.Open).setToolTip("Open the chosen scan (Enter, or a double click on it)")
         self._buttons.button(QDialogButtonBox.Cancel).setToolTip("Open none of them (Esc)")
         self._buttons.accepted.connect(self._on_open)
@@ -116,7 +118,7 @@ def _items(info: SeriesInfo) -> list[QTableWidgetItem]:
     slices = f"{info.slices} in {info.volumes} volumes" if info.volumes > 1 else str(info.slices)
     state = _state(info)
     items = [QTableWidgetItem(words) for words in (info.description, info.modality, size, spacing, slices, state)]
-    items[0].setIcon(QIcon(picture(info)))
+    items[0].setIcon(undulled(picture(info)))
     for item in items:
         item.setToolTip(_details(info))
         if state == _NOT:  # it can be looked at all the same, and says why

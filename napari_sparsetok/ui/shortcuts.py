@@ -9,6 +9,7 @@ from html import escape
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
 
+from napari_sparsetok.ui.icon import without_pictures
 from napari_sparsetok.ui.paint_form import MODES
 
 
@@ -79,6 +80,7 @@ class HelpSheet(QDialog):
         text = QTextBrowser()
         text.setHtml(sheet(shortcuts))
         buttons = QDialogButtonBox(QDialogButtonBox.Close)
+        without_pictures(buttons)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(text)

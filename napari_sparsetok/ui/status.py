@@ -101,7 +101,7 @@ class Status(QWidget):
 
     def _write_progress(self, busy: Busy) -> None:
         counted = f"{busy.done} of\u00a0{busy.total}\u00a0{busy.unit}" if busy.unit != "%" else f"{busy.done}\u00a0%"
-        counted = f": {counted}" if busy.total else " …"
+        counted = f": {counted}" if busy.total else "\u00a0…"
         self._words.setText(busy.what + counted)
         if (self._progress.maximum(), self._progress.value()) != (busy.total, busy.done):
             self._progress.setUpdatesEnabled(False)  # or each call would paint the whole window before it returns

@@ -37,3 +37,21 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f}\u00a0s"
     whole = round(seconds)
     return f"{whole // 60}\u00a0min {whole % 60}\u00a0s"
+
+
+def signed(number: float) -> str:
+    """A change, with its sign: "+0.04", "−0.12"."""
+    return f"{number:+.2f}".replace("-", "−")
+
+
+def ticks(ink: str, is_dark: bool) -> str:
+    """The style sheet of the boxes in a list or table, in the colour of its words.
+
+    Those that Qt draws without one are lost on a dark ground while they are empty.
+    """
+    box = "width: 12px; height: 12px; border-radius: 2px; "
+    tick = f"url(theme_{'dark' if is_dark else 'light'}:/check.svg)"
+    return (
+        f"QAbstractItemView::indicator {{ {box} border: 1px solid {ink}; }} "
+        f"QAbstractItemView::indicator:checked {{ image: {tick}; }}"
+    )

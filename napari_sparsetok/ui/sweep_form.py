@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.inspection.ladder import Rung
+from napari_sparsetok.ui.icon import Tint
 from napari_sparsetok.ui.inspect_part import button_of, words_of
 from napari_sparsetok.ui.inspect_plot import COSTS, SweepPlot
 from napari_sparsetok.ui.legend import Legend
@@ -41,6 +42,7 @@ class SweepForm(QWidget):
         self.plot = SweepPlot()
         self.plot.ratio_chosen.connect(self.ratio_chosen)
         self._legend = Legend()
+        self._tint = Tint(self.plot, lambda ink: self._legend.set_colors(self.plot.legend))  # one of them is the ink's
         self._cost = QComboBox()
         self._cost.addItems(list(COSTS))
         self._cost.setToolTip("What the orange line shows of each keep ratio")
@@ -52,7 +54,7 @@ class SweepForm(QWidget):
         self._least.setSingleStep(0.005)
         self._least.setValue(0.99)
         self._least.setToolTip("Every label must agree with keeping all tokens at least so much (Dice)")
-        self._auto = button_of("Auto", "Set the smallest ratio that was tried and agrees so much")
+        self._auto = button_of("Auto: agree by", "Set the smallest ratio that was tried and agrees so much")
         self._auto.clicked.connect(lambda: self.auto_requested.emit(self._least.value()))
         self._blink = button_of("&Blink (B)", "Swap the mask with the one that keeps all tokens, twice a second")
         self._blink.setCheckable(True)

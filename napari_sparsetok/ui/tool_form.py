@@ -143,7 +143,10 @@ class ToolForm(QWidget):
         self._on_changed()
 
     def _on_changed(self, value: object = None) -> None:
-        """A preview follows what is chosen."""
+        """A preview follows what is chosen, and so does the unit."""
+        tool = next(t for t in TOOLS if t.name == self._tool.value)
+        if tool.number:
+            self._number.label = tool.number.replace("mm³", "mm²") if self._scope.value else tool.number
         if self._is_previewed:
             self.preview_requested.emit(self.request)
 

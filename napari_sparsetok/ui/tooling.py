@@ -25,6 +25,7 @@ from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.overlays import Overlays
 from napari_sparsetok.ui.preview import Preview
+from napari_sparsetok.ui.style import signed
 from napari_sparsetok.ui.tool_form import ToolForm
 
 _SETTLE_MS = 250  # a preview follows the mask and the numbers when they have rested this long
@@ -233,7 +234,7 @@ def _words(change: Change, work: Work) -> str:
     """What a change would do to each label, in millilitres."""
     ml = prod(work.scan.geometry.spacing) / 1000
     gains = tool.gains(change)
-    parts = [f"{x.name} {float(gains[x.id]) * ml:+.2f} mL" for x in work.table if gains[x.id]]
+    parts = [f"{x.name} {signed(float(gains[x.id]) * ml)}\u00a0mL" for x in work.table if gains[x.id]]
     words = ", ".join(_listed(parts)) or "labels change places; the volumes stay"
     return f"Preview (cyan: added, magenta: taken away): {words}."
 

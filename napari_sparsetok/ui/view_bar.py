@@ -31,9 +31,11 @@ class ViewBar(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._has_scan, self._can_open_views = False, True
         self._window = self._build_window()
         self._views = _button("&3 views", "Axial, coronal and sagittal at once, with a linked cross (U)")
         self._views.setCheckable(True)
+        self._views.setEnabled(False)
         self._views.setStyleSheet("QToolButton:checked { border: 1px solid palette(highlight); }")
         self._views.clicked.connect(self.views_toggled)
         self._info = _button("I&nfo", "What is known of this scan; nothing of the patient unless you ask (I)")
@@ -78,11 +80,14 @@ class ViewBar(QWidget):
 
     def set_views(self, shown: bool, possible: bool = True) -> None:
         """Whether the three views are open, and can be."""
+        self._can_open_views = possible
         self._views.setChecked(shown)
-        self._views.setEnabled(possible)
+        self._views.setEnabled(possible and self._has_scan)
 
     def set_has_scan(self, there: bool) -> None:
         """Whether there is a scan to tell about."""
+        self._has_scan = there
+        self._views.setEnabled(there and self._can_open_views)
         self._info.setEnabled(there)
         self._mask.setEnabled(there)
 

@@ -12,7 +12,7 @@ from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
 from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSplitter, QVBoxLayout, QWidget
 
 from napari_sparsetok.ui.brush_layer import without_box
 from napari_sparsetok.ui.later import later
@@ -25,6 +25,18 @@ from napari_sparsetok.ui.planes import PLANES, plane_of, show_plane
 NAME = "Other planes"
 _STILL = 4  # pixels that a click may slip
 _HEIGHT = 330
+_NARROWEST = 200
+
+
+def _only_below_the_canvas(panel: QWidget) -> None:
+    """Below the docks at the sides too, the planes would make the window higher than a small screen."""
+    window = panel.window()
+    if isinstance(window, QMainWindow):
+        window.setCorner(Qt.BottomLeftCorner, Qt.LeftDockWidgetArea)
+        window.setCorner(Qt.BottomRightCorner, Qt.RightDockWidgetArea)
+        docks = [dock for dock in window.findChildren(QDockWidget) if dock.isAncestorOf(panel)]
+        # Or they take what they would like from the canvas.
+        window.resizeDocks(docks, [_HEIGHT] * len(docks), Qt.Vertical)
 
 
 class Cross:
@@ -93,6 +105,7 @@ class PlaneView(QWidget):
     def __init__(self, main: ViewerModel, plane: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._main = main
+        self.setMinimumWidth(_NARROWEST)  # two of them beside each other have to fit under the canvas
         self.model = ViewerModel(title=plane)
         without_box(self.model)
         self.mirror = Mirror(main, self.model)
@@ -229,6 +242,7 @@ class Views:
             self._planes.append(view)
         self._panel = panel
         window.add_dock_widget(panel, name=NAME, area="bottom")
+        _only_below_the_canvas(panel)
         self._lifetime = Lifetime(panel, self._on_gone)
         self._connect()
         self._set_crosses()

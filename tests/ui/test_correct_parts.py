@@ -11,8 +11,8 @@ import dask.array
 import numpy as np
 import pytest
 from fakes import PATIENCE, make_prediction, make_scan
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QColor, QFont, QGuiApplication, QIcon
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFileDialog, QSlider
 from rooms import Room, paint
 
@@ -25,9 +25,10 @@ from napari_sparsetok.ui.brush_layer import Labels
 from napari_sparsetok.ui.brush_preview import HERE, NEAR
 from napari_sparsetok.ui.correct_panel import CorrectPanel
 from napari_sparsetok.ui.icon import DRAWINGS
-from napari_sparsetok.ui.label_view import LabelRow
+from napari_sparsetok.ui.label_view import LabelRow, LabelView, _change
 from napari_sparsetok.ui.paint_form import MODES
 from napari_sparsetok.ui.preview import ADDED, COLORS, TAKEN
+from napari_sparsetok.ui.style import signed
 from napari_sparsetok.ui.tool_form import TOOLS
 
 SHRINK = ToolRequest("shrink", 1.0, False)
@@ -780,3 +781,54 @@ def test_back_at_a_scan_locks_and_fill_go_by_what_was_drawn_until_it_is_segmente
     assert np.count_nonzero(layer.data[5] == 2) == 9
     desk.segment()
     assert np.array_equal(desk.overlays.mask, desk.composed())
+
+
+def test_the_unit_of_an_island_is_that_of_where_it_is_looked_for(correcting):
+    form = correcting.panel.tools
+    form._tool.value = "remove_islands"
+    assert form._number.label == "Below, mm³"
+    form._scope.value = True
+    assert form._number.label == "Below, mm²"
+    form._scope.value = False
+    assert form._number.label == "Below, mm³"
+
+
+def test_the_colour_of_the_chosen_label_is_that_on_the_scan(correcting):
+    table = correcting.panel.labels
+    assert table.chosen == table._rows[0].id
+    for mode in (QIcon.Normal, QIcon.Selected):
+        picture = table.item(0, 0).icon().pixmap(QSize(12, 12), mode).toImage()
+        assert picture.pixelColor(6, 6) == QColor(table._rows[0].color)
+
+
+def test_an_empty_box_has_a_frame_in_the_colour_of_the_words(correcting):
+    for view in (correcting.panel.labels, correcting.panel.review._list):
+        assert f"border: 1px solid {view.palette().text().color().name()}" in view.styleSheet()
+
+
+def test_a_change_is_written_with_a_true_minus():
+    assert (signed(-0.014), signed(0.04)) == ("−0.01", "+0.04")
+    assert _change(LabelRow(1, "a", "#fff", 1.0, -0.25)) == "−0.25"
+
+
+def test_a_large_ring_is_a_thin_line(correcting):
+    ring = correcting.desk.review.ring
+    correcting.viewer.scene.camera.zoom = 10.0
+    ring.show((0.0, 0.0, 0.0), 40.0)
+    layer = ring.layer
+    assert float(layer.border_width[0]) * float(np.max(layer.size)) * 10.0 == pytest.approx(4.0, rel=0.01)
+
+
+def test_a_large_font_leaves_room_for_the_names_of_labels(qtbot):
+    table = LabelView()
+    qtbot.addWidget(table)
+    table.resize(300, 200)
+    table.show()
+    row = LabelRow(1, "Brainstem", "#E69F00", 21.26, 0.0, voxels=559)
+    for points, hidden in ((9, False), (18, True), (18, True), (9, False)):
+        table.setFont(QFont(table.font().family(), points))
+        table.horizontalHeader().setFont(table.font())
+        table.set_rows([])
+        table.set_rows([row])
+        qtbot.waitUntil(lambda hidden=hidden: table.isColumnHidden(1) == hidden, timeout=2000)
+    assert "559 voxels" in table.item(0, 2).toolTip()

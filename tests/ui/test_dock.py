@@ -921,6 +921,14 @@ def test_the_slider_stays_in_the_box_until_a_click_chooses_another_part(desk: De
     assert desk.state.prediction.region == region
 
 
+def test_who_wants_to_click_on_a_structure_puts_the_brush_down(desk: Desk) -> None:
+    desk.add(make_scan())
+    layer = desk.viewer.add_labels(np.zeros(make_scan().shape, np.uint8))
+    layer.mode = "paint"
+    desk.panel.where_chosen.emit("cursor")
+    assert str(layer.mode) == "pan_zoom"
+
+
 def test_a_box_is_edited_and_segmented(desk: Desk) -> None:
     desk.add(make_scan())
     desk.panel.where_chosen.emit("box")

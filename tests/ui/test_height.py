@@ -125,7 +125,7 @@ def test_a_section_gives_what_is_inside_the_height_that_it_grows_to(qtbot: Any) 
     section.toggleButton().click()
     qtbot.wait(20)
     before = form.height()
-    form.set_rows([ReviewRow("a bit", "…", False)], "0 of 1 looked at.")
+    form.set_rows([ReviewRow("a bit", "…", False)] * 10, "0 of 10 looked at.")
     form.set_counts("Axial slices: 0 of 36 with a mask reviewed, 5 corrected.")
     qtbot.waitUntil(lambda: form.height() >= max(before + 130, form.minimumSizeHint().height()), timeout=2000)
     section.toggleButton().click()
@@ -181,8 +181,8 @@ def test_the_label_table_says_voxels_and_millilitres_and_cuts_nothing(panel: Doc
     table.set_rows(rows)
     qtbot.wait(50)
     assert [table.horizontalHeaderItem(k).text() for k in range(4)] == ["Label", "Voxels", "mL", "Δ mL"]
-    assert [table.item(0, k).text() for k in range(1, 4)] == ["2\u202f412", "2.41", "-1.21"]
-    assert [table.item(1, k).text() for k in range(1, 4)] == ["9.88\u202fM", "9877", "-4938"]
+    assert [table.item(0, k).text() for k in range(1, 4)] == ["2\u202f412", "2.41", "−1.21"]
+    assert [table.item(1, k).text() for k in range(1, 4)] == ["9.88\u202fM", "9877", "−4938"]
     assert "9\u202f876\u202f543 voxels" in table.item(1, 1).toolTip()
     assert table.horizontalScrollBar().maximum() == 0
     for k in range(len(rows)):
@@ -194,3 +194,31 @@ def test_the_label_table_says_voxels_and_millilitres_and_cuts_nothing(panel: Doc
         for column in range(1, 4):
             width = table.fontMetrics().horizontalAdvance(table.item(k, column).text())
             assert width < table.columnWidth(column)
+
+
+def test_three_planes_fit_a_small_screen(make_napari_viewer_proxy: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer_proxy(show=True)
+    dock = segmented(viewer, "two")
+    viewer.window.add_dock_widget(dock, name="SCD segmentation", area="right")
+    window = dock.window()
+    window.resize(1366, 700)
+    qtbot.waitUntil(lambda: (window.width(), window.height()) == (1366, 700), timeout=5000)
+    qtbot.wait(300)
+    before = dock.height()
+    dock.showing.views.toggle(True)
+    qtbot.wait(300)
+    assert (window.width(), window.height()) == (1366, 700)
+    assert dock.height() == before  # the planes lie below the canvas alone
+    assert window.centralWidget().height() > 200  # and leave it some room
+    dock.showing.views.toggle(False)
+    dock.shut_down()
+    assert dock.session.wait(PATIENCE)
+
+
+def test_a_short_list_of_what_to_look_at_takes_no_more_room_than_it_needs(qtbot: Any) -> None:
+    form = ReviewForm()
+    qtbot.addWidget(form)
+    form.set_rows([ReviewRow("a bit", "…", False)] * 2, "0 of 2 looked at.")
+    two = form._list.height()
+    form.set_rows([ReviewRow("a bit", "…", False)] * 50, "0 of 50 looked at.")
+    assert two < 60 < form._list.height() <= 130

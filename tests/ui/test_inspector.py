@@ -16,6 +16,7 @@ from fakes import LABELS, FakeSegmenter, expected_mask, make_prediction, make_sc
 from matplotlib.colors import to_hex
 from napari.layers import Labels
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QPalette
 
 from napari_sparsetok.engine.contract import Reach
 from napari_sparsetok.inspection.export import save_sweep
@@ -23,7 +24,7 @@ from napari_sparsetok.inspection.ladder import Rung
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.metrics import Agreement
 from napari_sparsetok.scan import Geometry, Region, ScanError
-from napari_sparsetok.state import Forced
+from napari_sparsetok.state import Forced, Settings
 from napari_sparsetok.tokens import LADDER, Unseen
 from napari_sparsetok.ui import inspect_words as say
 from napari_sparsetok.ui.inspect_asking import _in_window
@@ -32,6 +33,7 @@ from napari_sparsetok.ui.inspect_plot import rung_words
 from napari_sparsetok.ui.layer_form import LAYERS
 from napari_sparsetok.ui.rule_form import RuleRequest
 from napari_sparsetok.ui.style import KEPT
+from napari_sparsetok.ui.sweep_form import SweepForm
 
 
 @pytest.fixture
@@ -76,6 +78,38 @@ def test_pointing_tells_the_story_without_asking_the_network(desk, qtbot):
     assert "stopped looking" in desk.panel._story.text()  # switched off, it stays
 
 
+def test_asking_puts_the_brush_down_so_that_a_click_paints_nothing(desk):
+    desk.segment()
+    layer = desk.viewer.add_labels(np.zeros(desk.scan.shape, np.uint8))
+    layer.mode = "paint"
+    desk.panel.ask_button.click()
+    assert str(layer.mode) == "pan_zoom"
+    layer.mode = "paint"  # whoever takes it up again means it
+    desk.panel.ask_button.click()
+    assert str(layer.mode) == "paint"
+
+
+def test_tokens_by_hand_can_be_taken_back_only_if_there_are_any(desk):
+    desk.segment()
+    assert not any(button.isEnabled() for button in desk.panel._take_back)
+    desk.panel.set_rule(Settings(forced=Forced.of(Region((0, 0, 0), (4, 4, 4)), np.ones((1, 1, 1), np.int8))))
+    assert all(button.isEnabledTo(desk.panel) for button in desk.panel._take_back)
+    desk.panel.set_rule(Settings())
+    assert not any(button.isEnabled() for button in desk.panel._take_back)
+
+
+def test_the_legend_of_the_comparison_follows_the_theme(qtbot):
+    form = SweepForm()
+    qtbot.addWidget(form)
+    form.set_rungs([Rung(0.25, (100, 25, 6), 1.0, 0.1, 2**20, (Agreement("a", 1, 0.9, 1.0, 1.0, 1.0),))], [3], "")
+    for ink in ("#101010", "#f0f0f0"):
+        palette = form.palette()
+        for role in (QPalette.Text, QPalette.WindowText):
+            palette.setColor(role, QColor(ink))
+        form.plot.setPalette(palette)
+        assert form._legend._colors == tuple(form.plot.legend)
+
+
 def test_a_click_asks_the_network_once(desk):
     desk.segment()
     desk.desk.asking.ask_network((4, 4, 4))
@@ -112,7 +146,7 @@ def test_heads_are_drawn_and_the_worst_is_named(desk):
     desk.segment()
     desk.panel.heads.heads_requested.emit()
     desk.settle()
-    assert "Block 2, head 1, at 0.3: without it 30\u00a0%" in desk.panel.heads._words.text()
+    assert "block 2, head 1, at 0.3: without it 30\u00a0%" in desk.panel.heads._words.text()
     desk.panel.heads.map.head_chosen.emit(0, 1)
     desk.settle()
     assert "block 1, head 2" in desk.shown("attention").name
@@ -195,7 +229,7 @@ def test_pieces_are_listed_and_jumped_to(desk, qtbot):
     pieces = desk.desk._pieces
     assert pieces
     assert desk.panel._pieces.count() == len(pieces)
-    assert "was completed without looking to the end" in desk.panel._unseen_words.text()
+    assert "lies in tokens that were not kept to the end" in desk.panel._unseen_words.text()
     desk.panel.piece_chosen.emit(0)
     at = [
         round((p - o) / s)
@@ -980,7 +1014,7 @@ def test_the_frame_is_around_the_head_that_would_be_shown(desk, qtbot):
     form.set_heads(loss, reach)
     assert form.map._at == (2, 1)
     assert agrees()
-    assert form._words.text().startswith("Most: Block 3, head 2")
+    assert form._words.text().startswith("Most: block 3, head 2")
     form._block.setValue(1)
     assert form.map._at == (0, 1)
     assert "Block 1, head 2" in form._words.text()

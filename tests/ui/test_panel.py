@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QVBoxLayout,
     QWidget,
 )
 from superqt import QDoubleSlider
@@ -297,8 +298,8 @@ def test_no_model_says_where_to_put_one(panel: Panel) -> None:
 
 def test_the_scan_is_described_and_its_notes_are_read(panel: Panel) -> None:
     panel.set_scan(make_scan(spacing=(2.5, 1.0, 0.5)))
-    assert "16\u00a0×\u00a020\u00a0×\u00a012\u00a0voxels" in texts(panel)
-    assert "2.5\u00a0×\u00a01\u00a0×\u00a00.5\u00a0mm" in texts(panel)
+    assert "12\u00a0×\u00a020\u00a0×\u00a016\u00a0voxels" in texts(panel)
+    assert "0.5\u00a0×\u00a01\u00a0×\u00a02.5\u00a0mm" in texts(panel)  # as in “Info” and the list of series
     panel.set_scan(None, "it is flat")
     assert "it is flat" in texts(panel)
 
@@ -327,7 +328,7 @@ def test_progress_is_counted_when_there_is_something_to_count(panel: Panel) -> N
     panel.set_busy(Busy("segmenting", 7, 27))
     assert "segmenting: 7 of\u00a027\u00a0windows" in texts(panel)
     panel.set_busy(Busy("loading the model"))
-    assert "loading the model …" in texts(panel)
+    assert "loading the model\u00a0…" in texts(panel)
     panel.set_busy(None)
     assert "ready" in texts(panel)
 
@@ -448,7 +449,7 @@ def test_the_echo_counts_tokens(ratio: KeepRatioBox) -> None:
     assert "66\u00a0tokens of\u00a04\u00a0mm, 6.3\u00a0%\u00a0kept" in texts(ratio)
     ratio.set_token_size((8.0, 4.0, 4.0))
     ratio.set_left((1053, 263, 66))
-    assert "66\u00a0tokens of\u00a08\u00a0×\u00a04\u00a0×\u00a04\u00a0mm, 6.3" in texts(ratio)
+    assert "66\u00a0tokens of\u00a04\u00a0×\u00a04\u00a0×\u00a08\u00a0mm, 6.3" in texts(ratio)
     ratio.set_left(())
     assert "tokens" not in texts(ratio)
 
@@ -487,7 +488,7 @@ def test_progress_is_said_a_few_times_a_second_and_the_end_at_once(panel: Panel,
     qtbot.waitUntil(lambda: status.text == "opening x: 100\u00a0%", timeout=4 * PROGRESS_MS)
     status.set_busy(Busy("opening x", 1, 100, unit="%"))
     status.set_busy(Busy("reading y"))
-    assert status.text == "reading y …"
+    assert status.text == "reading y\u00a0…"
     status.set_busy(None)
     assert status.text == "ready"
     qtbot.wait(2 * PROGRESS_MS)
@@ -618,3 +619,32 @@ def test_the_card_can_be_closed_by_key(qtbot: Any) -> None:
     dialog.show()
     qtbot.keyClick(dialog, Qt.Key_Escape)
     assert not dialog.isVisible()
+
+
+def test_a_model_with_fewer_words_leaves_no_gap_that_closes_under_the_slider(qtbot: Any) -> None:
+    ratio, window = KeepRatioBox(), QWidget()
+    qtbot.addWidget(window)
+    layout = QVBoxLayout(window)
+    layout.addWidget(ratio)
+    layout.addStretch(1)
+    window.resize(300, 500)
+    window.show()
+    ratio.set_token_size((10.0, 15.6, 15.6))
+    ratio.set_left((2016, 504, 126))
+    qtbot.waitUntil(lambda: ratio._counts.height() > 1.5 * ratio._counts.fontMetrics().height(), timeout=2000)
+    ratio.set_token_size((4.0, 4.0, 4.0))
+    ratio.set_left((40, 10, 3))
+    qtbot.waitUntil(lambda: ratio._counts.height() < 1.5 * ratio._counts.fontMetrics().height(), timeout=2000)
+
+
+def test_three_dots_stay_with_their_word(qtbot: Any) -> None:
+    status = Status()
+    qtbot.addWidget(status)
+    status.set_busy(Busy("opening the scan", 0, 0))
+    assert status.text == "opening the scan\u00a0…"
+
+
+def test_no_dialog_has_black_pictures_on_its_buttons(qtbot: Any) -> None:
+    dialog = CardDialog(make_card())
+    qtbot.addWidget(dialog)
+    assert [button.icon().isNull() for button in dialog.findChildren(QPushButton)] == [True]

@@ -221,6 +221,7 @@ def test_requests_are_signals(qtbot: Any) -> None:
     bar = ViewBar()
     qtbot.addWidget(bar)
     buttons = {button.text().replace("&", "").strip(): button for button in bar.findChildren(QAbstractButton)}
+    assert not any(buttons[words].isEnabled() for words in ("Info", "3 views"))  # of what?
     bar.set_has_scan(True)
     for words, signal in (("Info", bar.info_requested), ("?", bar.help_requested), ("3 views", bar.views_toggled)):
         with qtbot.waitSignal(signal):

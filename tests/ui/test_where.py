@@ -23,6 +23,7 @@ def test_a_model_of_crops_begins_around_a_click_on_a_large_scan() -> None:
 
 def test_the_hint_says_what_to_do() -> None:
     assert "Click on the structure" in where.hint("cursor", LARGE, CROPS)
+    assert "12\u00a0×\u00a020\u00a0×\u00a016\u00a0mm around the click" in where.hint("cursor", LARGE, CROPS)
     assert "around a click" in where.hint("whole", LARGE, CROPS)
     assert where.hint("whole", SMALL, CROPS) == ""
     assert where.hint("box", LARGE, CROPS) == ""
