@@ -122,7 +122,9 @@ class InspectDesk(QObject):
             Shortcut("Shift-O", "tokens by how many windows kept them", lambda viewer: panel.shown.toggle("share")),
             Shortcut("Y", "from which keep ratio the label is steady", lambda viewer: panel.shown.toggle("lowest")),
             Shortcut("D", "difference from keeping all tokens", lambda viewer: panel.shown.toggle("difference")),
-            Shortcut("B", "blink between this mask and that one", lambda viewer: panel.sweep.blink_button.click()),
+            Shortcut(
+                "Shift-B", "blink between this mask and that one", lambda viewer: panel.sweep.blink_button.click()
+            ),
         ]
 
     # The state changed

@@ -56,7 +56,7 @@ class SweepForm(QWidget):
         self._least.setToolTip("Every label must agree with keeping all tokens at least so much (Dice)")
         self._auto = button_of("Auto: agree by", "Set the smallest ratio that was tried and agrees so much")
         self._auto.clicked.connect(lambda: self.auto_requested.emit(self._least.value()))
-        self._blink = button_of("&Blink (B)", "Swap the mask with the one that keeps all tokens, twice a second")
+        self._blink = button_of("&Blink (Shift+B)", "Swap the mask with the one that keeps all tokens, twice a second")
         self._blink.setCheckable(True)
         self._blink.toggled.connect(self.blink_toggled)
         self._export = button_of("E&xport…", "Write the comparison as CSV, JSON, PNG or SVG", self.export_requested)

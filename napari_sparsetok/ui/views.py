@@ -26,6 +26,7 @@ NAME = "Other planes"
 _STILL = 4  # pixels that a click may slip
 _HEIGHT = 330
 _NARROWEST = 200
+_SETTLED_MS = 100  # until the window has given the canvas its size
 
 
 def _only_below_the_canvas(panel: QWidget) -> None:
@@ -242,6 +243,7 @@ class Views:
             self._planes.append(view)
         self._panel = panel
         window.add_dock_widget(panel, name=NAME, area="bottom")
+        self._keep_in_view(panel.window())
         _only_below_the_canvas(panel)
         self._lifetime = Lifetime(panel, self._on_gone)
         self._connect()
@@ -259,6 +261,7 @@ class Views:
             return
         self._let_go()
         with suppress(LookupError, AttributeError, RuntimeError):  # the person, or the end of the window, was quicker
+            self._keep_in_view(panel.window())
             self._viewer.window.remove_dock_widget(panel)
             panel.deleteLater()
         self.shown_changed.emit(False)
@@ -268,6 +271,18 @@ class Views:
         self.close()
 
     # Details
+
+    def _keep_in_view(self, window: QWidget) -> None:
+        """What is seen of the main plane, from top to bottom, stays in view on a canvas that gets lower or higher."""
+        middle = window.centralWidget() if isinstance(window, QMainWindow) else None
+        if middle is None:
+            return
+        before = max(1, middle.height())
+
+        def fit() -> None:
+            self._viewer.scene.camera.zoom *= max(1, middle.height()) / before
+
+        later(window, fit, _SETTLED_MS).start()
 
     def _others(self) -> list[str]:
         return [plane for plane in PLANES if plane != (plane_of(self._viewer) or "axial")][:2]

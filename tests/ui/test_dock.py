@@ -31,6 +31,7 @@ from napari_sparsetok.ui import scan_choice
 from napari_sparsetok.ui.dock import Dock
 from napari_sparsetok.ui.gui_thread import on_gui_thread
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY
+from napari_sparsetok.ui.paint_form import MODES
 from napari_sparsetok.ui.scan_layer import layer_data
 
 MS = int(PATIENCE * 1000)
@@ -1188,6 +1189,7 @@ def test_going_to_3d_and_back_warns_of_nothing_and_keeps_the_outline(desk: Desk)
 
 def test_no_key_means_two_things(desk: Desk) -> None:
     keys = [shortcut.key for shortcut in (*desk.dock.showing.shortcuts.shortcuts, *desk.dock.showing.more_keys)]
+    keys += [choice.key for choice in MODES]  # of the brush, which has the keys while corrections are at hand
     assert len(keys) == len(set(keys)), sorted(keys)
 
 

@@ -204,13 +204,16 @@ def test_three_planes_fit_a_small_screen(make_napari_viewer_proxy: Any, qtbot: A
     window.resize(1366, 700)
     qtbot.waitUntil(lambda: (window.width(), window.height()) == (1366, 700), timeout=5000)
     qtbot.wait(300)
-    before = dock.height()
+    before, high, zoom = dock.height(), window.centralWidget().height(), viewer.scene.camera.zoom
     dock.showing.views.toggle(True)
-    qtbot.wait(300)
+    qtbot.wait(500)
     assert (window.width(), window.height()) == (1366, 700)
     assert dock.height() == before  # the planes lie below the canvas alone
-    assert window.centralWidget().height() > 200  # and leave it some room
+    low = window.centralWidget().height()
+    assert 200 < low < high  # and leave it some room
+    assert viewer.scene.camera.zoom == pytest.approx(zoom * low / high)  # so as much is seen from top to bottom
     dock.showing.views.toggle(False)
+    qtbot.waitUntil(lambda: viewer.scene.camera.zoom == pytest.approx(zoom))
     dock.shut_down()
     assert dock.session.wait(PATIENCE)
 
