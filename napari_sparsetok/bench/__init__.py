@@ -65,7 +65,7 @@ def measure(models: list[str], quick: bool, say: Say) -> dict[str, Any]:
         rows += growth_with_ratio()
     say("the slider in a real window")
     rows += slider(quick)
-    rows.append(Row("published implementation, same weights", None, note="not run: its code is not part of this"))
+    rows.append(Row("published implementation, same weights", None, note="see benchmarks/bench_published.py"))
     rows.append(Row("GPU", None, note="not measured" if torch.cuda.is_available() else "not measured: none is here"))
     return {
         "benchmark": "sparsetok bench",
