@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from html import escape
 
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_sparsetok.ui.icon import without_pictures
+from napari_sparsetok.ui.page_dialog import PageDialog
 from napari_sparsetok.weights import Card
 
 
-class CardDialog(QDialog):
+class CardDialog(PageDialog):
     """What a model is for, what it was trained on, how good it was, what it must not be used for."""
 
     def __init__(self, card: Card, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWindowTitle(card.title)
-        self.resize(460, 480)
-        text = QTextBrowser()
-        text.setHtml(card_html(card))
-        buttons = QDialogButtonBox(QDialogButtonBox.Close)
-        without_pictures(buttons)
-        buttons.rejected.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(text)
-        layout.addWidget(buttons)
+        super().__init__(card.title, card_html(card), parent)
 
 
 def card_html(card: Card) -> str:

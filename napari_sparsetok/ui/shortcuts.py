@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QTextBrowser, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_sparsetok.ui.icon import without_pictures
+from napari_sparsetok.ui.page_dialog import PageDialog
 from napari_sparsetok.ui.paint_form import MODES
 
 
@@ -70,21 +70,11 @@ class Shortcuts:
             self.leave(viewer)
 
 
-class HelpSheet(QDialog):
+class HelpSheet(PageDialog):
     """Keys and mouse on one sheet."""
 
     def __init__(self, shortcuts: Sequence[Shortcut], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWindowTitle("Keys and mouse")
-        self.resize(480, 560)
-        text = QTextBrowser()
-        text.setHtml(sheet(shortcuts))
-        buttons = QDialogButtonBox(QDialogButtonBox.Close)
-        without_pictures(buttons)
-        buttons.rejected.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(text)
-        layout.addWidget(buttons)
+        super().__init__("Keys and mouse", sheet(shortcuts), parent)
 
 
 def sheet(shortcuts: Sequence[Shortcut]) -> str:
