@@ -94,7 +94,7 @@ def segment_file(
         on_notice(note)
     region = region_of(order.region, order.around, scan, card)
     if region is None and card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]):
-        size = " × ".join(f"{mm:.0f}" for mm in card.window_mm)
+        size = " × ".join(f"{mm:.0f}" for mm in reversed(card.window_mm))
         on_notice(
             f"“{card.title}” was trained on boxes of {size} mm around the structure. In a whole scan it also marks "
             "places where the structure is not; say where it is with --around or --region"

@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
 from psygnal import Signal
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSplitter, QVBoxLayout, QWidget
 
 from napari_sparsetok.ui.brush_layer import without_box
@@ -183,6 +183,8 @@ class Views:
         self._reference: Layer | None = None
         self._panel: QSplitter | None = None
         self._planes: list[PlaneView] = []
+        self._settling: QTimer | None = None
+        self._height = 1  # of the canvas, before it changed
         self._crosses: list[Cross] = []
         self._connections: list[tuple[Any, Any]] = []
         self._before = "axial"
@@ -277,12 +279,14 @@ class Views:
         middle = window.centralWidget() if isinstance(window, QMainWindow) else None
         if middle is None:
             return
-        before = max(1, middle.height())
+        if self._settling is None:
+            self._settling = later(window, lambda: self._follow_height(middle), _SETTLED_MS)
+        if not self._settling.isActive():  # opened and closed at once is one change
+            self._height = max(1, middle.height())
+        self._settling.start()
 
-        def fit() -> None:
-            self._viewer.scene.camera.zoom *= max(1, middle.height()) / before
-
-        later(window, fit, _SETTLED_MS).start()
+    def _follow_height(self, middle: QWidget) -> None:
+        self._viewer.scene.camera.zoom *= max(1, middle.height()) / self._height
 
     def _others(self) -> list[str]:
         return [plane for plane in PLANES if plane != (plane_of(self._viewer) or "axial")][:2]

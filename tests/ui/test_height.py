@@ -9,7 +9,7 @@ import pytest
 from fakes import PATIENCE, FakeSegmenter, make_card, make_prediction, make_registry, make_scan, make_tokens
 from napari.components import ViewerModel
 from napari.qt import get_stylesheet
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QPushButton, QScrollArea, QTabWidget, QWidget
 
 from napari_sparsetok.labels import LabelTable
@@ -214,6 +214,12 @@ def test_three_planes_fit_a_small_screen(make_napari_viewer_proxy: Any, qtbot: A
     assert viewer.scene.camera.zoom == pytest.approx(zoom * low / high)  # so as much is seen from top to bottom
     dock.showing.views.toggle(False)
     qtbot.waitUntil(lambda: viewer.scene.camera.zoom == pytest.approx(zoom))
+    timers = len(window.findChildren(QTimer, options=Qt.FindDirectChildrenOnly))
+    for on in (True, False):
+        dock.showing.views.toggle(on)
+        qtbot.wait(300)
+    assert viewer.scene.camera.zoom == pytest.approx(zoom)
+    assert len(window.findChildren(QTimer, options=Qt.FindDirectChildrenOnly)) == timers  # nothing piles up
     dock.shut_down()
     assert dock.session.wait(PATIENCE)
 
