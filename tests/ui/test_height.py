@@ -9,7 +9,7 @@ import pytest
 from fakes import PATIENCE, FakeSegmenter, make_card, make_prediction, make_registry, make_scan, make_tokens
 from napari.components import ViewerModel
 from napari.qt import get_stylesheet
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QPushButton, QScrollArea, QTabWidget, QWidget
 
 from napari_sparsetok.labels import LabelTable
