@@ -85,7 +85,7 @@ def _machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "seconds_of": "the computing thread" if torch.get_num_threads() == 1 else "the clock",
-        "bfloat16": devices.cpu().decoder_dtype == torch.bfloat16,
+        "bfloat16": devices.cpu().dense_dtype == torch.bfloat16,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
     }

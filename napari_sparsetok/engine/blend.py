@@ -72,7 +72,7 @@ class Blend:
         """Add one window's logits (classes, D, H, W)."""
         region = self._plan.regions[index]
         _, rows, columns = region.slices
-        logits = logits.contiguous()  # they may come with the classes last, which everything below would be slow on
+        logits = logits.contiguous()  # with the classes last everything below would be slow
         for k in range(self._due.size)[self._within(region)]:
             slab = self._slabs.get(k) or self._new(k)
             part = slice(self._edges[k] - region.start[0], self._edges[k + 1] - region.start[0])

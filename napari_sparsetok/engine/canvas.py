@@ -87,7 +87,7 @@ class Canvas:
         ScanError : some logits are NaN or infinite, so no mask could be made of them.
         """
         logits = logits[0].cpu()
-        if not all(bool(end.isfinite()) for end in logits.aminmax()):  # either is NaN if any of them is
+        if not _all_finite(logits):
             raise ScanError(
                 "the model returned no numbers (NaN or infinity) for a part of the scan, so there is no mask of it; "
                 "choose the device “CPU” if a GPU computed, else another model"
@@ -206,6 +206,12 @@ class Canvas:
             return tuple(round(float(count) * windows) for count in mean)
         left = tokens_left(n, self._selector.ratios, self._card.stages, self._card.minimum_kept)
         return tuple(count * windows for count in left)
+
+
+def _all_finite(values: Tensor) -> bool:
+    if values.sum().isfinite():  # a sum is quick, and is none if any of them is none; but it may be too large itself
+        return True
+    return all(bool(end.isfinite()) for end in values.aminmax())  # either is NaN if any of them is
 
 
 def _ranks(

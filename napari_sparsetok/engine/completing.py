@@ -3,7 +3,8 @@
 Every keep ratio prunes, at the first stage, the tokens of the lowest scores, and what they bring into completion does
 not depend on it. So in the first block their queries, keys and values are the same at every ratio, and so is what they
 see of each other. A softmax over several sets of keys is that over each set, weighed by the sums of exponents; which
-is exact, so what the sets share can be kept and the rest added.
+is exact, so what the sets share can be kept and the rest added. In float32, that is: in bfloat16 the rounding could be
+seen in the mask, and putting the parts together takes as long as what it saves.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ class FastDecoder:
         main = self._conv(x, last.conv_block.conv1.conv, "tokens").add_(skip.main)
         short = self._conv(x, last.conv_block.conv3.conv, "tokens").add_(skip.short)
         x = self._after_first(last.conv_block, main, short)
-        return self._conv(x, decoder.out.conv.conv).float()
+        logits = self._conv(x, decoder.out.conv.conv)
+        return logits.to(torch.float32, memory_format=torch.contiguous_format)
 
     # Blocks
 

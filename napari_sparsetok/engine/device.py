@@ -28,7 +28,7 @@ class Device:
     name : what the person reads: "GPU: NVIDIA H200", or "CPU (no GPU found)".
     dtype : the type that the encoder's matrix products run in. On a CPU float32, so that which tokens are kept does not
         depend on the machine.
-    decoder_dtype : the type that the decoder's convolutions run in.
+    dense_dtype : the type of the products after the encoder, in completion and in the decoder.
     warning : a sentence, if a GPU lies idle.
     batch : windows that run at a time. On a CPU more than one brings nothing (measured), on a GPU it fills the chip.
     """
@@ -36,14 +36,9 @@ class Device:
     device: torch.device
     name: str
     dtype: torch.dtype = torch.float32
-    decoder_dtype: torch.dtype = torch.float32
+    dense_dtype: torch.dtype = torch.float32
     warning: str = ""
     batch: int = 1
-
-    @property
-    def reduced(self) -> bool:
-        """Whether products run in fewer bits than float32."""
-        return self.dtype != torch.float32
 
 
 def choose(choice: DeviceChoice) -> Device:
@@ -75,7 +70,7 @@ def choose(choice: DeviceChoice) -> Device:
 
 def cpu(name: str = "CPU", warning: str = "") -> Device:
     """The CPU, called `name`."""
-    return Device(torch.device("cpu"), name, decoder_dtype=_cpu_decoder_dtype(), warning=warning)
+    return Device(torch.device("cpu"), name, dense_dtype=_cpu_dense_dtype(), warning=warning)
 
 
 def keep_freed_memory() -> None:
@@ -90,8 +85,8 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
-def _cpu_decoder_dtype() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it natively: half the time; see docs/performance.md for how little changes."""
+def _cpu_dense_dtype() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it natively: half the time or less; docs/performance.md says what changes."""
     capable = torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_native_bfloat16()
     return torch.bfloat16 if capable and torch.backends.mkldnn.is_available() else torch.float32
 

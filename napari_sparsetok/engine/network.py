@@ -39,7 +39,7 @@ class Network:
         """Move a model to a device."""
         keep_freed_memory()
         moved = model.to(device.device)
-        decoder = FastDecoder(moved.decoder, device.decoder_dtype)
+        decoder = FastDecoder(moved.decoder, device.dense_dtype)
         return cls(card, moved, SharedCompletion(moved), decoder, device, asked)
 
     @property
@@ -47,11 +47,23 @@ class Network:
         """Whether windows may have different numbers of tokens, so that they cannot run as one batch."""
         return self.model.config.empty is not None
 
-    def autocast(self) -> torch.autocast:
-        """Products in the device's type."""
-        device = self.device
-        dtype = device.dtype if device.reduced else None
-        return torch.autocast(device.device.type, dtype=dtype, enabled=device.reduced)
+    @property
+    def exact(self) -> bool:
+        """Whether all products are in float32, so that another order of them changes last digits only."""
+        return self.device.dtype == self.device.dense_dtype == torch.float32
+
+    def encoding(self) -> torch.autocast:
+        """Products in the type that the device's encoder runs in."""
+        return _products_in(self.device.dtype, self.device.device)
+
+    def completing(self) -> torch.autocast:
+        """Products in the type of what comes after the encoder."""
+        return _products_in(self.device.dense_dtype, self.device.device)
+
+
+def _products_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if reduced else None, enabled=reduced)
 
 
 def config_of(card: Card) -> SCDConfig:
@@ -113,13 +125,15 @@ def finish(
     Stopped : it said so. Nothing that is kept with a window was begun.
     """
     model = network.model
-    with torch.inference_mode(), network.autocast(), _stoppable(model, should_stop):
+    with torch.inference_mode():
         prefix = Prefix.joined([w.prefix for w in windows])
-        parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
-        if share and len(windows) == 1 and network.completion.fits(rule):
-            completed = network.completion(prefix, windows[0].shared, parts, ids)
-        else:
-            completed = model.complete(parts, ids, prefix.grid)
+        with network.encoding(), _stoppable(model, should_stop):
+            parts, ids, scores = model.encode_rest(prefix, keep_ratio, rule)
+        with network.completing():
+            if share and len(windows) == 1 and network.exact and network.completion.fits(rule):
+                completed = network.completion(prefix, windows[0].shared, parts, ids)
+            else:
+                completed = model.complete(parts, ids, prefix.grid)
         record = model.record(ids, scores, prefix.grid)
     if should_stop():
         raise Stopped
@@ -146,7 +160,7 @@ def _stoppable(model: SCD, should_stop: Callable[[], bool]) -> Iterator[None]:
 def prefixes(network: Network, images: torch.Tensor) -> list[WindowPrefix]:
     """What of windows (B, channels, D, H, W) does not depend on the keep ratio, each with memory of its own."""
     images = images.to(network.device.device)
-    with torch.inference_mode(), network.autocast():
+    with torch.inference_mode(), network.encoding():
         found = network.model.prefixes(images)
     with torch.inference_mode():
         skip = network.decoder.image_skip(images)

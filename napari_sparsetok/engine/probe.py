@@ -36,7 +36,7 @@ class Opened:
     box : the window's tokens on the lattice of the region.
     spacing : millimetres between tokens.
     forced : (d, h, w) of the window, or None.
-    context : of reduced precision, as the engine runs it.
+    encoding, completing : contexts of reduced precision, as the engine runs these parts.
     """
 
     model: SCD
@@ -48,7 +48,8 @@ class Opened:
     box: Region
     spacing: tuple[float, float, float]
     forced: NDArray[np.int8] | None
-    context: Callable[[], torch.autocast]
+    encoding: Callable[[], torch.autocast]
+    completing: Callable[[], torch.autocast]
 
 
 class Probe:
@@ -62,7 +63,7 @@ class Probe:
         self.box = opened.box
         self.grid: Shape = opened.prefix.prefix.grid
         self.blocks, self.heads = opened.model.config.depth, opened.model.config.heads
-        with torch.inference_mode(), opened.context():
+        with torch.inference_mode(), opened.encoding():
             parts, ids, scores = opened.model.encode_rest(opened.prefix.prefix, opened.ratios, opened.rule)
             record = opened.model.record(ids, scores, self.grid)
         self._tokens = parts, ids
@@ -86,7 +87,7 @@ class Probe:
         known = self._survivors.get(self._decided_by(keep_ratio))
         if known is not None:
             return bool(known[at])
-        with torch.inference_mode(), o.context():
+        with torch.inference_mode(), o.encoding():
             return o.model.survives(o.prefix.prefix, at + o.model.class_tokens, keep_ratio, self._by_share)
 
     def get_ready(self, should_stop: Callable[[], bool]) -> None:
@@ -102,7 +103,7 @@ class Probe:
     def _kept_at(self, keep_ratio: float) -> NDArray[np.bool_]:
         """Which tokens (N,) are kept to the end."""
         o, kept = self._o, np.zeros(int(np.prod(self.grid)), dtype=bool)
-        with torch.inference_mode(), o.context():
+        with torch.inference_mode(), o.encoding():
             places = o.model.survivors(o.prefix.prefix, keep_ratio, self._by_share)
         kept[places[0, o.model.class_tokens :].cpu().numpy() - o.model.class_tokens] = True
         return kept
@@ -123,7 +124,7 @@ class Probe:
     def probabilities(self) -> NDArray[np.float32]:
         """(classes, D, H, W) of this window alone, on the model's voxels."""
         parts, ids = self._tokens
-        with torch.inference_mode(), self._o.context():
+        with torch.inference_mode(), self._o.completing():
             completed = self._o.model.complete(parts, ids, self.grid)
         with torch.inference_mode():
             return self._o.decoder(completed, self._o.prefix.skip)[0].softmax(dim=0).cpu().numpy()
@@ -207,9 +208,10 @@ class Probe:
     def _labels(self) -> NDArray[np.int64]:
         o = self._o
         with torch.inference_mode():
-            with o.context():
+            with o.encoding():
                 prefix = o.model.encode_prefix(o.image)
                 parts, ids, _ = o.model.encode_rest(prefix, o.ratios, o.rule)
+            with o.completing():
                 completed = o.model.complete(parts, ids, self.grid)
             return o.decoder(completed, o.prefix.skip)[0].argmax(0).cpu().numpy()
 
@@ -256,7 +258,7 @@ class Probe:
 
         handles = [block.register_forward_pre_hook(keep) for block in self._o.model.blocks]
         try:
-            with torch.inference_mode(), self._o.context():
+            with torch.inference_mode(), self._o.encoding():
                 prefix = self._o.model.encode_prefix(self._o.image)
                 self._o.model.encode_rest(prefix, self._o.ratios, self._o.rule)
         finally:

@@ -184,7 +184,8 @@ class SCDSegmenter:
             box=box,
             spacing=tuple(network.card.patch * s for s in layout.grid.spacing),  # type: ignore[arg-type]
             forced=None if selector.forced is None else selector.forced[box.slices],
-            context=network.autocast,
+            encoding=network.encoding,
+            completing=network.completing,
         )
         return Probe(opened)
 

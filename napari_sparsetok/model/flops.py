@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -90,10 +89,8 @@ def gmac_at(config: SCDConfig, left: Sequence[float]) -> float:
     left : tokens before the first stage and after each, the class token not among them; means over windows do too.
         Where patches were empty, fewer come to the first stage than the window has.
     """
-    fixed = _fixed_gmac(config)
-    n = math.prod(config.grid())
-    if left[0] != n:
-        fixed += _entry_gmac(config, left[0]) - _entry_gmac(config, n)
+    embedding = math.prod(config.window) * config.in_channels * config.dim / 1e9
+    fixed = embedding + _entry_gmac(config, left[0]) + _decoder_gmac(config)
     ends = [*config.prune_after[1:], config.depth]
     rest = 0.0
     for stage, (begin, end) in enumerate(zip(config.prune_after, ends, strict=True)):
@@ -101,12 +98,6 @@ def gmac_at(config: SCDConfig, left: Sequence[float]) -> float:
             config, left[stage + 1]
         )
     return fixed + rest
-
-
-@lru_cache(maxsize=8)
-def _fixed_gmac(config: SCDConfig) -> float:
-    cost = count_cost(config, 1.0)
-    return cost.prefix + cost.completion + cost.decoder
 
 
 def _entry_gmac(config: SCDConfig, tokens: float) -> float:
@@ -130,6 +121,32 @@ def _attending_gmac(n: float, c: int, mlp_ratio: float) -> float:
 def _score_gmac(config: SCDConfig, tokens: float) -> float:
     c = config.dim
     return tokens * (c * c + c * (c // 2) + (c // 2) * (c // 4) + c // 4) / 1e9
+
+
+def _decoder_gmac(config: SCDConfig) -> float:
+    """Of a `UnetrDecoder` and its image skip, which cost the same whatever is kept."""
+    levels, voxels, tokens = int(math.log2(config.patch)), math.prod(config.window), math.prod(config.grid())
+
+    def residual(channels: int, width: int, at: int) -> float:
+        short_cut = channels * width if channels != width else 0
+        return at * (27 * (channels + width) * width + short_cut)
+
+    def upsampled(channels: int, width: int, at: int) -> float:
+        return at * channels * width * 8
+
+    total = residual(config.in_channels, config.features, voxels) + voxels * config.features * config.out_channels
+    widths = [config.features * 2**level for level in range(levels + config.pooled_decoder)]
+    for level, (width, below) in enumerate(zip(widths, [*widths[1:], config.dim], strict=True)):
+        total += upsampled(below, width, voxels // 8 ** (level + 1)) + residual(2 * width, width, voxels // 8**level)
+    for width in widths[1:levels]:  # skips from the token grid, which doubles until it is as fine as their level
+        at = tokens
+        total += upsampled(config.dim, width, at)
+        while at * 8 < voxels // 8 ** widths.index(width):
+            at *= 8
+            total += upsampled(width, width, at) + residual(width, width, 8 * at)
+    if config.pooled_decoder:
+        total += residual(config.dim, widths[levels], tokens)
+    return total / 1e9
 
 
 def _counted(step: Callable[[], T]) -> tuple[T, float]:

@@ -75,8 +75,9 @@ def test_networks_that_share_nothing_are_run_as_they_are(changes):
     assert not SharedCompletion(SCD(replace(CONFIG, **changes))).fits(LEARNED)
 
 
-def test_only_a_series_of_a_cached_window_shares():
+def test_only_a_series_of_a_cached_window_shares(monkeypatch):
     """A single ratio must be the same to the last digit, whatever was asked before."""
+    monkeypatch.setattr(devices, "_cpu_dense_dtype", lambda: torch.float32)
     model, window = make()
     network = Network.on(None, model, devices.choose("cpu"), "cpu")
     plain = finish(network, [window], 0.3, LEARNED)[0][0]
@@ -85,6 +86,18 @@ def test_only_a_series_of_a_cached_window_shares():
     assert window.shared.filled
     assert torch.allclose(plain, series, atol=1e-4 * float(plain.abs().max()), rtol=0)
     assert torch.equal(finish(network, [window], 0.3, LEARNED)[0][0], plain)
+
+
+@tiny.needs_bfloat16
+def test_in_bfloat16_a_series_is_what_each_ratio_is_alone(monkeypatch):
+    """There the rounding of parts that are put together could be seen in the mask."""
+    monkeypatch.setattr(devices, "_cpu_dense_dtype", lambda: torch.bfloat16)
+    model, window = make()
+    network = Network.on(None, model, devices.choose("cpu"), "cpu")
+    for ratio in (1.0, 0.5, 0.3):
+        alone, series = (finish(network, [window], ratio, LEARNED, share)[0][0] for share in (False, True))
+        assert torch.equal(alone, series)
+    assert not window.shared.filled
 
 
 def test_what_is_kept_counts_against_the_budget():

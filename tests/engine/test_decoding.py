@@ -75,14 +75,16 @@ def test_decoding_leaves_what_is_cached_as_it_was():
     ("capable", "bfloat16", "expected"),
     [("AVX512", True, torch.bfloat16), ("AVX512", False, torch.float32), ("AVX2", True, torch.float32)],
 )
-def test_the_decoder_runs_in_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch, capable, bfloat16, expected):
+def test_what_follows_the_encoder_runs_in_bfloat16_only_where_the_cpu_multiplies_it(
+    monkeypatch, capable, bfloat16, expected
+):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capable)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bfloat16}, raising=False)
-    assert devices.cpu().decoder_dtype == expected
+    assert devices.cpu().dense_dtype == expected
     assert devices.cpu().dtype == torch.float32
 
 
 def test_an_older_pytorch_that_does_not_tell_computes_in_float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert devices.cpu().decoder_dtype == torch.float32
+    assert devices.cpu().dense_dtype == torch.float32

@@ -62,7 +62,7 @@ def plain_mask(folder, scan: Scan, keep_ratio: float) -> np.ndarray:
 def test_one_window_is_a_plain_run_of_the_network_cached_or_not(
     segmenter, folder, monkeypatch, keep_ratio, dtype, same
 ):
-    monkeypatch.setattr(devices, "_cpu_decoder_dtype", lambda: dtype)
+    monkeypatch.setattr(devices, "_cpu_dense_dtype", lambda: dtype)
     scan = make_scan()
     expected = plain_mask(folder, scan, keep_ratio)
     assert len(np.unique(expected)) > 1
@@ -182,6 +182,16 @@ def test_if_nobody_looks_windows_run_from_one_end_to_the_other(segmenter, folder
     assert starts == sorted(starts)
     assert orders[1] != orders[0]
     assert np.array_equal(quiet.mask, shown.mask)
+
+
+@tiny.needs_bfloat16
+def test_which_tokens_are_kept_and_what_they_score_does_not_depend_on_bfloat16(folder, monkeypatch):
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(devices, "_cpu_dense_dtype", lambda dtype=dtype: dtype)
+        found.append(SCDSegmenter(Registry([folder])).segment(make_scan(), Settings("tiny", 0.4)).tokens)
+    assert np.array_equal(found[0].stage, found[1].stage)
+    assert np.array_equal(found[0].importance, found[1].importance, equal_nan=True)
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -479,7 +489,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(devices, "choose", lambda choice: played)
     monkeypatch.setattr(devices, "free_memory", lambda device: 2**30 if device is played else 0)
     monkeypatch.setattr(SCD, "to", lambda self, device: self)
-    monkeypatch.setattr(Network, "autocast", lambda self: torch.autocast("cpu", enabled=False))
+    for part in ("encoding", "completing"):
+        monkeypatch.setattr(Network, part, lambda self: torch.autocast("cpu", enabled=False))
     real = torch.Tensor.to
 
     def to(self, *args, **kwargs):
@@ -502,7 +513,7 @@ def test_batches_give_what_single_windows_give(folder, segmenter, gpu, monkeypat
     assert max(sizes) == 3
     assert [prediction.timing.cached for prediction in batched] == [0, 1]
     monkeypatch.undo()
-    monkeypatch.setattr(devices, "_cpu_decoder_dtype", lambda: torch.float32)
+    monkeypatch.setattr(devices, "_cpu_dense_dtype", lambda: torch.float32)
     single = SCDSegmenter(Registry([folder])).segment(scan, SETTINGS)
     for prediction in batched:
         assert (prediction.mask == single.mask).mean() > 0.999

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
-from napari_sparsetok.model import SCD, SCDConfig
+from napari_sparsetok.model import SCD, SCDConfig, flops
 from napari_sparsetok.model.flops import count_cost, gmac_at
 from napari_sparsetok.model.presets import PRESETS, Preset
 
@@ -90,11 +90,31 @@ def test_the_version_is_printed() -> None:
 
 
 @pytest.mark.parametrize("ratios", [1.0, 0.4, (0.7, 0.2)])
-@pytest.mark.parametrize("class_token", [False, True])
-def test_the_cost_by_formula_is_the_cost_counted(ratios, class_token) -> None:
-    config = replace(tiny.CONFIG, class_token=class_token)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"class_token": True},
+        {"features": 6, "in_channels": 3, "out_channels": 5},
+        {"in_channels": 4, "features": 4},  # as many channels as features: no short cut
+        {"patch": 8, "window": (32, 48, 32)},
+        {"patch": 8, "window": (32, 64, 32), "pooled_decoder": True},
+        {"patch": 16, "window": (64, 64, 64), "pooled_decoder": True},
+        {"patch": 16, "window": (32, 32, 48)},
+    ],
+    ids=str,
+)
+def test_the_cost_by_formula_is_the_cost_counted(ratios, changes) -> None:
+    config = replace(tiny.CONFIG, **changes)
     cost = count_cost(config, ratios)
     assert gmac_at(config, cost.left) == pytest.approx(cost.total, rel=1e-9)
+
+
+def test_the_formula_runs_no_network(monkeypatch) -> None:
+    """The first comparison would wait for it: PyTorch takes seconds to count."""
+    monkeypatch.setattr(flops, "SCD", lambda config: pytest.fail("built a network"))
+    monkeypatch.setattr(flops, "FlopCounterMode", lambda **how: pytest.fail("counted a run"))
+    assert gmac_at(replace(tiny.CONFIG, features=5), (96, 20, 3)) > 0
 
 
 @pytest.mark.parametrize("class_token", [False, True])
