@@ -48,9 +48,12 @@ class Labels(napari.layers.Labels):
     numbers : that may be painted; None allows all.
     scan : what is painted on; it lives as long as the layer does.
     aim : what the brush would paint, while that is shown; `aimed` tells of another. See `brush_preview.Aim`.
+
+    stepped : there may be other steps to take back, or to do again, than before.
     """
 
     aimed = Signal(object)
+    stepped = Signal()
 
     brush_mm: float = 4.0
     across: int = 0
@@ -66,6 +69,8 @@ class Labels(napari.layers.Labels):
         self._own_place = Place.of(self)
         for part in PARTS:
             getattr(self.events, part).connect(self._stay)
+        self.events.paint.connect(self._tell_steps)  # a step has ended
+        self.events.editable.connect(self._tell_steps)  # napari forgets all steps
 
     @property
     def data(self) -> Any:
@@ -182,13 +187,28 @@ class Labels(napari.layers.Labels):
         """Take back the last step; not the one before a stroke that is under way."""
         if self._is_at_rest():
             super().undo()
+            self.stepped.emit()
 
     def redo(self) -> None:
         """Do again what was taken back last, but not in the middle of a stroke."""
         if self._is_at_rest():
             super().redo()
+            self.stepped.emit()
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return bool(self._undo_history)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is one to do again."""
+        return bool(self._redo_history)
 
     # Details
+
+    def _tell_steps(self, event: Any = None) -> None:
+        self.stepped.emit()
 
     def _is_at_rest(self) -> bool:
         if self._block_history:

@@ -169,6 +169,7 @@ class CorrectDesk(QObject):
         self._panel.set_active(True)
         self._write_rows()
         self.painting.begin(scan, layer, self._keys, "brush")
+        self._follow_steps()
 
     @property
     def _keys(self) -> dict[str, Callable[[], None]]:
@@ -193,6 +194,7 @@ class CorrectDesk(QObject):
         self.layers.set_labels(self._labels())
         self.layers.set_scan(scan)
         self._resume()
+        self._follow_steps()
         self._overlays.set_corrections(self.layers.array)
         self._last_stroke = 0.0
         self._panel.set_active(self.layers.layer is not None)
@@ -273,6 +275,15 @@ class CorrectDesk(QObject):
         layer = self.layers.layer
         if layer is not None:
             do(layer)
+
+    def _follow_steps(self) -> None:
+        if self.layers.layer is not None:
+            self.layers.layer.stepped.connect(self._write_steps, unique=True)
+        self._write_steps()
+
+    def _write_steps(self) -> None:
+        layer = self.layers.layer
+        self._panel.set_steps(layer is not None and layer.can_undo, layer is not None and layer.can_redo)
 
     def _on_lock(self, label: int, locked: bool) -> None:
         (self._locked.add if locked else self._locked.discard)(label)

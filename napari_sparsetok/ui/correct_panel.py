@@ -132,14 +132,15 @@ class CorrectPanel(QWidget):
 
     def _steps(self) -> QHBoxLayout:
         row = QHBoxLayout()
-        for title, tip, key, signal in (
-            ("&Undo", "Take the last stroke or tool back", QKeySequence.Undo, self.undo_requested),
-            ("Re&do", "Do it again", QKeySequence.Redo, self.redo_requested),
+        self._undo, self._redo = QPushButton("&Undo"), QPushButton("Re&do")
+        for button, tip, key, signal in (
+            (self._undo, "Take the last stroke or tool back", QKeySequence.Undo, self.undo_requested),
+            (self._redo, "Do it again", QKeySequence.Redo, self.redo_requested),
         ):
-            button = QPushButton(title)
             button.setToolTip(f"{tip} ({QKeySequence(key).toString()} in the layer)")
             button.clicked.connect(signal)
             row.addWidget(button)
+        self.set_steps(undo=False, redo=False)
         return row
 
     def _end(self) -> QWidget:
@@ -177,6 +178,11 @@ class CorrectPanel(QWidget):
         self._start_box.setVisible(not active)
         self._work_box.setVisible(active)
         self._end_box.setVisible(active)
+
+    def set_steps(self, undo: bool, redo: bool) -> None:
+        """Whether there is a step to take back, and one to do again."""
+        self._undo.setEnabled(undo)
+        self._redo.setEnabled(redo)
 
     def set_labels(self, rows: Sequence[LabelRow]) -> None:
         """The label table; the chosen row stays chosen."""

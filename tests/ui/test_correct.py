@@ -194,6 +194,45 @@ def test_a_tool_is_one_undo_step_and_works_on_what_is_seen(correcting):
     assert np.array_equal(room.overlays.mask, before)
 
 
+def steps_offered(room):
+    return room.panel._undo.isEnabled(), room.panel._redo.isEnabled()
+
+
+def test_undo_and_redo_are_offered_when_there_is_a_step_to_take(correcting):
+    room = correcting
+    assert steps_offered(room) == (False, False)
+    paint(room, (5, 10, 10), 2)
+    assert steps_offered(room) == (True, False)
+    room.panel._undo.click()
+    assert steps_offered(room) == (False, True)
+    room.panel._redo.click()
+    assert steps_offered(room) == (True, False)
+    room.desk.layers.layer.undo()  # by the layer's own key
+    assert steps_offered(room) == (False, True)
+    before = np.array(room.overlays.mask)
+    room.panel.tools.apply_requested.emit(ToolRequest("shrink", 2.0, False))
+    room.until(lambda: not np.array_equal(room.overlays.mask, before))
+    assert steps_offered(room) == (True, False)
+
+
+def test_undo_and_redo_are_those_of_the_scan_that_is_corrected(correcting):
+    room = correcting
+    first = room.session.state.scan
+    paint(room, (5, 10, 10), 2)
+    room.session.set_scan(make_scan(name="other"))
+    assert steps_offered(room) == (False, False)
+    room.segment()
+    room.panel.start_requested.emit()
+    paint(room, (5, 10, 10), 1)
+    room.panel._undo.click()
+    assert steps_offered(room) == (False, True)
+    room.session.set_scan(first)
+    assert steps_offered(room) == (True, False)
+    room.viewer.layers.remove(room.desk.layers.layer)
+    room.panel.start_requested.emit()  # a new layer, whose steps begin anew
+    assert steps_offered(room) == (False, False)
+
+
 def test_a_locked_label_refuses_tools_in_words(correcting):
     room = correcting
     before = np.array(room.overlays.mask)
