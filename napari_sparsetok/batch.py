@@ -28,6 +28,7 @@ from napari_sparsetok.files import (
 from napari_sparsetok.files.record import read_record, save_record
 from napari_sparsetok.files.token_arrays import save_tokens
 from napari_sparsetok.files.whole_file import written_whole
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Region, Scan, ScanError, stack_channels
 from napari_sparsetok.state import DeviceChoice, Prediction, Reference, Selection, Settings
 from napari_sparsetok.weights import Card, Registry
@@ -94,7 +95,7 @@ def segment_file(
         on_notice(note)
     region = region_of(order.region, order.around, scan, card)
     if region is None and card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]):
-        size = " × ".join(f"{mm:.0f}" for mm in reversed(card.window_mm))
+        size = times_xyz(card.window_mm, "{:.0f}")
         on_notice(
             f"“{card.title}” was trained on boxes of {size} mm around the structure. In a whole scan it also marks "
             "places where the structure is not; say where it is with --around or --region"

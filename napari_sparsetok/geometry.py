@@ -43,6 +43,11 @@ _FLATTEST = 1e-3  # volume of a voxel whose sides were of length 1: below it two
 Shape = tuple[int, int, int]
 
 
+def times_xyz(zyx: Sequence[float], form: str = "{}", unbroken: bool = False) -> str:
+    """Numbers of the axes (z, y, x) in the order in which people read them: "x × y × z", on one line if `unbroken`."""
+    return ("\u00a0×\u00a0" if unbroken else " × ").join(form.format(n) for n in reversed(zyx))
+
+
 class ScanError(ValueError):
     """A scan that cannot be used, in a sentence that says why and what to do."""
 

@@ -11,6 +11,7 @@ import typer
 
 from napari_sparsetok.cli.app import app
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, progress, table
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.state import Settings
 
 if TYPE_CHECKING:
@@ -195,8 +196,7 @@ def _turned(degrees: float) -> str:
 
 
 def _voxels(found: dict[str, Any]) -> str:
-    size = " × ".join(str(n) for n in reversed(found["voxels_zyx"]))
-    spacing = " × ".join(f"{s:.4g}" for s in reversed(found["spacing_mm_zyx"]))
+    size, spacing = times_xyz(found["voxels_zyx"]), times_xyz(found["spacing_mm_zyx"], "{:.4g}")
     times = f", {found['volumes']} volumes" if found["volumes"] > 1 else ""
     return f"{size} of {spacing} mm{times}"
 

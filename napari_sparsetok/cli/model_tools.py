@@ -10,6 +10,7 @@ import typer
 
 from napari_sparsetok.cli.app import app
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
+from napari_sparsetok.geometry import times_xyz
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +74,7 @@ def _import_document(report: ImportReport) -> dict[str, Any]:
 def _import_table(report: ImportReport) -> Table:
     c = report.config
     rows = [
-        ("window", f"{' × '.join(map(str, c.window))} voxels, {c.in_channels} channel(s), patch {c.patch}"),
+        ("window", f"{times_xyz(c.window)} voxels, {c.in_channels} channel(s), patch {c.patch}"),
         ("classes", f"{c.out_channels}"),
         ("stages", f"after blocks {', '.join(map(str, c.prune_after))} of {c.depth}"),
         ("keep ratio", f"{report.keep_ratio:.4g} a stage"),

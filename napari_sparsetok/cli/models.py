@@ -9,6 +9,7 @@ import typer
 
 from napari_sparsetok.cli.app import app
 from napari_sparsetok.cli.printing import AsJson, print_json, print_table, table
+from napari_sparsetok.geometry import times_xyz
 
 models_app = typer.Typer(help="List the models that there are, install one, remove one.")
 app.add_typer(models_app, name="models")
@@ -34,7 +35,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         )
         rows = [
             ("for", card.purpose),
-            ("input", f"{card.modality}, {' × '.join(f'{s:g}' for s in card.spacing)} mm"),
+            ("input", f"{card.modality}, {times_xyz(card.spacing, '{:g}')} mm"),
             ("labels", ", ".join(label.name for label in card.labels)),
             ("Dice", quality),
             ("licence", card.licence),

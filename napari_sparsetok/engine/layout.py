@@ -15,6 +15,7 @@ from napari_sparsetok.engine.resampling import ModelGrid, model_grid
 from napari_sparsetok.engine.selection import Lattice
 from napari_sparsetok.engine.volume import BRICK, KEPT, Volume
 from napari_sparsetok.engine.window import WindowPlan, plan_windows
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Region, Scan, ScanError, Shape
 from napari_sparsetok.weights import Card
 
@@ -135,7 +136,7 @@ def _largest_window(card: Card, grid: ModelGrid) -> Shape:
         return card.window
     if any(n < w for n, w in zip(grid.padded, card.window, strict=True)):
         raise ScanError(
-            f"“{card.title}” takes windows of exactly {' × '.join(map(str, card.window))} voxels, "
+            f"“{card.title}” takes windows of exactly {times_xyz(card.window)} voxels, "
             "and this scan or region is smaller; choose a larger region"
         )
     return card.window

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Region, ScanError, Shape
 
 _SAME = 0.02  # spacings that differ by less are taken as equal
@@ -83,8 +84,8 @@ def model_grid(box: Shape, scan_spacing: Sequence[float], spacing: Sequence[floa
     for n, have, want in zip(box, scan_spacing, spacing, strict=True):
         inner.append(n if abs(have / want - 1) < _SAME else max(1, round(n * have / want)))
     if any(m < patch for m in inner):
-        size = " × ".join(f"{n * s:.0f}" for n, s in zip(box, scan_spacing, strict=True))
-        least = " × ".join(f"{patch * s:.0f}" for s in spacing)
+        size = times_xyz([n * s for n, s in zip(box, scan_spacing, strict=True)], "{:.0f}")
+        least = times_xyz([patch * s for s in spacing], "{:.0f}")
         raise ScanError(f"the scan or region is only {size} mm; this model needs at least {least} mm, one patch")
     met = tuple(n * s / m for n, s, m in zip(box, scan_spacing, inner, strict=True))
     padded = tuple(-(-m // patch) * patch for m in inner)

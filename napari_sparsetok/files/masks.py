@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_sparsetok.files import dicom_seg, itk, nifti
 from napari_sparsetok.files.reading import check_memory
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.labels import NOT_TISSUE, Label, LabelTable
 from napari_sparsetok.scan import Scan, ScanError
 
@@ -66,5 +67,4 @@ def _complete(table: LabelTable | None, mask: NDArray[Any]) -> LabelTable:
 
 
 def _grid(scan: Scan) -> str:
-    size = " × ".join(str(n) for n in reversed(scan.shape))
-    return f"{size} of {' × '.join(f'{s:.3g}' for s in reversed(scan.geometry.spacing))} mm"
+    return f"{times_xyz(scan.shape)} of {times_xyz(scan.geometry.spacing, '{:.3g}')} mm"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Shape
 
 _THUMBNAIL = 96  # pixels along the longer side
@@ -51,8 +52,7 @@ class SeriesInfo:
 
     def in_words(self) -> str:
         """One line for a list."""
-        size = " × ".join(str(n) for n in reversed(self.shape))
-        spacing = " × ".join(f"{s:.3g}" for s in reversed(self.spacing))
+        size, spacing = times_xyz(self.shape), times_xyz(self.spacing, "{:.3g}")
         times = f", {self.volumes} volumes" if self.volumes > 1 else ""
         return f"{self.description}: {size} voxels of {spacing} mm{times}"
 

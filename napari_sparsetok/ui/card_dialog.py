@@ -6,6 +6,7 @@ from html import escape
 
 from qtpy.QtWidgets import QWidget
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.ui.page_dialog import PageDialog
 from napari_sparsetok.weights import Card
 
@@ -22,7 +23,7 @@ def card_html(card: Card) -> str:
     rows = [
         ("For", card.purpose),
         ("Input", f"{card.modality}; {', '.join(card.channels)}"),
-        ("Works at", " × ".join(f"{s:g}" for s in reversed(card.spacing)) + " mm"),
+        ("Works at", times_xyz(card.spacing, "{:g}") + " mm"),
         ("Labels", ", ".join(label.name for label in card.labels)),
         ("Keep ratios", f"{card.keep_ratios[0]:g} to {card.keep_ratios[1]:g}, {card.stages} pruning stages"),
         ("Trained on", card.training_data),

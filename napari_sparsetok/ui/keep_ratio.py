@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayo
 from superqt import QDoubleSlider, QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.state import Timing
 from napari_sparsetok.ui.funnel import Funnel
 from napari_sparsetok.ui.later import later
@@ -128,7 +129,7 @@ class KeepRatioBox(QWidget):
     def set_token_size(self, size: Sequence[float]) -> None:
         """Millimetres (z, y, x) of the scan that are one token; none without a model. Said with the next counts."""
         one = len(set(size)) == 1
-        self._token = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in (size[:1] if one else size[::-1]))
+        self._token = times_xyz(size[:1] if one else size, "{:.3g}", unbroken=True)
         self._token += "\u00a0mm" if size else ""
         self._counts.updateGeometry()  # room for longer words of the model before would go later, under the mouse
 

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files.autosave import Kept
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.labels import LabelTable, Meaning
 from napari_sparsetok.review import Notes
 from napari_sparsetok.scan import Scan
@@ -266,8 +267,8 @@ class KeptDialog(QDialog):
         )
         self._table.setRowCount(len(kept))
         for row, one in enumerate(kept):
-            shape = " × ".join(str(n) for n in reversed(one.shape))
-            scan = "the scan that is open" if open_scan and one.belongs_to(open_scan) else f"another, {shape} voxels"
+            voxels = times_xyz(one.shape)
+            scan = "the scan that is open" if open_scan and one.belongs_to(open_scan) else f"another, {voxels} voxels"
             aside = " (set aside)" if one.is_aside else ""
             cells = (
                 f"{one.at.astimezone():%d %B %Y, %H:%M}",

@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Busy
 from napari_sparsetok.ui.box_editor import BoxEditor
@@ -272,8 +273,8 @@ class Panel(QWidget):
         if scan is None:
             self._scan_info.setText(problem)
             return
-        size = "\u00a0×\u00a0".join(str(n) for n in reversed(scan.shape))  # in the order of “Info” and “Choose a scan”
-        spacing = "\u00a0×\u00a0".join(f"{mm:.3g}" for mm in reversed(scan.geometry.spacing)) + "\u00a0mm"
+        size = times_xyz(scan.shape, unbroken=True)
+        spacing = times_xyz(scan.geometry.spacing, "{:.3g}", unbroken=True) + "\u00a0mm"
         facts = f"{size}\u00a0voxels\u00a0· {spacing}\u00a0· stored\u00a0{scan.geometry.source_axes}"
         self._scan_info.setText("\n".join([facts, *scan.notes]))
 

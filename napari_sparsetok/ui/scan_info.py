@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QPushButton, QTextBrowser,
 
 from napari_sparsetok.files.dicom_reference import DicomHeader, SliceReference
 from napari_sparsetok.files.reading import explained
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Scan
 from napari_sparsetok.ui.icon import without_pictures
 from napari_sparsetok.ui.window_preset import modality
@@ -48,15 +49,14 @@ _NOT_HIDDEN = (
 def facts(scan: Scan) -> Rows:
     """What is known of a scan, without a word on whose it is."""
     geometry = scan.geometry
-    shape, spacing = scan.shape[::-1], geometry.spacing[::-1]
-    extent = [n * s for n, s in zip(shape, spacing, strict=True)]
+    extent = [n * s for n, s in zip(scan.shape, geometry.spacing, strict=True)]
     rows = [
         ("Scan", scan.name),
         ("Kind", modality(scan) or "not known"),
         ("Format", _FORMATS.get(scan.source.format, scan.source.format) if scan.source else "a layer of the viewer"),
-        ("Voxels", _times(shape, "{}") + (" (R–L × A–P × I–S)" if scan.sides_known else "")),
-        ("Voxel size", f"{_times(spacing, '{:.4g}')} mm"),
-        ("Extent", f"{_times(extent, '{:.0f}')} mm"),
+        ("Voxels", times_xyz(scan.shape) + (" (R–L × A–P × I–S)" if scan.sides_known else "")),
+        ("Voxel size", f"{times_xyz(geometry.spacing, '{:.4g}')} mm"),
+        ("Extent", f"{times_xyz(extent, '{:.0f}')} mm"),
         ("Stored as", f"{geometry.source_axes}, {scan.voxels.dtype}{', read piece by piece' if scan.is_lazy else ''}"),
     ]
     if scan.leading:
@@ -141,7 +141,3 @@ def page(rows: Rows) -> str:
         f"<tr><td><b>{escape(name)}</b>&nbsp;&nbsp;</td><td>{escape(words)}</td></tr>" for name, words in rows
     )
     return f"<table>{cells}</table>"
-
-
-def _times(numbers: tuple[float, ...] | list[float], form: str) -> str:
-    return " × ".join(form.format(n) for n in numbers)

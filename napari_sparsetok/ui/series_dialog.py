@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sparsetok.files import SeriesInfo
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.ui.icon import undulled, without_pictures
 
 COLUMNS = ("Scan", "Kind", "Size", "Voxel (mm)", "Slices", "Before it opens")
@@ -113,7 +114,7 @@ class SeriesDialog(QDialog):
 
 
 def _items(info: SeriesInfo) -> list[QTableWidgetItem]:
-    size = " × ".join(str(n) for n in reversed(info.shape[1:]))
+    size = times_xyz(info.shape[1:])
     spacing = " × ".join(f"{s:.3g}" if s > 0 else "?" for s in reversed(info.spacing))
     slices = f"{info.slices} in {info.volumes} volumes" if info.volumes > 1 else str(info.slices)
     state = _state(info)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_sparsetok.geometry import times_xyz
 from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.tokens import tokens_left
 from napari_sparsetok.weights import Card
@@ -28,7 +29,7 @@ def hint(where: Where, scan: Scan | None, card: Card | None) -> str:
     """What the person should know or do about it."""
     if card is None or scan is None:
         return ""
-    size = "\u00a0×\u00a0".join(f"{mm:.0f}" for mm in reversed(card.window_mm)) + "\u00a0mm"
+    size = times_xyz(card.window_mm, "{:.0f}", unbroken=True) + "\u00a0mm"
     if where == "cursor":
         return f"Click on the structure in a slice of the scan: {size} around the click are segmented."
     if where == "whole" and is_too_large(scan, card):

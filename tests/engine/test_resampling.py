@@ -82,8 +82,8 @@ def test_no_voxel_beside_its_box_depends_on_a_model_region(box, inner, ends):
 
 
 def test_thinner_than_a_patch_is_refused_in_words():
-    with pytest.raises(ScanError, match="at least 4 × 4 × 4 mm"):
-        model_grid((3, 40, 40), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 4)
+    with pytest.raises(ScanError, match="only 5 × 9 × 2 mm; this model needs at least 12 × 8 × 4 mm"):
+        model_grid((2, 9, 5), (1.0, 1.0, 1.0), (1.0, 2.0, 3.0), 4)
 
 
 def test_a_point_stays_where_it_is_in_millimetres():
