@@ -37,7 +37,7 @@ class SweepPlot(QWidget):
         self._cost = next(iter(COSTS))
         self._at = -1
         self._now = math.nan
-        self.setMinimumHeight(130)
+        self.setMinimumHeight(130 + self.fontMetrics().height())
         self.setFocusPolicy(Qt.StrongFocus)
         self.setMouseTracking(True)
         self.setAccessibleName("Agreement with the dense run, and cost, against the keep ratio")
@@ -158,11 +158,13 @@ class SweepPlot(QWidget):
 
     def _draw_ratios(self, painter: QPainter) -> None:
         last, high = math.inf, self.fontMetrics().height()
+        under = QRectF(0, self.height() - high, self.width(), high)
+        painter.drawText(under, Qt.AlignCenter, "keep ratio")
         wide = self.fontMetrics().horizontalAdvance("0.15")
         for rung in self._rungs:
             x = self._x(rung.keep_ratio)
             if last - x > wide + 1:
-                at = QRectF(x - wide, self.height() - high - 2, 2 * wide, high)
+                at = QRectF(x - wide, self.height() - 2 * high - 2, 2 * wide, high)
                 painter.drawText(at, Qt.AlignCenter, f"{rung.keep_ratio:g}")
                 last = x
         if math.isfinite(self._now):
@@ -182,7 +184,7 @@ class SweepPlot(QWidget):
     def _margin(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom: as much as the numbers need in the font that there is."""
         metrics = self.fontMetrics()
-        return metrics.horizontalAdvance("0.00") + 6, 10, 8, metrics.height() + 4
+        return metrics.horizontalAdvance("0.00") + 6, 10, 8, 2 * metrics.height() + 4
 
     def _floor(self) -> float:
         known = [value for r in self._rungs for value in (r.worst, r.reference_dice) if math.isfinite(value)]
