@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_sparsetok import batch as batch_module
+from napari_sparsetok import session as session_module
 from napari_sparsetok.engine.contract import Stopped
 from napari_sparsetok.files import MadeBy, open_scan
 from napari_sparsetok.scan import Region, ScanError
@@ -600,14 +601,24 @@ def test_a_save_that_fails_after_closing_is_logged(
     assert "may not be on disk" in caplog.text or bench.state.message is None
 
 
-def test_opening_hands_the_scan_over_on_the_owners_thread(bench: Bench, tmp_path: Path) -> None:
+def test_opening_hands_the_scan_over_on_the_owners_thread(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.first_result()
     bench.session.save_mask(tmp_path / "a.nii.gz")
     bench.idle()
     threads: list[Any] = []
+    seen = threading.Event()  # a small file is read sooner than this thread looks
+
+    def read(path: Path) -> Any:
+        assert seen.wait(PATIENCE)
+        return open_scan(path)
+
+    monkeypatch.setattr(session_module, "open_scan", read)
     bench.session.open(tmp_path / "a.nii.gz", lambda scan: threads.append((scan.name, threading.current_thread())))
     assert bench.state.busy is not None
     assert bench.state.busy.what == "opening a.nii.gz"
+    seen.set()
     bench.idle()
     assert threads[0][1] is threading.main_thread()
 
