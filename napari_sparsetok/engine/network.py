@@ -84,8 +84,12 @@ def load_model(card: Card) -> SCD:
     try:
         check_rule(card.intensity, cropped=card.body is not None)
         config = config_of(card)
+        tensors = load_tensors(stored)
+        blocks = config.depth + config.completion_depth
+        if blocks > len(tensors):  # each has some; to build a thousand million of them would never end
+            raise ValueError(f"its card says {blocks} blocks, and it has {len(tensors)} tensors")
         model = SCD(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in load_tensors(stored).items()})
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (TypeError, ValueError, RuntimeError, MemoryError, SafetensorError) as error:
         if is_full(error):
             raise ScanError(f"there is not enough memory to load “{card.title}”; close other programs") from None

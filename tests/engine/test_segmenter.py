@@ -440,6 +440,14 @@ def test_what_libraries_on_the_gpu_say_of_a_full_memory_is_known(call):
     assert not devices.is_full(RuntimeError("something else"))
 
 
+@pytest.mark.parametrize("field", ["depth", "completion_depth"])
+def test_a_network_of_a_thousand_million_blocks_is_refused_before_it_is_built(tmp_path, field):
+    card = tiny.write_model(tmp_path)
+    changed = replace(card, config={**card.config, field: 10**9})
+    with pytest.raises(CardError, match=r"do not fit its card \(its card says 100000000\d blocks"):
+        load_model(changed)
+
+
 def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path):
     card = tiny.write_model(tmp_path)
     path = card.weights.with_suffix(".json")
