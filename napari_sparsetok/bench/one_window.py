@@ -68,16 +68,21 @@ def throughput(network: Network, window: tuple[int, int, int], rounds: int) -> R
 
 def _parts(network: Network, image: torch.Tensor, rounds: int) -> dict[str, float]:
     model = network.model
+
+    def complete() -> torch.Tensor:
+        with network.completing():
+            return model.complete(parts, ids, prefix.grid)
+
     with torch.inference_mode():
         prefix, skip = model.encode_prefix(image), network.decoder.image_skip(image)
         parts, ids, _ = model.encode_rest(prefix, NEW_RATIO)
-        grid = model.complete(parts, ids, prefix.grid)
+        grid = complete()
         times = in_turns(
             {
                 "prefix": lambda: model.encode_prefix(image),
                 "image skip": lambda: network.decoder.image_skip(image),
                 "rest of the encoder": lambda: model.encode_rest(prefix, NEW_RATIO),
-                "completion": lambda: model.complete(parts, ids, prefix.grid),
+                "completion": complete,
                 "decoder": lambda: network.decoder(grid, skip),
                 "decoder as trained": lambda: model.decode(grid, model.image_skip(image)),
             },
