@@ -77,6 +77,7 @@ def _parts(network: Network, image: torch.Tensor, rounds: int) -> dict[str, floa
         prefix, skip = model.encode_prefix(image), network.decoder.image_skip(image)
         parts, ids, _ = model.encode_rest(prefix, NEW_RATIO)
         grid = complete()
+        plain = grid.float()
         times = in_turns(
             {
                 "prefix": lambda: model.encode_prefix(image),
@@ -84,7 +85,7 @@ def _parts(network: Network, image: torch.Tensor, rounds: int) -> dict[str, floa
                 "rest of the encoder": lambda: model.encode_rest(prefix, NEW_RATIO),
                 "completion": complete,
                 "decoder": lambda: network.decoder(grid, skip),
-                "decoder as trained": lambda: model.decode(grid, model.image_skip(image)),
+                "decoder as trained": lambda: model.decode(plain, model.image_skip(image)),
             },
             rounds,
         )
