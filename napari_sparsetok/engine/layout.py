@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from napari_sparsetok.engine.body import body_box
+from napari_sparsetok.engine.body import Outline, outline
 from napari_sparsetok.engine.contract import Hints
 from napari_sparsetok.engine.resampling import ModelGrid, model_grid
 from napari_sparsetok.engine.selection import Lattice
@@ -63,10 +63,15 @@ def lay_out(scan: Scan, card: Card, region: Region, replacement: float | None) -
     """
     grid = _poolable(model_grid(region.shape, scan.geometry.spacing, card.spacing, card.patch), card)
     channels = _channels(scan, card)
-    within = _within(channels, scan, card, region, grid)
+    body = None if card.body is None else outline(channels[0], region, card.body, scan.geometry.spacing)
     _check_memory(grid, card, scan)
     volume = Volume(channels, region, grid, card.intensity, replacement)
-    plan = plan_windows(grid.padded, _largest_window(card, grid), card.patch, card.overlap, within)
+    largest = _largest_window(card, grid)
+    plan = (
+        plan_windows(grid.padded, largest, card.patch, card.overlap)
+        if body is None
+        else _around(body, grid, largest, card)
+    )
     key = key_of(scan, card, region, replacement)
     return Layout(key, volume, grid, plan, Lattice(volume, grid, plan, region))
 
@@ -98,13 +103,21 @@ def _channels(scan: Scan, card: Card) -> NDArray[Any]:
     return voxels
 
 
-def _within(channels: NDArray[Any], scan: Scan, card: Card, region: Region, grid: ModelGrid) -> Region | None:
-    """The model's voxels that are worth a window; None if all are."""
-    if card.body is None:
-        return None
-    found = body_box(channels[0], region, card.body, scan.geometry.spacing)
-    inside = [tuple(n - a for n, a in zip(at, region.start, strict=True)) for at in (found.start, found.stop)]
-    return grid.region_of(Region(*inside))  # type: ignore[arg-type]
+def _around(body: Outline, grid: ModelGrid, largest: Shape, card: Card) -> WindowPlan:
+    """Windows around the body; beside the head there are none as wide as the shoulders."""
+
+    def on_grid(box: Region | None) -> Region | None:
+        if box is None:
+            return None
+        inside = [tuple(n - a for n, a in zip(at, body.region.start, strict=True)) for at in (box.start, box.stop)]
+        return grid.region_of(Region(*inside))  # type: ignore[arg-type]
+
+    def row(first: int, stop: int) -> Region | None:
+        _, height, width = grid.inner
+        slices = grid.box_of(Region((first, 0, 0), (min(stop, grid.inner[0]), height, width))).slices[0]
+        return on_grid(body.box(slices.start, slices.stop))
+
+    return plan_windows(grid.padded, largest, card.patch, card.overlap, on_grid(body.box()), row)
 
 
 def _check_memory(grid: ModelGrid, card: Card, scan: Scan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,14 @@ class WindowPlan:
         return inside or ordered[:1]
 
 
-def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float, within: Region | None = None) -> WindowPlan:
+def plan_windows(
+    volume: Shape,
+    largest: Shape,
+    patch: int,
+    overlap: float,
+    within: Region | None = None,
+    narrowed: Callable[[int, int], Region | None] | None = None,
+) -> WindowPlan:
     """Cover a volume, or a box in it, with equal windows.
 
     Parameters
@@ -73,20 +80,28 @@ def plan_windows(volume: Shape, largest: Shape, patch: int, overlap: float, with
     patch : voxels along the edge of a patch; windows start at multiples of it.
     overlap : share of a window's side that the next one covers too, at least.
     within : the box; it is widened to whole patches and to one window. None is the whole volume.
+    narrowed : for the row of windows between two slices z, the box that is to be covered there, of which only the sides
+        along y and x count; None if nothing is. Without it all rows cover the whole box.
     """
     window = tuple(min(n, w) for n, w in zip(volume, largest, strict=True))
     box = _on_lattice(within or Region.whole(volume), volume, window, patch)
-    starts = [
-        [a + start for start in _starts(b - a, w, patch, overlap)]
-        for a, b, w in zip(box.start, box.stop, window, strict=True)
-    ]
+    rows = [z + box.start[0] for z in _starts(box.stop[0] - box.start[0], window[0], patch, overlap)]
     regions = tuple(
-        Region(start, tuple(a + w for a, w in zip(start, window, strict=True)))  # type: ignore[arg-type]
-        for start in itertools.product(*starts)
+        Region((z, *start), tuple(a + w for a, w in zip((z, *start), window, strict=True)))  # type: ignore[arg-type]
+        for z in rows
+        if (there := narrowed(z, z + window[0]) if narrowed else box) is not None
+        for start in itertools.product(*_sides(there, volume, window, patch, overlap))
     )
     weight = _gaussian(window)
     owner = _owners(volume, regions, weight, patch)
     return WindowPlan(regions, owner, weight, patch)
+
+
+def _sides(box: Region, volume: Shape, window: Sequence[int], patch: int, overlap: float) -> Iterator[list[int]]:
+    """Where the windows of a row start along y, and along x."""
+    on_lattice = _on_lattice(box, volume, window, patch)
+    for a, b, w in list(zip(on_lattice.start, on_lattice.stop, window, strict=True))[1:]:
+        yield [a + start for start in _starts(b - a, w, patch, overlap)]
 
 
 def _on_lattice(box: Region, volume: Shape, window: Sequence[int], patch: int) -> Region:

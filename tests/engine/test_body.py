@@ -8,8 +8,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_sparsetok.engine.body import body_box
+from napari_sparsetok.engine.body import body_box, outline
+from napari_sparsetok.engine.layout import lay_out
 from napari_sparsetok.engine.segmenter import SCDSegmenter
+from napari_sparsetok.engine.window import plan_windows
 from napari_sparsetok.scan import Geometry, Region, Scan, ScanError
 from napari_sparsetok.state import Settings
 from napari_sparsetok.weights import Body, Registry
@@ -50,6 +52,72 @@ def test_the_box_stays_in_the_region():
     voxels = in_air((20, 20, 20), Region((2, 2, 2), (18, 18, 18)))
     region = Region((5, 0, 6), (9, 20, 8))
     assert body_box(voxels, region, Body(-500, 3), (1, 1, 1)) == Region((5, 0, 6), (9, 20, 8))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.002, 0.02, 0.3]),
+    st.tuples(*[st.integers(0, 4)] * 3),
+    st.tuples(st.integers(0, 19), st.integers(1, 20)),
+)
+def test_the_box_of_some_slices_is_that_of_a_scan_that_has_but_these(seed, share, start, slices):
+    voxels = np.where(np.random.default_rng(seed).random((20, 20, 20)) < share, FLESH, AIR)
+    voxels[10, 10, 10] = FLESH
+    region = Region(start, (20, 20, 20))
+    found = outline(voxels, region, Body(-500, 2), (1, 2, 1))
+    a, b = slices[0], min(20 - start[0], sum(slices))
+    alone = np.full_like(voxels, AIR)
+    alone[start[0] + a : start[0] + b] = voxels[start[0] + a : start[0] + b]
+    if (alone[region.slices] == FLESH).any():
+        assert found.box(a, b) == body_box(alone, region, Body(-500, 2), (1, 2, 1))
+    else:
+        assert found.box(a, b) is None
+
+
+def made_of(*boxes: Region, shape=(96, 96, 96)) -> Scan:
+    voxels = np.full(shape, AIR, dtype=np.int16)
+    for box in boxes:
+        voxels[box.slices] = FLESH
+    return Scan(voxels, Geometry.shown(shape), name="phantom")
+
+
+HEAD, SHOULDERS = Region((4, 30, 40), (60, 50, 56)), Region((60, 20, 4), (92, 60, 92))
+
+
+def test_beside_the_head_there_are_no_windows_as_wide_as_the_shoulders(pair):
+    segmenter, folder = pair
+    card = Registry([folder])["tiny"]
+    one = made_of(HEAD, SHOULDERS)
+    laid = lay_out(one, card, Region.whole(one.shape), None)
+    wide = lay_out(made_of(Region((4, 20, 4), (92, 60, 92))), card, Region.whole(one.shape), None)
+    assert len(laid.plan.regions) < 0.7 * len(wide.plan.regions)
+    looked_at = np.zeros(one.shape, dtype=bool)
+    for region in laid.plan.regions:
+        looked_at[region.slices] = True
+    assert looked_at[one.voxels == FLESH].all()
+    assert not looked_at[4:44, :, 70:].any()
+    tokens = segmenter.segment(one, SETTINGS).tokens
+    body = np.zeros(tokens.stage.shape, dtype=bool)
+    for box in (HEAD, SHOULDERS):
+        body[tuple(slice(a // 4, -(-b // 4)) for a, b in zip(box.start, box.stop, strict=True))] = True
+    assert (tokens.stage[body] > 0).all()
+
+
+def test_where_rows_are_as_wide_as_the_whole_the_windows_are_those_of_a_plain_box(pair):
+    card = Registry([pair[1]])["tiny"]
+    box = Region((20, 12, 8), (60, 60, 50))
+    one = made_of(box)
+    laid, plain = lay_out(one, card, Region.whole(one.shape), None).plan, Registry([pair[1]])["plain"]
+    expected = plan_windows(one.shape, plain.window, plain.patch, plain.overlap, box)
+    assert laid.regions == expected.regions
+    assert np.array_equal(laid.owner, expected.owner)
+
+
+def test_between_two_bodies_nothing_is_looked_at(pair):
+    one = made_of(Region((4, 10, 10), (10, 30, 30)), Region((84, 40, 40), (92, 60, 60)))
+    prediction = pair[0].segment(one, SETTINGS)
+    assert (prediction.tokens.stage[8:17] == 0).all()
+    assert not prediction.mask[32:68].any()
 
 
 def test_air_alone_is_said_not_segmented(pair):

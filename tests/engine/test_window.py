@@ -91,3 +91,34 @@ def test_windows_stay_at_the_box_that_they_are_laid_within_and_cover_it(argument
         # What is more than the box is less than a patch on either side, or makes up one window.
         assert len(reach) <= max(plan.window[axis], b - a + 2 * (patch - 1))
     assert np.array_equal(plan.owner >= 0, covered[::patch, ::patch, ::patch])
+
+
+@given(plans(), st.data())
+def test_each_row_covers_what_is_asked_of_it_and_no_more_than_all_do(arguments, data):
+    volume, largest, patch, overlap = arguments
+    asked: dict[tuple[int, int], Region | None] = {}
+
+    def row(first: int, stop: int) -> Region | None:
+        if data.draw(st.integers(0, 3)) == 0 and asked:
+            asked[first, stop] = None
+            return None
+        start = [data.draw(st.integers(0, n - 1)) for n in volume]
+        ends = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, volume, strict=True)]
+        asked[first, stop] = Region(tuple(start), tuple(ends))
+        return asked[first, stop]
+
+    plan = plan_windows(volume, largest, patch, overlap, narrowed=row)
+    whole = plan_windows(volume, largest, patch, overlap)
+    assert list(asked) == sorted({(r.start[0], r.stop[0]) for r in whole.regions})
+    assert len(plan.regions) <= len(whole.regions)
+    for (first, stop), box in asked.items():
+        covered = np.zeros(volume, dtype=bool)
+        for region in plan.regions:
+            assert region.shape == plan.window
+            assert all(a % patch == 0 and b <= n for a, b, n in zip(region.start, region.stop, volume, strict=True))
+            if region.start[0] == first:
+                covered[region.slices] = True
+        if box is None:
+            assert not covered.any()
+        else:
+            assert covered[first:stop, box.start[1] : box.stop[1], box.start[2] : box.stop[2]].all()
