@@ -97,7 +97,7 @@ def segment_file(
     if region is None and card.is_too_large([n * s for n, s in zip(scan.shape, scan.geometry.spacing, strict=True)]):
         size = times_xyz(card.window_mm, "{:.0f}")
         on_notice(
-            f"“{card.title}” was trained on boxes of {size} mm around the structure. In a whole scan it also marks "
+            f"“{card.title}” works on boxes of up to {size} mm around the structure. In a whole scan it also marks "
             "places where the structure is not; say where it is with --around or --region"
         )
     _check_outputs(order, scan)

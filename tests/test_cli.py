@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from napari_sparsetok.cli import app
 from napari_sparsetok.files import open_scan
+from napari_sparsetok.training import dataset
 
 runner = CliRunner()
 
@@ -394,3 +395,19 @@ def test_help_and_version():
     assert "segment" in run("--help").stdout
     assert "keep" in run("segment", "--help").stdout
     assert run("--version").stdout.startswith("napari-sparsetok ")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("lightning_fabric.fabric", True), ("tensorboard", True), ("numpy", False)]
+)
+def test_a_command_whose_packages_are_not_installed_says_which_extra_brings_them(monkeypatch, tmp_path, name, known):
+    def not_there(*arguments, **named):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(dataset, "open_dataset", not_there)
+    result = CliRunner().invoke(app, ["train", str(tmp_path), "--out", str(tmp_path / "run")])
+    if known:
+        assert result.exit_code == 2
+        assert f"this needs {name}, which comes with the extra “train”" in result.stderr
+    else:
+        assert isinstance(result.exception, ModuleNotFoundError)  # a fault of the program, not of the person

@@ -9,6 +9,9 @@ from typer.core import TyperGroup
 
 from napari_sparsetok import __version__
 
+_EXTRAS = {"lightning_fabric": "train", "tensorboard": "train"}
+"""Packages that only some commands need, and the extra that brings each."""
+
 
 class _Commands(TyperGroup):
     """Commands whose complaints about the input are one line, not a traceback."""
@@ -20,6 +23,16 @@ class _Commands(TyperGroup):
             if ctx.params.get("traceback"):
                 raise
             typer.echo(f"sparsetok: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None or ctx.params.get("traceback"):
+                raise
+            typer.echo(
+                f"sparsetok: this needs {error.name}, which comes with the extra “{extra}”: "
+                f"python -m pip install -e '.[{extra}]' in the folder of the project",
+                err=True,
+            )
             raise typer.Exit(2) from None
 
 

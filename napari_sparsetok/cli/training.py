@@ -58,7 +58,10 @@ def train(  # noqa: PLR0913 - options of a command line
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases with problems.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="How many steps, instead of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="End by then, well rounded off.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="End within this many minutes; the learning rate has come to its end by then."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or processes) on each machine.")] = 1,
@@ -218,7 +221,9 @@ def evaluate(  # noqa: PLR0913 - options of a command line
         Path | None, typer.Option(metavar="PICTURE", help="Draw Dice against keep ratio: .png, .svg or .pdf.")
     ] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Set the sentences below the table apart, as Markdown needs it.")
+    ] = False,
 ) -> None:
     """Measure a model on labelled scans, at several keep ratios.
 

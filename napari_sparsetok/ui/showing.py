@@ -14,7 +14,9 @@ from napari_sparsetok.files.reading import Watch
 from napari_sparsetok.labels import LabelTable
 from napari_sparsetok.scan import Geometry, Scan
 from napari_sparsetok.session import Session
+from napari_sparsetok.ui.brush_preview import UNDER_BRUSH
 from napari_sparsetok.ui.in_view import InView
+from napari_sparsetok.ui.mirror import CROSS
 from napari_sparsetok.ui.overlays import KINDS, OVERLAY, Overlays
 from napari_sparsetok.ui.planes import show_plane, step_slice
 from napari_sparsetok.ui.preferences import convention
@@ -28,7 +30,7 @@ from napari_sparsetok.ui.where import is_inside
 from napari_sparsetok.ui.window_level import WindowLevel
 
 _FAR = 10  # slices
-_OF_CORRECTING = ("corrections", "preview", "difference", "ring")
+_ELSEWHERE = (*KINDS, "region", CROSS, UNDER_BRUSH)  # hidden by the overlays; or no finding, but where one is
 
 
 class Showing(QObject):
@@ -124,7 +126,7 @@ class Showing(QObject):
             Shortcut("Shift-W", "previous window", lambda viewer: self.window.step(-1)),
             Shortcut(
                 "H",
-                "hide all overlays and corrections, and show them again",
+                "hide all that was found or drawn on the scan, and show it again",
                 lambda viewer: self.hide_or_show(),
             ),
             Shortcut("I", "what is known of this scan", lambda viewer: self.show_info()),
@@ -136,9 +138,10 @@ class Showing(QObject):
         QTimer.singleShot(0, lambda: do() if self._alive else None)
 
     def hide_or_show(self) -> None:
-        """Hide the overlays that are seen, and what is drawn while correcting; once more brings the same back."""
+        """Hide what is seen on the scan, corrections and layers of *Inspect* too; once more brings the same back."""
         seen = [kind for kind in KINDS if (layer := self._overlays.layer(kind)) is not None and layer.visible]
-        marks = [x for x in self._viewer.layers if x.metadata.get(OVERLAY) in _OF_CORRECTING and x.visible]
+        ours = [x for x in self._viewer.layers if OVERLAY in x.metadata and x.metadata[OVERLAY] not in _ELSEWHERE]
+        marks = [x for x in ours if x.visible]
         hidden = self._hidden if self._hidden or self._hidden_marks else list(KINDS)
         kinds, on = (seen, False) if seen or marks else (hidden, True)
         for layer in [x for x in self._hidden_marks if x in self._viewer.layers] if on else marks:

@@ -34,7 +34,7 @@ def hint(where: Where, scan: Scan | None, card: Card | None) -> str:
         return f"Click on the structure in a slice of the scan: {size} around the click are segmented."
     if where == "whole" and is_too_large(scan, card):
         return (
-            f"This model was trained on boxes of {size} around the structure. In a whole scan it also marks places "
+            f"This model works on boxes of up to {size} around the structure. In a whole scan it also marks places "
             "where the structure is not; choose “around a click”."
         )
     return ""

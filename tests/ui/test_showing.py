@@ -140,13 +140,20 @@ def test_overlays_that_were_hidden_before_stay_so(room: Room) -> None:
     assert room.overlays.layer("mask").visible
 
 
-def test_what_is_drawn_while_correcting_is_hidden_too(room: Room) -> None:
-    layer = Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: "corrections"})
+@pytest.mark.parametrize("kind", ["corrections", "preview", "ring", "boxes", "stability", "attention"])
+def test_what_is_drawn_while_correcting_and_inspecting_is_hidden_too(room: Room, kind: str) -> None:
+    layer = Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: kind})
     other = Labels(np.zeros((4, 4, 4), np.uint8))  # the person's own
     for one in (layer, other):
         room.viewer.add_layer(one)
     room.press("H")
     assert (layer.visible, other.visible) == (False, True)
+    room.press("H")
+    assert layer.visible
+
+
+def test_the_box_that_says_where_to_segment_stays(room: Room) -> None:
+    layer = room.viewer.add_layer(Labels(np.zeros((4, 4, 4), np.uint8), metadata={OVERLAY: "region"}))
     room.press("H")
     assert layer.visible
 
