@@ -173,7 +173,7 @@ def test_a_whole_scan_for_a_model_of_crops_is_segmented_with_a_warning(models, t
     nib.save(nib.Nifti1Image(voxels[:, :, :18], np.eye(4)), small)  # hardly larger than a crop
     tiny.write_model(models, "crops", needs_region=True)
     out = ["--out", tmp_path / "m.nii.gz"]
-    assert "boxes of 16 × 24 × 16 mm" in run("segment", large, "--model", "crops", *out).stderr
+    assert "boxes of up to 16 × 24 × 16 mm" in run("segment", large, "--model", "crops", *out).stderr
     for quiet in (
         ["segment", small, "--model", "crops", *out],
         ["segment", large, "--model", "tiny", *out],

@@ -60,7 +60,7 @@ def train(  # noqa: PLR0913 - options of a command line
     steps: Annotated[int | None, typer.Option(min=1, help="How many steps, instead of the recipe's.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="End within this many minutes; the learning rate has come to its end by then."),
+        typer.Option(min=0, help="End by then, the learning rate at its end."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
@@ -221,9 +221,7 @@ def evaluate(  # noqa: PLR0913 - options of a command line
         Path | None, typer.Option(metavar="PICTURE", help="Draw Dice against keep ratio: .png, .svg or .pdf.")
     ] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Set the sentences below the table apart, as Markdown needs it.")
-    ] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print paragraphs, as Markdown needs them.")] = False,
 ) -> None:
     """Measure a model on labelled scans, at several keep ratios.
 
