@@ -138,7 +138,7 @@ def measure_answers(model: str) -> dict[str, Any]:
 
 def measure_window(clicks: int) -> dict[str, Any]:
     """Clicks, strokes and moves of the slider in a real window, on the hippocampus."""
-    viewer, dock = opened(open_sample("hippocampus_left"), until_complete=True)
+    viewer, dock = opened(open_sample("hippocampus_left"), until_complete=True, look_ahead=False)
     state, desk = dock.session.state, dock.inspect
     inside, random = np.argwhere(state.prediction.mask > 0), np.random.default_rng(0)
     answers = [_click(viewer, dock, tuple(int(v) for v in inside[k])) for k in random.integers(0, len(inside), clicks)]
