@@ -58,10 +58,7 @@ def train(  # noqa: PLR0913 - options of a command line
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases with problems.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="How many steps, instead of the recipe's.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(min=0, help="End by then, the learning rate at its end."),
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="End by then, the rate at its end.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or processes) on each machine.")] = 1,
