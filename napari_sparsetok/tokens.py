@@ -61,9 +61,9 @@ def first_stage_preview(tokens: TokenMap, keep_ratio: float) -> TokenMap:
     Tokens that stage 1 keeps are shown as kept, since what later stages do is not known yet.
     """
     entered = np.asarray(tokens.window_tokens if tokens.entered is None else tokens.entered)
-    sizes, which = np.unique(entered, return_inverse=True)
-    keep = np.array([count_kept(int(n), keep_ratio) for n in sizes])[which.reshape(entered.shape)]
-    stage = np.where(tokens.rank < keep, tokens.stages + 1, 1).astype(np.uint8)
+    # A table, as sorting the sizes of a large scan would be felt while the slider moves.
+    keep = np.array([count_kept(n, keep_ratio) for n in range(int(entered.max(initial=0)) + 1)], tokens.rank.dtype)
+    stage = np.where(tokens.rank < keep.take(entered), np.uint8(tokens.stages + 1), np.uint8(1))
     left, rows = _expected_left(tokens, keep_ratio)
     if tokens.forced is not None:  # what a person chose holds whatever the share
         stage[tokens.forced > 0], stage[tokens.forced < 0] = tokens.stages + 1, 1
@@ -80,7 +80,8 @@ def _expected_left(tokens: TokenMap, keep_ratio: float) -> tuple[list[int], NDAr
         windows = tokens.left[0] // tokens.window_tokens if tokens.window_tokens else 0
         return [n * windows for n in tokens_left(tokens.window_tokens, keep_ratio, tokens.stages)], None
     entered = tokens.left_by_window[:, 0].tolist()
-    rows = np.array([tokens_left(n, keep_ratio, tokens.stages) for n in entered])
+    of_size = {n: tokens_left(n, keep_ratio, tokens.stages) for n in set(entered)}
+    rows = np.array([of_size[n] for n in entered])
     # Windows that are still to come count as the others do on average.
     return [round(float(n) * tokens.left[0] / max(1, sum(entered))) for n in rows.sum(axis=0)], rows
 

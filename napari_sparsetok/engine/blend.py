@@ -155,10 +155,14 @@ class Blend:
 
 
 def _highest(values: Tensor) -> Tensor:
-    """The class (…) uint8 of the highest of (classes, …), the first of equals; `argmax` takes seven times as long."""
+    """The class (…) uint8 of the highest of (classes, …), the first of equals.
+
+    `argmax` takes three times as long, and so does writing classes through a mask.
+    """
     best, labels = values[0].clone(), torch.zeros(values.shape[1:], dtype=torch.uint8)
     for k in range(1, len(values)):
-        labels.masked_fill_(values[k] > best, k)
+        higher = (values[k] > best).view(torch.uint8).mul_(k)
+        torch.maximum(labels, higher, out=labels)  # classes rise, so the last that was higher stays
         torch.maximum(best, values[k], out=best)
     return labels
 

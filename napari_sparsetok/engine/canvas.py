@@ -156,7 +156,7 @@ class Canvas:
         part: NDArray[np.uint8] = self._mask[at.slices]
         if self._pieces is not None:
             self._pieces.rewrite(at, part, np.where(covered, labels, part))
-        part[covered] = labels[covered]
+        np.copyto(part, labels, where=covered)
 
     def _changed_box(self) -> Region:
         boxes = [self._plan.regions[i] for i in self._fresh] or list(self._plan.regions)

@@ -64,14 +64,16 @@ class Pieces:
         self._add(box, new, 1)
 
     def _add(self, box: Region, labels: NDArray[np.uint8], sign: int) -> None:
-        places = np.nonzero(labels)
-        rows = self._row[labels[places]]
+        flat = labels.ravel()
+        places = np.flatnonzero(flat)
+        rows = self._row[flat[places]]
         known = rows >= 0
         if not known.any():
             return
-        at = [axis[p[known] + a] for axis, p, a in zip(self._lattice.axes, places, box.start, strict=True)]
-        flat = np.ravel_multi_index((rows[known], *at), self._counts.shape)
-        self._counts += sign * np.bincount(flat, minlength=self._counts.size).astype(np.int32).reshape(
+        voxels = np.unravel_index(places[known], labels.shape)
+        at = [axis[v + a] for axis, v, a in zip(self._lattice.axes, voxels, box.start, strict=True)]
+        cells = np.ravel_multi_index((rows[known], *at), self._counts.shape)
+        self._counts += sign * np.bincount(cells, minlength=self._counts.size).astype(np.int32).reshape(
             self._counts.shape
         )
 
