@@ -22,6 +22,7 @@ from napari_sparsetok.metrics import dice
 from napari_sparsetok.scan import Scan, ScanError, stack_channels
 from napari_sparsetok.state import Prediction, Reference, Selection, Settings, TokenMap
 from napari_sparsetok.training.case import open_item, renumbered
+from napari_sparsetok.training.confusion import confusion, confusion_to_json
 from napari_sparsetok.training.dataset import Dataset, Item
 from napari_sparsetok.training.deletion import Deleted, delete_tokens, deletion_summary
 from napari_sparsetok.training.matching import numbered
@@ -143,11 +144,13 @@ class Measured:
 
     scores : of every label at every selection and pruning.
     runs : what each of those cost.
+    confused : what was taken for what in each of those, in mL; see `confusion`.
     area, area_entered : see `score_area`.
     """
 
     scores: list[Scores]
     runs: dict[Key, Run]
+    confused: dict[Key, NDArray[np.float64]]
     area: float
     area_entered: float
     deleted: list[Deleted]
@@ -172,9 +175,10 @@ def evaluate(
     Returns
     -------
     A document for JSON: for every selection, pruning and label mean and 95 % bootstrap interval over cases, in how many
-    cases it was missed or invented; tokens and GMAC as they were run, means over cases; seconds; by how much the
-    learned selection beats each other one, case by case; how well the first stage's scores tell tokens that touch a
-    label from others (area under the ROC); and the deletion test. `cases` were measured, `failed` were not.
+    cases it was missed or invented; what was taken for what, in mL over all cases; tokens and GMAC as they were run,
+    means over cases; seconds; by how much the learned selection beats each other one, case by case; how well the first
+    stage's scores tell tokens that touch a label from others (area under the ROC); and the deletion test. `cases` were
+    measured, `failed` were not.
 
     Raises
     ------
@@ -213,6 +217,8 @@ def _measure(segmenter: SCDSegmenter, card: Card, truth: Truth, plan: Plan) -> M
     reference = Reference(truth.labels)
     scores: list[Scores] = []
     runs: dict[Key, Run] = {}
+    confused: dict[Key, NDArray[np.float64]] = {}
+    largest = max(label.id for label in card.labels)
     for key in itertools.product(plan.selections, plan.prunings):
         selection, pruning = key
         settings = pruning.settings(usual, selection, reference)
@@ -221,9 +227,11 @@ def _measure(segmenter: SCDSegmenter, card: Card, truth: Truth, plan: Plan) -> M
         seconds = time.perf_counter() - started
         runs[key] = Run(prediction.tokens.left, gmac_of(prediction, card), seconds)
         scores += _case_scores(truth, prediction, dense, key)
+        confused[key] = confusion(prediction.mask, truth.labels, truth.known, _millilitres(truth.scan), largest)
     return Measured(
         scores=scores,
         runs=runs,
+        confused=confused,
         area=score_area(dense, truth),
         area_entered=score_area(dense, truth, entered_only=True),
         deleted=delete_tokens(segmenter, dense, plan.deletion),
@@ -295,9 +303,14 @@ def _touched(mask: NDArray[np.bool_], scan: Scan, tokens: TokenMap) -> NDArray[n
     return touched
 
 
+def _millilitres(scan: Scan) -> float:
+    """Of one voxel."""
+    return float(np.prod(scan.geometry.spacing)) / 1000
+
+
 def _case_scores(truth: Truth, prediction: Prediction, dense: Prediction, key: Key) -> list[Scores]:
     spacing = truth.scan.geometry.spacing
-    millilitres = float(np.prod(spacing)) / 1000
+    millilitres = _millilitres(truth.scan)
     rows = []
     for label in sorted(truth.known):
         ours, theirs = prediction.mask == label, truth.labels == label
@@ -356,6 +369,7 @@ def _summary_at(key: Key, cases: Sequence[Measured], card: Card) -> dict[str, An
         **pruning.to_json(),
         "mean_dice": float(np.nanmean(means)) if means else float("nan"),
         "labels": labels,
+        "confusion": confusion_to_json(np.sum([case.confused[key] for case in cases], axis=0), card.labels),
         "tokens_per_case": np.mean([run.left for run in runs], axis=0).tolist(),
         "gmac_per_case": float(np.mean([run.gmac for run in runs])),
         "seconds_per_case_cached_prefix": float(np.median([run.seconds for run in runs])),

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_sparsetok.training.confusion import worst_confusion
+
 
 def markdown(document: dict[str, Any]) -> str:
     """The document's table, a row for each keep ratio; tokens and GMAC are means over scans."""
@@ -30,9 +32,11 @@ def markdown(document: dict[str, Any]) -> str:
 def findings(document: dict[str, Any]) -> list[str]:
     """What the table does not hold, a sentence each: the scores' worth, and what learned selection brings."""
     lines = [f"First-stage scores against labelled tokens: area under the ROC {_interval(document['score_roc_auc'])}."]
+    several = len({row["selection"] for row in document["keep_ratios"]}) > 1
     entered = document["score_roc_auc_entered"]
     if entered != document["score_roc_auc"]:
         lines.append(f"Among the tokens that entered, as their patch is not empty: {_interval(entered)}.")
+    lines += [_confused(row, several) for row in document["keep_ratios"]]
     for row in document.get("learned_minus", ()):
         where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
         lines.append(f"At {where}, learned minus {row['selection']}: Dice {_interval(row['dice'], '+')}.")
@@ -42,6 +46,16 @@ def findings(document: dict[str, Any]) -> list[str]:
             f"{_interval(row['worst'])}, at random {_interval(row['random'])}, best-scored {_interval(row['best'])}."
         )
     return lines
+
+
+def _confused(row: dict[str, Any], several: bool) -> str:
+    where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
+    where += f", {row['selection']}" if several else ""
+    worst = worst_confusion(row["confusion"])
+    if worst is None:
+        return f"At {where}, nothing drawn was taken for another label."
+    mine, other, share = worst
+    return f"At {where}, most was taken for another label of {mine}: {share:.2%}, for {other}."
 
 
 def _interval(found: dict[str, float], sign: str = "") -> str:

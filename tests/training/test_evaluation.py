@@ -109,6 +109,26 @@ def test_a_label_that_was_missed_counts_against_the_surface_dice_and_is_counted(
     assert not second.invented
 
 
+def test_what_was_taken_for_what_stands_in_the_document_and_the_sentences(dataset):
+    """Masks of which all of label 1 is called 2, and nobody drew label 2 in the second."""
+    truth, other = truths(dataset)
+    swapped = [
+        replace(truth, labels=np.where(truth.labels == 1, 2, truth.labels)),
+        replace(other, labels=np.where(other.labels == 1, 2, other.labels), known=frozenset({1})),
+    ]
+    document = evaluation.evaluate("tiny", swapped, evaluation.Plan([1.0]))
+    first, second = document["keep_ratios"][0]["confusion"]
+    assert (first["drawn_ml"], first["taken_for"]) == (0, [])
+    both, ones = (np.count_nonzero(truth.labels == n) for n in (2, 1))
+    assert second["drawn_ml"] == pytest.approx((both + ones) / 1000)  # of the first alone
+    assert [row["id"] for row in second["taken_for"]] == [1]
+    assert second["taken_for"][0]["ml"] == pytest.approx(ones / 1000)
+    share = ones / (both + ones)
+    assert f"of part 2: {share:.2%}, for part 1." in " ".join(evaluation_words.findings(document))
+    alike = evaluation.evaluate("tiny", [truth], evaluation.Plan([1.0]))
+    assert "nothing drawn was taken for another label" in " ".join(evaluation_words.findings(alike))
+
+
 def test_missed_labels_stand_in_the_document_and_the_table(dataset):
     for k in (1, 2):  # label 2 where the model says none of it: swapped with background
         path = dataset / "labelsTr" / f"case_{k}.nii.gz"
