@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_sparsetok.engine.blend import Blend
+from napari_sparsetok.engine.blend import Blend, _highest
 from napari_sparsetok.engine.resampling import model_grid, to_scan
 from napari_sparsetok.engine.window import plan_windows
 from napari_sparsetok.scan import Region
@@ -106,3 +106,9 @@ def test_large_logits_do_not_overflow():
     mask, _, _ = blended(grid, plan, huge, range(len(huge)))
     assert set(np.unique(mask)) <= {0, 1, 2}
     assert (mask == 1).mean() > 0.8
+
+
+@given(st.integers(1, 255), st.integers(0, 2**16))
+def test_of_equal_classes_the_first_is_the_label(classes: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(-2, 3, (classes, 3, 4), dtype=np.int32)
+    np.testing.assert_array_equal(_highest(torch.from_numpy(values)).numpy(), values.argmax(axis=0))
