@@ -38,8 +38,7 @@ def findings(document: dict[str, Any]) -> list[str]:
         lines.append(f"Among the tokens that entered, as their patch is not empty: {_interval(entered)}.")
     lines += [_confused(row, several) for row in document["keep_ratios"]]
     for row in document.get("learned_minus", ()):
-        where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
-        lines.append(f"At {where}, learned minus {row['selection']}: Dice {_interval(row['dice'], '+')}.")
+        lines.append(f"At {_pruning(row)}, learned minus {row['selection']}: Dice {_interval(row['dice'], '+')}.")
     for row in document.get("deletion", ()):
         lines.append(
             f"Without {row['share']:.0%} of the tokens, agreement with dense: worst-scored taken "
@@ -49,13 +48,16 @@ def findings(document: dict[str, Any]) -> list[str]:
 
 
 def _confused(row: dict[str, Any], several: bool) -> str:
-    where = row["pruning"] if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
-    where += f", {row['selection']}" if several else ""
+    where = f"{_pruning(row)}, {row['selection']}" if several else _pruning(row)
     worst = worst_confusion(row["confusion"])
     if worst is None:
         return f"At {where}, nothing drawn was taken for another label."
     mine, other, share = worst
     return f"At {where}, most was taken for another label of {mine}: {share:.2%}, for {other}."
+
+
+def _pruning(row: dict[str, Any]) -> str:
+    return str(row["pruning"]) if row["keep_ratio"] is None else f"keep ratio {row['pruning']}"
 
 
 def _interval(found: dict[str, float], sign: str = "") -> str:
