@@ -59,10 +59,14 @@ def _way95(mine: NDArray[np.bool_], theirs: NDArray[np.bool_], spacing: Sequence
     count, apart = int(np.count_nonzero(mine)), np.argwhere(mine & ~theirs)
     if len(apart) < 0.05 * (count - 1):  # so many lie on the other surface that the percentile falls among them
         return 0.0
-    tree = spatial.cKDTree(np.argwhere(theirs) * np.asarray(spacing))
-    far = np.zeros(count)
-    far[: len(apart)] = tree.query(apart * np.asarray(spacing))[0]
-    return float(np.percentile(far, 95))
+    # A surface is spread evenly enough for a tree that nobody balanced, which is made in half the time.
+    tree = spatial.cKDTree(np.argwhere(theirs) * np.asarray(spacing), balanced_tree=False, compact_nodes=False)
+    far = np.sort(tree.query(apart * np.asarray(spacing))[0])
+    # Of all of them, sorted, the others come first, each 0 away. Between two ranks the percentile is interpolated.
+    below, share = divmod(0.95 * (count - 1), 1)
+    ranks = (int(below) + len(far) - count, min(int(below) + 1, count - 1) + len(far) - count)
+    low, high = (far[rank] if rank >= 0 else 0.0 for rank in ranks)
+    return float(low + share * (high - low))
 
 
 @dataclass(frozen=True)
@@ -81,32 +85,67 @@ class Agreement:
     other_ml: float
 
 
+class Yardstick:
+    """A mask (z, y, x) that several are compared with; what does not depend on these is computed once.
+
+    Parameters
+    ----------
+    mask : not to be changed afterwards.
+    spacing : of its voxels, mm.
+    labels : to compare.
+    """
+
+    def __init__(self, mask: NDArray[Any], spacing: Sequence[float], labels: LabelTable) -> None:
+        self._mask, self._spacing, self._labels = mask, spacing, labels
+        boxes = ndimage.find_objects(mask, max_label=255)
+        self._boxes = {label.id: boxes[label.id - 1] for label in labels}
+        self._counts = {
+            number: 0 if box is None else int(np.count_nonzero(mask[box] == number))
+            for number, box in self._boxes.items()
+        }
+
+    def compare(self, mask: NDArray[Any]) -> tuple[Agreement, ...]:
+        """A mask on the same grid, label by label. What it takes grows with how far the two differ."""
+        if mask.shape != self._mask.shape:
+            raise ValueError(
+                f"masks of {mask.shape} and {self._mask.shape} voxels cannot be compared; they need one grid"
+            )
+        places = np.flatnonzero(mask != self._mask)
+        now, before = mask.ravel()[places], self._mask.ravel()[places]
+        at = np.stack(np.unravel_index(places, mask.shape), axis=1)
+        millilitres = float(np.prod(self._spacing)) / 1000
+        rows = []
+        for label in self._labels:
+            gained, lost = at[now == label.id], int(np.count_nonzero(before == label.id))
+            theirs = self._counts[label.id]
+            ours = theirs + len(gained) - lost
+            same, far = 1.0, 0.0
+            if len(gained) or lost:
+                same = 2.0 * (theirs - lost) / (ours + theirs)
+                box = _around([self._boxes[label.id], _box_of(gained)])
+                far = hausdorff95(mask[box] == label.id, self._mask[box] == label.id, self._spacing)
+            rows.append(Agreement(label.id, label.name, same, far, ours * millilitres, theirs * millilitres))
+        return tuple(rows)
+
+
 def compare(
     mask: NDArray[Any], other: NDArray[Any], spacing: Sequence[float], labels: LabelTable
 ) -> tuple[Agreement, ...]:
     """Two masks (z, y, x) on one grid, label by label."""
-    if mask.shape != other.shape:
-        raise ValueError(f"masks of {mask.shape} and {other.shape} voxels cannot be compared; they need one grid")
-    millilitres = float(np.prod(spacing)) / 1000
-    boxes = [ndimage.find_objects(values, max_label=255) for values in (mask, other)]
-    rows = []
-    for label in labels:
-        box = _around([found[label.id - 1] for found in boxes])
-        a, b = mask[box] == label.id, other[box] == label.id
-        ours, theirs = int(a.sum()), int(b.sum())
-        same = 1.0 if not ours and not theirs else dice(a, b)
-        far = 0.0 if not ours and not theirs else hausdorff95(a, b, spacing)
-        rows.append(Agreement(label.id, label.name, same, far, ours * millilitres, theirs * millilitres))
-    return tuple(rows)
+    return Yardstick(other, spacing, labels).compare(mask)
+
+
+def _box_of(places: NDArray[np.intp]) -> tuple[slice, ...] | None:
+    """The box of places (N, 3); None of none."""
+    if not len(places):
+        return None
+    return tuple(slice(int(a), int(b) + 1) for a, b in zip(places.min(axis=0), places.max(axis=0), strict=True))
 
 
 def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...]:
-    """A box around those that there are, one voxel wider; an empty one if there are none."""
-    known = [box for box in boxes if box is not None]
-    if not known:
-        return (slice(0),) * 3
-    sides = zip(*known, strict=True)
-    return tuple(slice(max(0, min(s.start for s in side) - 1), max(s.stop for s in side) + 1) for side in sides)
+    """A box around those that there are, of which there must be one."""
+    sides = zip(*(box for box in boxes if box is not None), strict=True)
+    return tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.metrics import _surface, compare, dice, hausdorff95
+from napari_sparsetok.metrics import Yardstick, _surface, compare, dice, hausdorff95
 
 LABELS = LabelTable.of(["head", "tail"])
 
@@ -51,6 +51,30 @@ def test_hd95_is_that_of_a_distance_transform(noise: float) -> None:
             for mine, theirs in (edges, edges[::-1])
         ]
         assert hausdorff95(a, b, spacing) == pytest.approx(max(ways), abs=1e-9)
+
+
+def test_hd95_of_single_voxels_is_the_way_between_them() -> None:
+    a, b = np.zeros((2, 5, 6, 7), dtype=bool)
+    a[1, 2, 3] = b[1, 4, 3] = True
+    assert hausdorff95(a, b, (1, 2.5, 1)) == 5.0
+
+
+@pytest.mark.parametrize("noise", [0, 0.001, 0.05, 1])
+def test_one_yardstick_measures_as_masks_are_measured_one_by_one(noise: float) -> None:
+    """Though it looks only at where they differ: labels that come, go, stay and never were."""
+    rng, labels, spacing = np.random.default_rng(1), LabelTable.of(["a", "b", "c", "d"]), (2.0, 1.0, 0.5)
+    other = (blob(0) + 2 * (blob(1) & ~blob(0))).astype(np.uint8)
+    yardstick = Yardstick(other, spacing, labels)
+    for gone, come in ((0, 0), (1, 3), (2, 3)):
+        mask = np.where(other == gone, come, other)
+        noisy = rng.random(mask.shape) < noise
+        mask[noisy] = rng.integers(0, 4, noisy.sum())
+        for row in yardstick.compare(mask):
+            ours, theirs = mask == row.label, other == row.label
+            neither = not ours.any() and not theirs.any()
+            assert row.dice == (1 if neither else dice(ours, theirs))
+            assert row.hd95 == (0 if neither else pytest.approx(hausdorff95(ours, theirs, spacing), nan_ok=True))
+            assert (row.ml, row.other_ml) == pytest.approx((ours.sum() / 1000, theirs.sum() / 1000))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8, 1.0])

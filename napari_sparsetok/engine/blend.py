@@ -77,8 +77,9 @@ class Blend:
             slab = self._slabs.get(k) or self._new(k)
             part = slice(self._edges[k] - region.start[0], self._edges[k + 1] - region.start[0])
             share = (self._weight[part] / slab.total[:, rows, columns]).mul_(_ONE)
-            values = logits[:, part].clamp(-_LARGEST, _LARGEST).mul_(share)
-            slab.sums[:, :, rows, columns] += values.round_().to(torch.int32)
+            for sums, values in zip(slab.sums[:, :, rows, columns], logits[:, part], strict=True):
+                # Class by class, as the memory of one is used again for the next; of all at once it takes four times.
+                sums += values.clamp(-_LARGEST, _LARGEST).mul_(share).round_().to(torch.int32)
             slab.cover[:, rows, columns] += share.round_().to(torch.int32)
             self._due[k] -= 1
 

@@ -14,7 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from napari_sparsetok.engine.contract import Hints, Segmenter, Stopped, Watch
-from napari_sparsetok.metrics import Agreement, compare
+from napari_sparsetok.metrics import Agreement, Yardstick
 from napari_sparsetok.scan import Region, Scan
 from napari_sparsetok.state import Prediction, Reference, Settings
 from napari_sparsetok.tokens import LADDER, smallest_agreeing, stability
@@ -151,7 +151,8 @@ def sweep(
     ratios = sorted({1.0, *q.ladder}, reverse=True)
     quiet = Watch(should_stop=watch.should_stop, on_notice=watch.on_notice)
     dense, seconds, memory = measured(segmenter, q.scan, dense_of(q.settings), q.region, quiet)
-    rungs = [_rung(q, dense, dense, seconds, memory)]
+    against = _Against.of(q, dense)
+    rungs = [_rung(q, against, dense, seconds, memory)]
     masks = _Masks([(1.0, dense.mask)])
     known = stability(masks)
     lowest = next(known)
@@ -167,13 +168,12 @@ def sweep(
         watch.on_progress(done - 1, len(ratios))
         settings = replace(rule, keep_ratio=ratio)
         found, seconds, memory = measured(segmenter, q.scan, settings, q.region, quiet)
-        rungs.append(_rung(q, found, dense, seconds, memory))
+        rungs.append(_rung(q, against, found, seconds, memory))
         masks.waiting.append((ratio, found.mask))
         lowest = next(known)
         kept &= found.tokens.stage == found.tokens.stages + 1
         kept_from = np.where(kept, np.float32(ratio), kept_from)
-        inside = lowest[dense.region.slices]
-        settled = tuple(int(np.count_nonzero(inside == np.float32(rung.keep_ratio))) for rung in rungs)
+        settled = _settled(lowest[dense.region.slices], rungs)
         so_far = replace(
             so_far,
             rungs=tuple(rungs),
@@ -214,18 +214,35 @@ def gmac_of(prediction: Prediction, card: Card) -> float:
     return gmac_at(config, [n / windows for n in tokens.left]) * prediction.timing.windows
 
 
-def _rung(q: Question, found: Prediction, dense: Prediction, seconds: float, memory: int) -> Rung:
-    spacing, box = q.scan.geometry.spacing, found.region.slices  # what lies beside it nobody was asked for
-    reference = None if q.reference is None else q.reference.mask[box]
+@dataclass(frozen=True, eq=False)
+class _Against:
+    """What all rungs are compared with: the dense mask, and the reference within the region, if there is one."""
+
+    dense: Yardstick
+    reference: Yardstick | None
+
+    @classmethod
+    def of(cls, q: Question, dense: Prediction) -> _Against:
+        spacing, box = q.scan.geometry.spacing, dense.region.slices  # what lies beside it nobody was asked for
+        reference = None if q.reference is None else Yardstick(q.reference.mask[box], spacing, dense.labels)
+        return cls(Yardstick(dense.mask, spacing, dense.labels), reference)
+
+
+def _rung(q: Question, against: _Against, found: Prediction, seconds: float, memory: int) -> Rung:
+    reference, box = against.reference, found.region.slices
     return Rung(
         keep_ratio=found.settings.keep_ratio,
         left=found.tokens.left,
         gmac=gmac_of(found, q.card),
         seconds=seconds,
         memory=memory,
-        agreement=compare(found.mask, dense.mask, spacing, found.labels),
-        reference=() if reference is None else compare(found.mask[box], reference, spacing, found.labels),
+        agreement=against.dense.compare(found.mask),
+        reference=() if reference is None else reference.compare(found.mask[box]),
     )
+
+
+def _settled(lowest: NDArray[np.float32], rungs: Sequence[Rung]) -> tuple[int, ...]:
+    return tuple(int(np.count_nonzero(lowest == np.float32(rung.keep_ratio))) for rung in rungs)
 
 
 @dataclass
