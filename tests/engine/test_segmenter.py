@@ -122,6 +122,21 @@ def test_focus_only_runs_the_windows_there_and_keeps_the_base_elsewhere(segmente
     assert not np.array_equal(part.mask, base.mask)
 
 
+def test_on_the_way_the_base_stays_where_no_window_was_yet(segmenter, monkeypatch):
+    """Also within the box around the windows that were, which need not fill it."""
+    monkeypatch.setattr(engine, "_is_time_to_show", lambda progress: progress.done % 3 == 0)
+    scan = make_scan((40, 40, 40))
+    found = segmenter.segment(scan, SETTINGS)
+    base = replace(found, mask=np.where(found.mask == 1, 2, 1).astype(np.uint8))  # nowhere background, nowhere right
+    parts = []
+    segmenter.segment(scan, SETTINGS, hints=Hints(focus=(0, 0, 0), base=base), watch=Watch(on_partial=parts.append))
+    assert len(parts) > 2
+    for part in parts:
+        # Where windows overlap, one alone may say something else than all of them.
+        assert ((part.mask == base.mask) | (part.mask == found.mask)).mean() > 0.98
+        assert (part.mask == base.mask).any()
+
+
 def test_scores_of_two_selections_are_never_in_one_map(segmenter):
     scan = make_scan((40, 40, 40))
     base = segmenter.segment(scan, SETTINGS)
