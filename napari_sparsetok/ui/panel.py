@@ -285,6 +285,7 @@ class Panel(QWidget):
         self._box.setVisible(where == "box")
         self._hint.setText(hint)
         self._hint.setVisible(bool(hint))
+        self._write_next()
 
     def set_region(self, region: Region, scan: Scan) -> None:
         """The box."""
@@ -294,6 +295,7 @@ class Panel(QWidget):
         """Whether there is anything to segment."""
         self._can_run = possible
         self._write_run()
+        self._write_next()
 
     def set_busy(self, busy: Busy | None) -> None:
         """What is being done; None is idle."""
@@ -308,6 +310,7 @@ class Panel(QWidget):
         ]
         self._volumes.setText(" ".join(cells))  # as many in a line as fit: a model may have many labels
         self._save.setEnabled(bool(rows))
+        self._write_next()
 
     def set_overlay_shown(self, kind: str, shown: bool) -> None:
         """Whether an overlay's layer is visible."""
@@ -328,6 +331,11 @@ class Panel(QWidget):
             self._run.setText(words)
             self._run.setToolTip(_CANCEL if self._cancels else _RUN)
         self._run.setEnabled(self._cancels or self._can_run)
+
+    def _write_next(self) -> None:
+        """Without a mask, what brings one; of a click its own hint speaks."""
+        waits = self._can_run and not self._save.isEnabled() and self._where.value != "cursor"
+        self.status.set_next("press Segment" if waits else "")
 
     def _on_about(self) -> None:
         if self._card is not None:

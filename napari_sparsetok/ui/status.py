@@ -28,12 +28,13 @@ class Status(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._busy: Busy | None = None
-        self._idle = "ready"
+        self._ahead = False
+        self._next = ""
         self._device_words = QLabel()
         self._device_words.setWordWrap(True)
         self._device_words.setStyleSheet(_PLAIN)
         self._words = Words(lines=2)
-        self._words.setText(self._idle)
+        self._words.setText(self._idle())
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setMaximumHeight(6)
@@ -74,7 +75,15 @@ class Status(QWidget):
 
     def set_looking_ahead(self, more: bool) -> None:
         """Whether the processor has work although nobody asked for any."""
-        self._idle = "ready, and computing other keep ratios ahead" if more else "ready"
+        self._ahead = more
+        if self._busy is None:
+            self._write()
+
+    def set_next(self, words: str) -> None:
+        """What the person has to do next, if anything must be done before there is a mask."""
+        if words == self._next:
+            return
+        self._next = words
         if self._busy is None:
             self._write()
 
@@ -85,12 +94,17 @@ class Status(QWidget):
         self._device_words.setProperty("loud", loud)
         self._device_words.setStyleSheet(_PLAIN + "font-weight: bold;" if loud else _PLAIN)
 
+    def _idle(self) -> str:
+        if self._next:
+            return f"ready: {self._next}"
+        return "ready, and computing other keep ratios ahead" if self._ahead else "ready"
+
     def _write(self) -> None:
         busy = self._said = self._busy
         self._progressed.start()
         self._progress.setVisible(busy is not None)
         if busy is None:
-            self._words.setText(self._idle)
+            self._words.setText(self._idle())
         else:
             self._write_progress(busy)
         self.written.emit()

@@ -496,6 +496,25 @@ def test_progress_is_said_a_few_times_a_second_and_the_end_at_once(panel: Panel,
     assert len(written) == 4
 
 
+def test_the_status_says_what_brings_a_mask_until_there_is_one(panel: Panel) -> None:
+    panel.set_where("whole", "")
+    assert panel.status.text == "ready"
+    panel.set_can_run(True)
+    assert panel.status.text == "ready: press Segment"
+    panel.set_busy(Busy("segmenting", 1, 4))
+    panel.set_volumes([("head", "#ff0000", 1.5)])
+    assert panel.status.text == "segmenting: 1 of\u00a04\u00a0windows"
+    panel.set_busy(None)
+    assert panel.status.text == "ready"
+    panel.set_volumes([])
+    assert panel.status.text == "ready: press Segment"
+    panel.set_where("cursor", "Click on it.")
+    assert panel.status.text == "ready"
+    panel.set_can_run(False)
+    panel.set_where("whole", "")
+    assert panel.status.text == "ready"
+
+
 def test_the_status_says_that_the_processor_works_unasked(panel: Panel) -> None:
     panel.status.set_looking_ahead(True)
     assert panel.status.text == "ready, and computing other keep ratios ahead"
