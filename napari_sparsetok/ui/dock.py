@@ -8,13 +8,12 @@ from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.layers import Layer
-from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_sparsetok.sample import SAMPLES, open_sample
 from napari_sparsetok.scan import Region, Scan, Shape
 from napari_sparsetok.session import Session
-from napari_sparsetok.state import DeviceChoice, Message, Prediction, Settings
+from napari_sparsetok.state import DeviceChoice, Prediction, Settings
 from napari_sparsetok.ui import where as places
 from napari_sparsetok.ui.correct import CorrectDesk
 from napari_sparsetok.ui.correct_panel import CorrectPanel
@@ -25,6 +24,7 @@ from napari_sparsetok.ui.inspect_panel import InspectPanel
 from napari_sparsetok.ui.inspector import InspectDesk
 from napari_sparsetok.ui.later import later
 from napari_sparsetok.ui.lifetime import Lifetime
+from napari_sparsetok.ui.messages import Messages
 from napari_sparsetok.ui.model_choice import ModelChoice
 from napari_sparsetok.ui.opening import Opening
 from napari_sparsetok.ui.orientation import Orientation
@@ -38,7 +38,6 @@ from napari_sparsetok.ui.scan_layer import Frame, LayerData, layer_data
 from napari_sparsetok.ui.showing import Showing
 from napari_sparsetok.ui.style import BELOW_TITLE, SHEET
 
-_SAY = {"info": show_info, "warning": show_warning, "error": show_error}
 _BUSY_LATER_MS = 200  # while the slider moves
 
 
@@ -61,7 +60,7 @@ class Dock(QWidget):
         self._model = self.session.state.settings.model
         self.overlays = Overlays(viewer)
         self.showing = Showing(self, viewer, self.session, self.overlays)
-        self.panel = Panel(SAMPLES)
+        self.messages, self.panel = Messages(), Panel(SAMPLES)
         self.opening = Opening(self, self.session, self._show_layers, self._show_given_mask)
         self._scans = ScanChoice(viewer, self.session, self._on_scan_taken)
         self.correct_panel, self.inspect_panel = CorrectPanel(), InspectPanel()
@@ -114,8 +113,8 @@ class Dock(QWidget):
         for tab, name in ((self.panel, "Segment"), (self.correct_panel, "Correct"), (self.inspect_panel, "Inspect")):
             tabs.addTab(tab, name)
         layout.addWidget(tabs, 1)  # napari adds a stretch below, which must take nothing
-        layout.addWidget(self.showing.bar)
-        layout.addWidget(self.panel.status)
+        for widget in (self.messages, self.showing.bar, self.panel.status):
+            layout.addWidget(widget)
 
     def _show_first(self) -> None:
         """What is known before anything happens."""
@@ -175,7 +174,7 @@ class Dock(QWidget):
         events.busy.connect(self._on_busy)
         events.device.connect(self._on_device)
         events.looking_ahead.connect(self.panel.status.set_looking_ahead)
-        events.message.connect(self._on_message)
+        events.message.connect(self.messages.tell)
 
     def _connect_viewer(self) -> None:
         layers, dims = self._viewer.layers.events, self._viewer.dims.events
@@ -358,10 +357,6 @@ class Dock(QWidget):
 
     def _on_device(self) -> None:
         self.panel.status.set_device(self.session.state.device)
-
-    def _on_message(self, message: Message | None) -> None:
-        if message is not None:
-            _SAY[message.severity](message.text)
 
     # Details
 

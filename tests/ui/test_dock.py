@@ -201,6 +201,17 @@ def test_slider_steps_touch_neither_card_nor_layer_list(desk: Desk, monkeypatch:
     desk.idle()
 
 
+def test_what_the_session_says_stands_below_the_tabs_and_asks_for_little_height(qtbot: Any) -> None:
+    desk = Desk(ViewerModel(), qtbot, docked=False)
+    before = desk.dock.minimumSizeHint().height()
+    for reason in ("full", "gone", "slow"):
+        desk.session.say(f"the mask could not be saved, since the disk is {reason}; " * 4, "error")
+    assert [text[:8] for text in desk.dock.messages.texts] == ["The mask"] * 3
+    desk.dock.layout().activate()
+    assert desk.dock.minimumSizeHint().height() - before < 120  # the words give way where there is no room for them
+    desk.end()
+
+
 def test_progress_is_shown_and_can_be_cancelled(qtbot: Any) -> None:
     desk = Desk(ViewerModel(), qtbot, docked=False, windows=3)
     desk.add(make_scan())
