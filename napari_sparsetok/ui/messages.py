@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QStyle, QToolButton, QVBoxLayout, QWidget
+from superqt import QElidingLabel
 
 from napari_sparsetok.state import Message
+from napari_sparsetok.ui.later import later
+
+INFO_MS = 20_000
+"""So long what asks for nothing can be read."""
 
 _NOTES = {"info": show_info, "warning": show_warning, "error": show_error}
 _GRAVITY = ("info", "warning", "error")
@@ -25,7 +31,10 @@ _SIGN_PIXELS = 16
 
 
 class Messages(QWidget):
-    """The last messages, newest below; no more than three, and of more the least grave goes, the oldest first."""
+    """The last messages, newest below: one of them whole, the others a line each, which a click makes whole.
+
+    Warnings and errors stay until they are closed; of more than three the least grave goes, the oldest first.
+    """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -33,6 +42,7 @@ class Messages(QWidget):
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(9, 0, 8, 0)
         self._layout.setSpacing(2)
+        self._read = later(self, self._drop_infos, INFO_MS)
         self.setVisible(False)
 
     @property
@@ -40,50 +50,72 @@ class Messages(QWidget):
         """What can be read now."""
         return [row.message.text for row in self._rows]
 
+    @property
+    def whole(self) -> list[str]:
+        """What of it is shown whole."""
+        return [row.message.text for row in self._rows if row.is_whole]
+
     def tell(self, message: Message | None) -> None:
         """Say something. The same words again move down instead of standing there twice."""
         if message is None:
             return
+        self._drop_infos()
         for row in [row for row in self._rows if row.message.text == message.text]:
             self._drop(row)
         while len(self._rows) >= _AT_MOST:
             self._drop(min(self._rows, key=lambda row: _GRAVITY.index(row.message.severity)))
         row = _Row(message)
         row.closed.connect(lambda: self._drop(row))
+        row.clicked.connect(lambda: self._show_whole(row))
         self._rows.append(row)
         self._layout.addWidget(row)
         row.setVisible(True)
+        self._show_whole(row)
         self.setVisible(True)
+        if message.severity == "info":
+            self._read.start()
         _NOTES[message.severity](message.text)
+
+    def _drop_infos(self) -> None:
+        self._read.stop()
+        for row in [row for row in self._rows if row.message.severity == "info"]:
+            self._drop(row)
 
     def _drop(self, row: _Row) -> None:
         self._rows.remove(row)
         self._layout.removeWidget(row)
         row.setVisible(False)
         row.deleteLater()
+        if self._rows and not any(other.is_whole for other in self._rows):
+            self._show_whole(self._rows[-1])
         self.setVisible(bool(self._rows))
+
+    def _show_whole(self, row: _Row) -> None:
+        for other in self._rows:
+            other.set_whole(other is row)
 
 
 class _Row(QFrame):
     """One message, with a button that closes it."""
 
     closed = Signal()
+    clicked = Signal()
 
     def __init__(self, message: Message) -> None:
         super().__init__()
         self.message = message
+        self.is_whole = True
         self.setObjectName("message")
         self.setStyleSheet(f"#message {{ border-left: 4px solid {_EDGES[message.severity]}; }}")
         sign = QLabel()
         sign.setPixmap(self.style().standardIcon(_SIGNS[message.severity]).pixmap(_SIGN_PIXELS))
         sign.setAccessibleName(message.severity)
-        words = QLabel(message.text)
-        words.setTextFormat(Qt.PlainText)
-        words.setWordWrap(True)
-        words.setTextInteractionFlags(Qt.TextSelectableByMouse)
-        words.setToolTip(message.text)
-        words.setSizePolicy(QSizePolicy.Ignored, QSizePolicy.Preferred)
-        words.setMinimumHeight(words.fontMetrics().lineSpacing())  # a small window is not made higher by it
+        self._words = QLabel(message.text)
+        self._words.setTextFormat(Qt.PlainText)
+        self._words.setWordWrap(True)
+        self._words.setTextInteractionFlags(Qt.TextSelectableByMouse)
+        self._line = QElidingLabel(message.text)
+        self._line.setTextFormat(Qt.PlainText)
         close = QToolButton()
         close.setText("×")
         close.setAutoRaise(True)
@@ -94,5 +126,21 @@ class _Row(QFrame):
         layout.setContentsMargins(6, 2, 0, 2)
         layout.setSpacing(6)
         layout.addWidget(sign, 0, Qt.AlignTop)
-        layout.addWidget(words, 1)
+        for widget in (self._words, self._line):
+            widget.setToolTip(message.text)
+            widget.setSizePolicy(QSizePolicy.Ignored, QSizePolicy.Preferred)
+            widget.setMinimumHeight(self.fontMetrics().lineSpacing())  # a small window is not made higher by it
+            layout.addWidget(widget, 1)
         layout.addWidget(close, 0, Qt.AlignTop)
+        self.set_whole(True)
+
+    def set_whole(self, whole: bool) -> None:
+        """All of its words, or as many as fit into a line."""
+        self.is_whole = whole
+        self._words.setVisible(whole)
+        self._line.setVisible(not whole)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        """A click makes it whole."""
+        super().mousePressEvent(event)
+        self.clicked.emit()
