@@ -128,13 +128,6 @@ class Yardstick:
         return tuple(rows)
 
 
-def compare(
-    mask: NDArray[Any], other: NDArray[Any], spacing: Sequence[float], labels: LabelTable
-) -> tuple[Agreement, ...]:
-    """Two masks (z, y, x) on one grid, label by label."""
-    return Yardstick(other, spacing, labels).compare(mask)
-
-
 def _box_of(places: NDArray[np.intp]) -> tuple[slice, ...] | None:
     """The box of places (N, 3); None of none."""
     if not len(places):

@@ -11,7 +11,7 @@ from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from napari_sparsetok.labels import LabelTable
-from napari_sparsetok.metrics import Yardstick, _surface, compare, dice, hausdorff95
+from napari_sparsetok.metrics import Yardstick, _surface, dice, hausdorff95
 
 LABELS = LabelTable.of(["head", "tail"])
 
@@ -89,7 +89,7 @@ def test_labels_are_compared_wherever_they_lie() -> None:
     a, b = np.zeros((9, 8, 7), np.uint8), np.zeros((9, 8, 7), np.uint8)
     a[2:5, 1:4, 2:6], b[3:6, 1:4, 2:7] = 1, 1
     a[8:, 7:, :] = 2
-    head, tail = compare(a, b, (2.0, 1.0, 1.0), LABELS)
+    head, tail = Yardstick(b, (2.0, 1.0, 1.0), LABELS).compare(a)
     assert head.hd95 == hausdorff95(a == 1, b == 1, (2.0, 1.0, 1.0))
     assert head.dice == dice(a == 1, b == 1)
     assert (head.ml, head.other_ml) == pytest.approx((0.072, 0.09))
@@ -107,12 +107,12 @@ def test_hd95_by_hand() -> None:
 def test_two_masks_label_by_label() -> None:
     a, b = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
     a[:2], b[:1] = 1, 1
-    head, tail = compare(a, b, (1.0, 2.0, 5.0), LABELS)
+    head, tail = Yardstick(b, (1.0, 2.0, 5.0), LABELS).compare(a)
     assert head.dice == pytest.approx(2 * 16 / 48) == dice(a == 1, b == 1)
     assert (head.ml, head.other_ml) == (0.32, 0.16)
     assert (head.name, head.hd95) == ("head", 1.0)
     assert (tail.dice, tail.hd95, tail.ml, tail.other_ml) == (1.0, 0.0, 0, 0)  # neither has any: they agree
     a[3] = 2
-    assert compare(a, b, (1.0, 1.0, 1.0), LABELS)[1].dice == 0
+    assert Yardstick(b, (1.0, 1.0, 1.0), LABELS).compare(a)[1].dice == 0
     with pytest.raises(ValueError, match="one grid"):
-        compare(a, b[:2], (1.0, 1.0, 1.0), LABELS)
+        Yardstick(b[:2], (1.0, 1.0, 1.0), LABELS).compare(a)
