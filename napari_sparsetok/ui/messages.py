@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtGui import QKeyEvent, QMouseEvent
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QStyle, QToolButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
@@ -106,7 +106,8 @@ class _Row(QFrame):
         self.message = message
         self.is_whole = True
         self.setObjectName("message")
-        self.setStyleSheet(f"#message {{ border-left: 4px solid {_EDGES[message.severity]}; }}")
+        edge = _EDGES[message.severity]
+        self.setStyleSheet(f"#message {{ border-left: 4px solid {edge}; }} #line:focus {{ border: 1px solid {edge}; }}")
         sign = QLabel()
         sign.setPixmap(self.style().standardIcon(_SIGNS[message.severity]).pixmap(_SIGN_PIXELS))
         sign.setAccessibleName(message.severity)
@@ -116,11 +117,9 @@ class _Row(QFrame):
         self._words.setTextInteractionFlags(Qt.TextSelectableByMouse)
         self._line = QElidingLabel(message.text)
         self._line.setTextFormat(Qt.PlainText)
-        close = QToolButton()
-        close.setText("×")
-        close.setAutoRaise(True)
-        close.setToolTip("Close this message")
-        close.setAccessibleName("Close this message")
+        self._line.setObjectName("line")
+        self._line.setFocusPolicy(Qt.TabFocus)
+        close = _closer()
         close.clicked.connect(self.closed)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(6, 2, 0, 2)
@@ -144,3 +143,19 @@ class _Row(QFrame):
         """A click makes it whole."""
         super().mousePressEvent(event)
         self.clicked.emit()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """So does a key on its line."""
+        if event.key() in (Qt.Key_Space, Qt.Key_Return, Qt.Key_Enter):
+            self.clicked.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+def _closer() -> QToolButton:
+    button = QToolButton()
+    button.setText("×")
+    button.setAutoRaise(True)
+    button.setToolTip("Close this message")
+    button.setAccessibleName("Close this message")
+    return button

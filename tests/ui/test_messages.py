@@ -90,6 +90,21 @@ def test_one_is_whole_the_newest_or_the_one_that_was_clicked(messages: Messages,
     assert messages.whole == messages.texts == ["W" * 300]
 
 
+def test_keys_do_what_the_mouse_does(messages: Messages, qtbot: Any) -> None:
+    for text, severity in (("E", "error"), ("W", "warning")):
+        messages.tell(Message(text, severity))
+    messages.show()
+    qtbot.waitExposed(messages)
+    line = next(label for label in messages.findChildren(QElidingLabel) if label.isVisible())
+    assert line.focusPolicy() & Qt.TabFocus
+    qtbot.keyClick(line, Qt.Key_Space)
+    assert messages.whole == ["E"]
+    button = closers(messages)[0]
+    assert button.focusPolicy() & Qt.TabFocus
+    qtbot.keyClick(button, Qt.Key_Space)
+    assert messages.texts == ["W"]
+
+
 def test_markup_in_a_message_is_text(messages: Messages) -> None:
     messages.tell(Message("<b>scan</b>"))
     words = next(label for label in messages.findChildren(QLabel) if label.text() == "<b>scan</b>")
